@@ -1,0 +1,128 @@
+"""Where strings become objects: a config's data, model and preprocessing, made to fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from vitkit.config import RunConfig
+from vitkit.data.info import DataInfo
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.sources import load_data
+from vitkit.data.splits import ImageData
+from vitkit.errors import ConfigError, WeightsError
+from vitkit.models.config import ModelConfig, validate_model
+from vitkit.models.registry import create_model
+from vitkit.weights import Checkpoint, LoadReport, load_weights
+
+__all__ = ["Built", "build", "build_data", "build_from_checkpoint", "build_model", "model_section"]
+
+UNIT_MEAN, UNIT_STD = (0.0,), (1.0,)
+
+
+@dataclass
+class Built:
+    """A model and what it was built for.
+
+    Attributes:
+        model: on the CPU.
+        section: the model section that rebuilds it, complete.
+        preprocessing: from a stored picture to its input.
+        info: of the data.
+        data: the data itself.
+        report: what happened to the weights it starts from, if any were named.
+    """
+
+    model: nn.Module
+    section: dict[str, Any]
+    preprocessing: Preprocessing
+    info: DataInfo
+    data: ImageData
+    report: LoadReport | None = None
+
+
+def build(config: RunConfig, data: ImageData | None = None, model: nn.Module | None = None) -> Built:
+    """Data and model of a config; either may be handed in ready-made.
+
+    Raises:
+        ConfigError: model and data contradict each other.
+    """
+    data = build_data(config) if data is None else data
+    section = model_section(config.model, data.info)
+    report = None
+    if model is None:
+        torch.manual_seed(config.run.seed)
+        model = build_model(section)
+        if config.model.weights:
+            report = load_weights(model, config.model.weights)
+    preprocessing = preprocessing_for(model, data.info)
+    return Built(model, section, preprocessing, data.info, data, report)
+
+
+def build_data(config: RunConfig) -> ImageData:
+    """The data of a config, at the size and with the channels that its model asks for."""
+    size = config.model.constructor_kwargs().get("img_size")
+    given = config.model.img_size is not None or config.data.img_size is None
+    return load_data(
+        config.data, img_size=_pair(size) if size and given else None, in_chans=config.model.in_chans
+    )
+
+
+def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:
+    """The model section with classes, channels and size filled in from the data.
+
+    Raises:
+        ConfigError: the section says otherwise than the data.
+    """
+    section = config.model_dump(exclude_none=True, exclude={"weights"})
+    faults = []
+    for key, ours in (("num_classes", info.num_classes), ("in_chans", info.in_chans)):
+        given = section.setdefault(key, ours)
+        if given != ours:
+            faults.append(
+                f"model.{key}: given {given}, but {info.name} has {ours}; leave it out or set {ours}"
+            )
+    size = section.setdefault("img_size", info.img_size)
+    if _pair(size) != tuple(info.img_size):
+        faults.append(f"model.img_size: given {size}, but the images are {info.img_size}")
+    section["img_size"] = list(_pair(section["img_size"]))
+    if faults:
+        raise ConfigError(faults)
+    return section
+
+
+def build_model(section: Mapping[str, Any]) -> nn.Module:
+    """A model from its section."""
+    return create_model(validate_model(section))
+
+
+def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocessing, DataInfo]:
+    """The model of a checkpoint with the weights to evaluate, in evaluation mode.
+
+    Raises:
+        WeightsError: its weights do not fit its own config.
+    """
+    model = build_model(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
+    info = DataInfo.from_dict(checkpoint.data)
+    return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
+
+
+def preprocessing_for(model: nn.Module, info: DataInfo) -> Preprocessing:
+    """What the model expects of a picture; models that read pixel values as words want [0, 1]."""
+    mean, std = info.mean, info.std
+    if getattr(model, "unit_pixels", False):
+        mean, std = UNIT_MEAN * info.in_chans, UNIT_STD * info.in_chans
+    return Preprocessing(img_size=info.img_size, mean=mean, std=std, in_chans=info.in_chans)
+
+
+def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,147 @@
+"""Evaluate a checkpoint on a test set: everything it needs is in the checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vitkit.app.build import build_data, build_from_checkpoint
+from vitkit.app.facts import environment_facts
+from vitkit.app.runs import find_checkpoint
+from vitkit.config import load_config
+from vitkit.data.info import DataInfo
+from vitkit.data.loaders import EvalLoader
+from vitkit.data.splits import ImageData
+from vitkit.errors import DataError
+from vitkit.evaluation import predict_all
+from vitkit.records import Record
+from vitkit.training.progress import progress_bar
+from vitkit.weights import read_checkpoint
+
+__all__ = ["EvalResult", "best_device", "evaluate", "evaluate_checkpoint"]
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: ``test/acc``, ``test/acc5`` as fractions, ``test/loss`` in nats an image.
+        checkpoint: the file whose weights were evaluated.
+        weights_name: ``trained`` or ``averaged``.
+        count: images evaluated.
+        record: all of ``eval.json``.
+    """
+
+    metrics: dict[str, float]
+    checkpoint: Path
+    weights_name: str
+    count: int
+    record: Record
+
+
+def evaluate(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    split: str = "test",
+    progress: bool = True,
+) -> EvalResult:
+    """Evaluate a run folder or checkpoint and write ``eval.json`` beside it.
+
+    Args:
+        source: a run folder or a checkpoint file.
+        overrides: ``"data.key=value"`` strings, to evaluate on other data.
+        data: data of your own in place of the checkpoint's.
+        split: ``test`` or ``val``.
+        progress: show a bar on a terminal.
+
+    Raises:
+        VitkitError: no checkpoint, damaged, or data that does not fit its classes.
+    """
+    path = find_checkpoint(source)
+    result = evaluate_checkpoint(path, overrides, data=data, split=split, progress=progress)
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    result.record.write(folder / "eval.json")
+    return result
+
+
+def evaluate_checkpoint(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    split: str = "test",
+    progress: bool = True,
+) -> EvalResult:
+    """As :func:`evaluate`, of one checkpoint file, and writes nothing."""
+    started = time.perf_counter()
+    checkpoint = read_checkpoint(path)
+    model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
+    config = load_config(base=checkpoint.config, overrides=overrides)
+    if data is None:
+        data = build_data(config)
+    _check_fit(trained_on, data.info)
+    images = data.test if split == "test" else data.val
+    if images is None:
+        raise DataError(f"{data.info.name} has no {split} images")
+    device = best_device(config.trainer.accelerator)
+    model.to(device)
+    loader = EvalLoader(
+        images,
+        batch_size=config.data.eval_batch_size,
+        device=device,
+        num_workers=config.data.num_workers,
+    )
+    with progress_bar() as bar:
+        bar.disable = not progress
+        task = bar.add_task(f"evaluating {split}", total=len(images), rate="")
+        predictions = predict_all(
+            lambda batch: model(preprocessing(batch)),
+            loader,
+            on_batch=lambda count: bar.advance(task, count),
+        )
+    metrics = {f"{split}/{name}": value for name, value in predictions.metrics().items()}
+    count = len(predictions.targets)
+    facts = {
+        "checkpoint": str(path),
+        "weights": checkpoint.weights_name,
+        "model": str(checkpoint.model["name"]),
+        "data": data.info.name,
+        "images": count,
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
+        "wall_seconds": round(time.perf_counter() - started, 2),
+        **environment_facts(),
+    }
+    return EvalResult(metrics, path, checkpoint.weights_name, count, Record(metrics, facts))
+
+
+def best_device(accelerator: str) -> torch.device:
+    """The device an accelerator's name stands for; ``auto`` takes the fastest there is."""
+    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda")
+    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def _check_fit(trained_on: DataInfo, given: DataInfo) -> None:
+    """Classes are matched by name and order: a shifted label map would be a silent zero."""
+    if trained_on.num_classes != given.num_classes:
+        raise DataError(
+            f"the model knows {trained_on.num_classes} classes ({trained_on.name}), "
+            f"{given.name} has {given.num_classes}; evaluate on data with the same classes"
+        )
+    if trained_on.class_names != given.class_names:
+        pairs = zip(trained_on.class_names, given.class_names, strict=True)
+        index, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        raise DataError(
+            f"class {index} is {ours!r} in the checkpoint but {theirs!r} in {given.name}; "
+            "the class names must agree in name and order"
+        )

@@ -1,0 +1,65 @@
+"""Where and with what a run was made: versions, hardware, commit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from vitkit.records import Plain
+
+__all__ = ["environment_facts"]
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+
+
+def environment_facts() -> dict[str, Plain]:
+    """Flat facts for ``results.json``."""
+    facts: dict[str, Plain] = {"vitkit_version": _version("vitkit")}
+    facts |= {f"{name.replace('-', '_')}_version": _version(name) for name in PACKAGES}
+    facts["python_version"] = platform.python_version()
+    facts["hardware"] = _hardware()
+    facts["threads"] = torch.get_num_threads()
+    facts["git_commit"] = _git_commit()
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} CPU cores"
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree that runs, with ``+`` behind it where files were changed."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = _git(here, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *args: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *args], capture_output=True, text=True, check=True, timeout=5
+    )
+    return done.stdout.strip()

@@ -1,0 +1,104 @@
+"""One run, one folder: made once, found again for resuming and evaluating."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from vitkit.config import RunConfig
+from vitkit.errors import RunError
+
+__all__ = ["find_checkpoint", "make_run_folder", "resumable_checkpoint"]
+
+FOLDER_VARIABLE = "VITKIT_RUN_DIR"
+"""Tells the processes that a run starts which folder is theirs."""
+
+
+def make_run_folder(config: RunConfig) -> Path:
+    """``<root>/<name>/<date-time>``, or exactly ``run.dir``; new, and writable.
+
+    Raises:
+        RunError: it exists already, or cannot be made or written.
+    """
+    inherited = os.environ.get(FOLDER_VARIABLE)
+    if inherited and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return Path(inherited)
+    folder = Path(config.run.dir) if config.run.dir else _dated_folder(config)
+    try:
+        if config.run.dir and folder.exists() and any(folder.iterdir()):
+            raise RunError(
+                f"{folder} is not empty, and a run is never overwritten; choose another run.dir, "
+                f"or go on with it: --resume {folder}"
+            )
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"vitkit")
+        probe.unlink()
+    except OSError as error:
+        raise RunError(
+            f"cannot write the run folder {folder}: {error.strerror}; "
+            "set run.root to a folder you may write"
+        ) from error
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return folder
+
+
+def resumable_checkpoint(run: str | Path) -> Path:
+    """``checkpoints/last.ckpt`` of a run folder.
+
+    Raises:
+        RunError: there is nothing to resume.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise RunError(f"nothing to resume: {folder} is no run folder")
+    path = folder / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        raise RunError(
+            f"nothing to resume: {path} does not exist; the run stopped before its first "
+            "checkpoint. Start it anew"
+        )
+    return path
+
+
+def find_checkpoint(source: str | Path) -> Path:
+    """The checkpoint that a run folder or a file stands for.
+
+    In a folder it is the one that ``results.json`` says was tested, or else ``last.ckpt``.
+
+    Raises:
+        RunError: nothing there.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    for folder in (path / "checkpoints", path):
+        for name in (_tested_name(path), "last.ckpt", "best.ckpt"):
+            if name and (folder / name).is_file():
+                return folder / name
+    if path.is_dir():
+        raise RunError(f"no checkpoint in {path}; expected checkpoints/last.ckpt")
+    raise RunError(f"no such run folder or checkpoint: {path}")
+
+
+def _tested_name(folder: Path) -> str | None:
+
+
+    results = folder / "results.json"
+    if not results.is_file():
+        return None
+    tested = json.loads(results.read_text(encoding="utf-8")).get("checkpoint")
+    return tested if isinstance(tested, str) else None
+
+
+def _dated_folder(config: RunConfig) -> Path:
+    model = config.model.name.replace("/", "-")
+    name = config.run.name or f"{model}-{config.data.name}"
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    parent = Path(config.run.root) / name
+    folder, count = parent / stamp, 1
+    while folder.exists():
+        folder, count = parent / f"{stamp}-{count}", count + 1
+    return folder

@@ -1,0 +1,358 @@
+"""Train a model: from a config to a run folder with checkpoints, logs and results."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from torch import nn
+
+from vitkit.app.build import Built, build
+from vitkit.app.evaluate import evaluate_checkpoint
+from vitkit.app.facts import environment_facts
+from vitkit.app.runs import make_run_folder, resumable_checkpoint
+from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
+from vitkit.data.augment import Augment
+from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.data.splits import ImageData
+from vitkit.errors import ConfigError, TrainingError
+from vitkit.records import Record, write_text
+from vitkit.training.averaging import WeightAverage
+from vitkit.training.checkpoints import Checkpoints
+from vitkit.training.loggers import CsvMetrics
+from vitkit.training.losses import balanced_class_weights
+from vitkit.training.progress import TrainingProgress
+from vitkit.training.task import ClassificationTask, StepPlan
+from vitkit.weights import FORMAT_VERSION, read_checkpoint
+
+__all__ = ["TrainResult", "resume", "train", "try_one_batch"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind.
+
+    Attributes:
+        folder: the run's folder.
+        checkpoint: the checkpoint whose weights were tested.
+        metrics: ``test/acc`` and the other metrics, as in ``results.json``.
+        record: all of ``results.json``.
+    """
+
+    folder: Path
+    checkpoint: Path
+    metrics: dict[str, float]
+    record: Record
+
+
+def train(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    progress: bool = True,
+) -> TrainResult:
+    """Train, test, and leave the results in a new run folder.
+
+    Args:
+        config: a resolved config, a mapping of sections, or a YAML file; None is the embedded
+            default (a small ViT on handwritten digits).
+        overrides: ``"section.key=value"`` strings, applied last.
+        data: data of your own in place of ``config.data`` (see ``vitkit.data_from_datasets``).
+        model: a module of your own in place of ``config.model``: images -> logits.
+        progress: print how it is going.
+
+    Raises:
+        VitkitError: whatever a person can put right; see :mod:`vitkit.errors`.
+    """
+    started = time.perf_counter()
+    resolved = _resolve(config, overrides)
+    built = build(resolved, data, model)
+    folder = make_run_folder(resolved)
+    write_text(folder / "config.yaml", dump_yaml(resolved))
+    return _fit(resolved, built, folder, started=started, progress=progress)
+
+
+def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = None) -> TrainResult:
+    """Go on with a run from its last checkpoint, exactly as if it had not stopped.
+
+    Args:
+        run: the run's folder.
+        progress: print how it is going.
+        data: as given to :func:`train`, if any was.
+
+    Raises:
+        RunError: there is nothing to resume.
+    """
+    started = time.perf_counter()
+    path = resumable_checkpoint(run)
+    checkpoint = read_checkpoint(path)
+    config = load_config(base=checkpoint.config)
+    built = build(config, data)
+    return _fit(
+        config,
+        built,
+        Path(run),
+        started=started,
+        progress=progress,
+        checkpoint=path,
+        step=checkpoint.step,
+    )
+
+
+def try_one_batch(config: RunConfig) -> Built:
+    """Build everything and take one training and one validation step; leave nothing on disk."""
+    built = build(config)
+    trainer = Trainer(
+        fast_dev_run=True, logger=False, enable_checkpointing=False, **_quiet(), **_placement(config)
+    )
+    train_loader, val_loader = _loaders(config, built, trainer)
+    _run_fit(trainer, _task(config, built, train_loader), train_loader, val_loader, None)
+    return built
+
+
+def _fit(
+    config: RunConfig,
+    built: Built,
+    folder: Path,
+    *,
+    started: float,
+    progress: bool,
+    checkpoint: Path | None = None,
+    step: int | None = None,
+) -> TrainResult:
+    trainer_config = config.trainer
+    accumulate = trainer_config.accumulate_grad_batches
+    bar = TrainingProgress(config.data.batch_size, accumulate, show=progress)
+    checkpoints = _checkpoints(config, built, folder)
+    trainer = Trainer(
+        max_epochs=trainer_config.max_epochs,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=trainer_config.gradient_clip or None,
+        log_every_n_steps=trainer_config.log_every_n_steps,
+        callbacks=_callbacks(config, bar, checkpoints),
+        logger=_loggers(config, folder, step),
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        **_quiet(),
+        **_placement(config),
+    )
+    bar.batch_size = config.data.batch_size
+    train_loader, val_loader = _loaders(config, built, trainer)
+    task = _task(config, built, train_loader)
+    if progress and trainer.is_global_zero:
+        _announce(config, built, folder, task)
+    _run_fit(trainer, task, train_loader, val_loader, checkpoint)
+    return _finish(config, built, folder, trainer, checkpoints, bar, started, progress)
+
+
+def _finish(
+    config: RunConfig,
+    built: Built,
+    folder: Path,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    bar: TrainingProgress,
+    started: float,
+    progress: bool,
+) -> TrainResult:
+    """Test the weights on rank 0 alone (each image once), and write ``results.json``."""
+    early = config.trainer.early_stopping_patience > 0 and checkpoints.best_path.exists()
+    tested = checkpoints.best_path if early else checkpoints.last_path
+    metrics = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
+    facts: dict[str, Any] = {"checkpoint": tested.name}
+    if trainer.is_global_zero and built.data.test is not None:
+        outcome = evaluate_checkpoint(tested, data=built.data, progress=progress)
+        metrics |= outcome.metrics
+        facts["weights"] = f"{'best' if early else 'last'}, {outcome.weights_name}"
+    facts |= {
+        "model": config.model.name,
+        "data": config.data.name,
+        "parameters": sum(p.numel() for p in built.model.parameters()),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seed": config.run.seed,
+        "images_per_second": round(bar.images_per_second, 2),
+        "wall_seconds": round(time.perf_counter() - started, 2),
+        **environment_facts(),
+    }
+    record = Record(metrics, facts)
+    if trainer.is_global_zero:
+        record.write(folder / "results.json")
+    return TrainResult(folder, tested, metrics, record)
+
+
+def _run_fit(
+    trainer: Trainer,
+    task: ClassificationTask,
+    train_loader: TrainLoader,
+    val_loader: EvalLoader | None,
+    checkpoint: Path | None,
+) -> None:
+    with warnings.catch_warnings():
+        # Loaders over resident tensors have no workers, and need none.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
+        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the")
+        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")
+        try:
+            trainer.fit(
+                task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True
+            )
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
+                "(same result, smaller batches at a time), or take trainer.precision=bf16-mixed"
+            ) from error
+
+
+def _resolve(
+    config: RunConfig | Mapping[str, Any] | str | Path | None, overrides: Sequence[str]
+) -> RunConfig:
+    if isinstance(config, RunConfig):
+        return load_config(base=to_plain(config), overrides=overrides) if overrides else config
+    if isinstance(config, str | Path):
+        return load_config([config], overrides)
+    return load_config([], overrides, base=config)
+
+
+def _task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
+    accumulate = config.trainer.accumulate_grad_batches
+    plan = StepPlan(
+        steps_per_epoch=len(train_loader) // accumulate,
+        max_epochs=config.trainer.max_epochs,
+        warmup_epochs=config.schedule.warmup_epochs,
+    )
+    augment = Augment(config.data.augment, config.run.seed)
+    preprocessing = built.preprocessing
+    weights = None
+    if config.task.class_weights == "balanced":
+        weights = balanced_class_weights(built.info.class_counts)
+    if config.trainer.compile:
+        built.model.compile(dynamic=False)
+    return ClassificationTask(
+        built.model,
+        num_classes=built.info.num_classes,
+        task=config.task,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        plan=plan,
+        prepare_train=lambda images, positions, epoch: preprocessing(
+            augment(images, positions, epoch)
+        ),
+        prepare_eval=preprocessing,
+        class_weights=weights,
+        seed=config.run.seed,
+        fused=config.trainer.precision != "16-mixed",
+        payload={
+            "format_version": FORMAT_VERSION,
+            "config": to_plain(config),
+            "model": built.section,
+            "data": built.info.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
+        },
+    )
+
+
+def _loaders(
+    config: RunConfig, built: Built, trainer: Trainer
+) -> tuple[TrainLoader, EvalLoader | None]:
+    device = trainer.strategy.root_device
+    place = {"rank": trainer.global_rank, "world_size": trainer.world_size, "device": device}
+    place["num_workers"] = config.data.num_workers
+    train_loader = TrainLoader(
+        built.data.train,
+        batch_size=config.data.batch_size,
+        micro_batches=config.trainer.accumulate_grad_batches,
+        seed=config.run.seed,
+        **place,
+    )
+    if built.data.val is None:
+        return train_loader, None
+    return train_loader, EvalLoader(
+        built.data.val, batch_size=config.data.eval_batch_size, **place
+    )
+
+
+def _checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
+    has_val = built.data.val is not None
+    if config.trainer.early_stopping_patience and not has_val:
+        raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
+    return Checkpoints(
+        folder / "checkpoints",
+        monitor=config.trainer.monitor if has_val else None,
+        maximize=config.trainer.monitor == "val/acc",
+        every_n_steps=config.trainer.save_every_n_steps,
+        resume_hint=f"Go on with: vitkit train --resume {folder}",
+    )
+
+
+def _callbacks(
+    config: RunConfig, bar: TrainingProgress, checkpoints: Checkpoints
+) -> list[Callback]:
+    callbacks: list[Callback] = [bar]
+    if config.ema.enabled:
+        callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
+    if config.trainer.early_stopping_patience:
+        callbacks.append(
+            EarlyStopping(
+                config.trainer.monitor,
+                patience=config.trainer.early_stopping_patience,
+                mode="max" if config.trainer.monitor == "val/acc" else "min",
+            )
+        )
+    return [*callbacks, checkpoints]
+
+
+def _loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
+    loggers: list[Logger] = [
+        CsvMetrics(folder / "metrics.csv", keep_before_step=step),
+        TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),
+    ]
+    if config.trainer.wandb:
+        from pytorch_lightning.loggers import WandbLogger  # an extra
+
+        loggers.append(WandbLogger(save_dir=folder, name=folder.name))
+    return loggers
+
+
+def _placement(config: RunConfig) -> dict[str, Any]:
+    trainer = config.trainer
+    return {
+        "accelerator": trainer.accelerator,
+        "devices": trainer.devices,
+        "strategy": trainer.strategy,
+        "precision": trainer.precision,
+        "deterministic": trainer.deterministic,
+        "use_distributed_sampler": False,
+    }
+
+
+def _quiet() -> dict[str, Any]:
+    return {"enable_progress_bar": False, "enable_model_summary": False}
+
+
+def _announce(config: RunConfig, built: Built, folder: Path, task: ClassificationTask) -> None:
+    info = built.info
+    parameters = sum(p.numel() for p in built.model.parameters())
+    print(f"model  {config.model.name}: {parameters:,} parameters")
+    print(
+        f"data   {info.name}: {info.num_train:,} train, {info.num_val:,} val, {info.num_test:,} "
+        f"test images of {info.img_size[0]} x {info.img_size[1]}, {info.num_classes} classes"
+    )
+    if built.report is not None:
+        print("weights", *built.report.lines(), sep="\n  ")
+    print(f"run    {folder}: {task.plan.total_steps:,} steps", flush=True)

@@ -1,0 +1,213 @@
+"""The commands. Heavy imports wait inside them, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitkit.errors import ConfigError
+
+__all__ = ["check_data", "evaluate", "models", "predict", "train", "vitkit"]
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[FILE | KEY=VALUE]...",
+        help="YAML files, then settings such as data.name=cifar10 or optimizer.lr=1e-3.",
+        show_default=False,
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+
+
+def vitkit() -> None:
+    """Train, evaluate and use Vision Transformers (and the text Transformers they came from)."""
+
+
+def train(
+    settings: Settings = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with a run folder where it stopped.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything, run one batch, leave no files.")
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the resolved settings and stop.")
+    ] = False,
+    list_keys: Annotated[
+        bool, typer.Option("--list-keys", help="Print every setting with its default and stop.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model, test it, and leave the results in a new folder under runs/.
+
+    Without a file it trains a small ViT on handwritten digits that need no download. Examples:
+
+        train.py configs/cct_2_3x2_cifar10.yaml data.root=data trainer.max_epochs=3
+
+        train.py --resume runs/vit_digits-digits/20260101-120000
+    """
+    if list_keys:
+        _print_keys()
+        return
+    if resume is not None:
+        if settings:
+            raise ConfigError(
+                f"--resume goes on with the run's own settings; leave out {settings[0]!r}"
+            )
+        from vitkit.app import resume as resume_run
+
+        _show_result(resume_run(resume, progress=not quiet), quiet)
+        return
+    from vitkit.config import dump_yaml, load_config, split_arguments
+
+    files, overrides = split_arguments(settings or [])
+    config = load_config(files, overrides)
+    if print_config:
+        print(dump_yaml(config), end="")
+        return
+    if dry_run:
+        from vitkit.app import try_one_batch
+
+        built = try_one_batch(config)
+        count = sum(p.numel() for p in built.model.parameters())
+        print(f"{config.model.name} ({count:,} parameters) on {built.info.name}: one batch works")
+        return
+    from vitkit.app import train as train_run
+
+    _show_result(train_run(config, progress=not quiet), quiet)
+
+
+def evaluate(
+    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="What to evaluate.")],
+    settings: Settings = None,
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a run folder or checkpoint; print a table and write eval.json beside it.
+
+    All it needs is in the checkpoint; data.KEY=VALUE settings evaluate it on other data.
+    """
+    from vitkit.app import evaluate as evaluate_run
+    from vitkit.cli.tables import metric_table
+    from vitkit.config import split_arguments
+
+    files, overrides = split_arguments(settings or [])
+    if files:
+        raise ConfigError(f"eval takes one run or checkpoint and KEY=VALUE settings, not {files[0]}")
+    if split not in ("test", "val"):
+        raise ConfigError(f"--split: given {split!r}, allowed: test, val")
+    result = evaluate_run(source, overrides, split=split, progress=not quiet)
+    print(f"{result.checkpoint} ({result.weights_name} weights), {result.count:,} images")
+    print(metric_table(result.metrics))
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained model.")],
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line a picture and class.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    debug: Debug = False,
+) -> None:
+    """Name the most likely classes of pictures, with probabilities."""
+    from vitkit.app import load
+
+    if as_csv and as_json:
+        raise ConfigError("--csv and --json exclude each other; choose one")
+    predictions = load(source).predict(pictures, top=top)
+    if as_json:
+        rows = [
+            {"file": p.source, "top": [{"class": c, "probability": v} for c, v in p.top]}
+            for p in predictions
+        ]
+        print(json.dumps(rows, indent=2))
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["file", "rank", "class", "probability"])
+        for p in predictions:
+            writer.writerows(
+                [p.source, rank, name, f"{value:.6f}"] for rank, (name, value) in enumerate(p.top, 1)
+            )
+    else:
+        for p in predictions:
+            print(p.source)
+            for name, value in p.top:
+                print(f"  {value:7.2%}  {name}")
+
+
+def models(
+    pattern: Annotated[str, typer.Argument(help="Such as 'vit_*_32' or 'timm/*tiny*'.")] = "*",
+    debug: Debug = False,
+) -> None:
+    """List the models that model.name may be."""
+    from vitkit.cli.tables import model_lines
+
+    for line in model_lines(pattern):
+        print(line)
+
+
+def check_data(
+    settings: Settings = None,
+    debug: Debug = False,
+) -> None:
+    """Look through a data set: counts, sizes, damaged files, duplicates, class balance.
+
+    Takes the settings of train, or just a data set's name or a folder of pictures:
+
+        vitkit check-data cifar10 data.root=data        vitkit check-data my_pictures/
+    """
+    from vitkit.config import load_config, split_arguments
+    from vitkit.data.check import check_data as check
+
+    files, overrides = split_arguments(settings or [])
+    named, files = _named_data(files)
+    config = load_config(files, [*named, *overrides])
+    report = check(config.data)
+    for line in report.lines():
+        print(line)
+    if report.damaged:
+        raise typer.Exit(1)
+
+
+def _named_data(files: list[str]) -> tuple[list[str], list[str]]:
+    """A first argument that is a folder or a plain name stands for data, not for a YAML file."""
+    if not files:
+        return [], files
+    first, rest = str(files[0]), files[1:]
+    if Path(first).is_dir():
+        return ["data.name=image_folder", f"data.root={first}"], rest
+    if not Path(first).suffix and not Path(first).exists():
+        return [f"data.name={first}"], rest
+    return [], files
+
+
+def _print_keys() -> None:
+    from vitkit.config import describe_keys
+
+    for key, default, description in describe_keys():
+        print(f"{key} = {default}\n    {description}")
+
+
+def _show_result(result: object, quiet: bool) -> None:
+    from vitkit.app import TrainResult
+    from vitkit.cli.tables import metric_table
+
+    assert isinstance(result, TrainResult)
+    facts = result.record.facts
+    print(metric_table(result.metrics))
+    if not quiet:
+        print(
+            f"{facts['steps']:,} steps, {facts['images_per_second']:,.0f} images/s, "
+            f"{facts['wall_seconds']:.1f} s in all"
+        )
+    print(f"results: {result.folder / 'results.json'}")

@@ -1,0 +1,113 @@
+"""Accuracy and loss of a classifier, as ratios of sums over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["ClassificationSums", "Predictions", "predict_all"]
+
+
+class ClassificationSums:
+    """Sums over images, from which each metric is one division at the end.
+
+    Batches of any size may come in any order, and the sums of several processes add up, so that no
+    metric depends on how a split was cut.
+
+    Args:
+        device: where the batches live.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        # Some accelerators have no float64; float32 counts images exactly up to 16.7 million.
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.sums = torch.zeros(4, dtype=dtype, device=device)
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: logits (B, classes), targets int64 (B,)."""
+        logits = logits.detach().to(self.sums.dtype)
+        loss = F.cross_entropy(logits, targets, reduction="sum")
+        ranks = rank_of_target(logits, targets)
+        count = loss.new_tensor(float(len(targets)))
+        self.sums += torch.stack([count, loss, (ranks < 1).sum(), (ranks < 5).sum()])
+
+    def merge(self, sums: Tensor) -> None:
+        """Replace the sums, by those of all processes for example."""
+        self.sums = sums
+
+    @property
+    def count(self) -> int:
+        """Images seen."""
+        return int(self.sums[0].item())
+
+    def metrics(self) -> dict[str, float]:
+        """``loss`` (nats an image), ``acc`` and ``acc5`` as fractions in [0, 1].
+
+        Raises:
+            ValueError: no image was seen.
+        """
+        count, loss, top1, top5 = self.sums.tolist()
+        if count == 0:
+            raise ValueError("no image was evaluated; the split is empty")
+        return {"loss": loss / count, "acc": top1 / count, "acc5": top5 / count}
+
+
+def rank_of_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many classes come before the right one, int64 (B,).
+
+    Ties go to the lower class index, as in ``argmax``; a NaN anywhere puts the target last.
+    """
+    own = logits.gather(1, targets[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]
+    ahead = (logits > own) | ((logits == own) & lower)
+    ranks = ahead.sum(dim=1)
+    return torch.where(logits.isnan().any(dim=1), logits.shape[1], ranks)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about every image of a split.
+
+    Attributes:
+        logits: float32 (N, classes), on the CPU, ordered by ``indices``.
+        targets: int64 (N,).
+        indices: int64 (N,), ascending: the images' places in the split.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    indices: Tensor
+
+    def metrics(self) -> dict[str, float]:
+        """As :meth:`ClassificationSums.metrics`."""
+        sums = ClassificationSums()
+        sums.update(self.logits, self.targets)
+        return sums.metrics()
+
+
+def predict_all(
+    predict: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    on_batch: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Run a model over a split.
+
+    Args:
+        predict: images -> logits (B, classes).
+        batches: (images, targets, indices) in any order and size.
+        on_batch: told the number of images of each batch, for a progress bar.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    with torch.inference_mode():
+        for images, targets, indices in batches:
+            logits = predict(images).float()
+            parts.append((logits.cpu(), targets.cpu(), indices.cpu()))
+            if on_batch is not None:
+                on_batch(len(targets))
+    logits, targets, indices = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = indices.argsort()
+    return Predictions(logits[order], targets[order], indices[order])

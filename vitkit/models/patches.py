@@ -1,0 +1,70 @@
+"""Pictures to tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["PatchEmbed", "as_pair"]
+
+
+def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from one number or a pair."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+class PatchEmbed(nn.Module):
+    """Cut a picture into patches and project each to a token: one strided convolution.
+
+    Args:
+        img_size: (height, width) in pixels that positions are laid out for; multiples of the patch.
+        patch_size: (height, width) of a patch in pixels.
+        in_chans: channels of the picture.
+        embed_dim: C, width of the tokens.
+        bias: bias of the projection.
+        dynamic_img_size: accept any multiple of the patch instead of ``img_size`` alone.
+
+    Raises:
+        ValueError: a size that is not a multiple of the patch.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int],
+        patch_size: int | tuple[int, int],
+        *,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        bias: bool = True,
+        dynamic_img_size: bool = False,
+    ) -> None:
+        super().__init__()
+        self.img_size, self.patch_size = as_pair(img_size), as_pair(patch_size)
+        self.dynamic_img_size = dynamic_img_size
+        self.grid_size = self.grid_of(*self.img_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.proj = nn.Conv2d(in_chans, embed_dim, self.patch_size, self.patch_size, bias=bias)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of patches of a picture; refuses sizes that do not divide."""
+        rows, columns = self.patch_size
+        if height % rows or width % columns or not height or not width:
+            nearest = (
+                max(1, round(height / rows)) * rows,
+                max(1, round(width / columns)) * columns,
+            )
+            raise ValueError(
+                f"image size {height} x {width} is not a multiple of the patch size "
+                f"{rows} x {columns}; the nearest that is: {nearest[0]} x {nearest[1]}"
+            )
+        return height // rows, width // columns
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, channels, height, width) -> tokens (B, N, C), row by row, and their grid."""
+        height, width = images.shape[-2:]
+        if not self.dynamic_img_size and (height, width) != self.img_size:
+            raise ValueError(
+                f"image size {height} x {width} given to a model built for {self.img_size[0]} x "
+                f"{self.img_size[1]}; resize the images or build it with dynamic_img_size=True"
+            )
+        grid = self.grid_of(height, width)
+        return self.proj(images).flatten(2).transpose(1, 2), grid

@@ -1,0 +1,267 @@
+"""The named sizes, as plain data: what a name stands for, and what else people call it.
+
+This module imports no torch, so that help texts and config files can be checked quickly. A preset
+is a family (the key into :data:`vitkit.models.registry.MODELS`) and that family's arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from vitkit.errors import UnknownNameError
+
+__all__ = [
+    "ALIASES",
+    "CUSTOM",
+    "DEFAULT_MODEL",
+    "FAMILIES",
+    "PRESETS",
+    "TIMM_PREFIX",
+    "Preset",
+    "family_of",
+    "known_names",
+    "matching_names",
+    "resolve_name",
+]
+
+DEFAULT_MODEL = "vit_digits"
+TIMM_PREFIX = "timm/"
+
+FAMILIES: dict[str, str] = {
+    "vit": "Vision Transformer",
+    "compact": "CCT, CVT and ViT-Lite",
+    "pixels": "text Transformer that reads an image as a sequence of pixels",
+    "text": "text Transformer for classification",
+    "lm": "causal language model",
+    "timm": "any model of timm, named timm/<model>",
+    "custom": "a person's own module, from register_model",
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a model name stands for.
+
+    Attributes:
+        family: key of :data:`FAMILIES`.
+        kwargs: arguments of the family's constructor; the others keep their defaults.
+        doc: one line for people.
+    """
+
+    family: str
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+    doc: str = ""
+
+
+# Sizes: embed_dim, depth, num_heads, mlp_ratio. Sources: arXiv 2010.11929 (base, large, huge),
+# 2012.12877 (tiny, small), 2106.04560 (giant, gigantic), 2305.13035 (so400m), as in timm.
+_VIT_SIZES: dict[str, tuple[int, int, int, float]] = {
+    "tiny": (192, 12, 3, 4.0),
+    "small": (384, 12, 6, 4.0),
+    "medium": (512, 12, 8, 4.0),
+    "base": (768, 12, 12, 4.0),
+    "large": (1024, 24, 16, 4.0),
+    "huge": (1280, 32, 16, 4.0),
+    "giant": (1408, 40, 16, 48 / 11),
+    "gigantic": (1664, 48, 16, 64 / 13),
+    "so400m": (1152, 27, 16, 3.7362),
+}
+# (size, patch, image size), timm's names.
+_VIT_SHAPES = (
+    *(("tiny", 16, 224), ("tiny", 16, 384)),
+    *(("small", 32, 224), ("small", 32, 384), ("small", 16, 224), ("small", 16, 384)),
+    *(("small", 8, 224), ("base", 32, 224), ("base", 32, 384), ("base", 16, 224)),
+    *(("base", 16, 384), ("base", 8, 224), ("large", 32, 224), ("large", 32, 384)),
+    *(("large", 16, 224), ("large", 16, 384), ("large", 14, 224)),
+    *(("huge", 14, 224), ("giant", 14, 224), ("gigantic", 14, 224)),
+)
+_DEIT3_SHAPES = (
+    *(("small", 16, 224), ("small", 16, 384), ("medium", 16, 224), ("base", 16, 224)),
+    *(("base", 16, 384), ("large", 16, 224), ("large", 16, 384), ("huge", 14, 224)),
+)
+_SO400M_SHAPES = ((14, 224, "gelu"), (14, 378, "gelu"), (16, 256, "gelu_tanh"))
+
+# Layers: (depth, num_heads, mlp_ratio, embed_dim); arXiv 2104.05704.
+_COMPACT_SIZES: dict[int, tuple[int, int, float, int]] = {
+    2: (2, 2, 1.0, 128),
+    4: (4, 2, 1.0, 128),
+    6: (6, 4, 2.0, 256),
+    7: (7, 4, 2.0, 256),
+    14: (14, 6, 3.0, 384),
+}
+# (layers, kernel, convolutions, image size).
+_CCT_SHAPES = (
+    *((2, 3, 2, 32), (4, 3, 2, 32), (6, 3, 1, 32), (6, 3, 2, 32), (7, 3, 1, 32), (7, 3, 2, 32)),
+    *((7, 7, 2, 224), (14, 7, 2, 224), (14, 7, 2, 384)),
+)
+
+
+def _vit(
+    size: str, patch_size: int, img_size: int, num_classes: int, **more: object
+) -> dict[str, object]:
+    embed_dim, depth, num_heads, mlp_ratio = _VIT_SIZES[size]
+    shape = {"img_size": img_size, "patch_size": patch_size, "num_classes": num_classes}
+    trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+    return {**shape, **trunk, "mlp_ratio": mlp_ratio, **more}
+
+
+def _compact(layers: int, img_size: int, **more: object) -> dict[str, object]:
+    depth, num_heads, mlp_ratio, embed_dim = _COMPACT_SIZES[layers]
+    trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+    shape = {"img_size": img_size, "num_classes": 10 if img_size == 32 else 1000}
+    return {**shape, **trunk, "mlp_ratio": mlp_ratio, **more}
+
+
+def _small_vits() -> Iterator[tuple[str, Preset]]:
+    average = {"class_token": False, "global_pool": "avg"}
+    digits = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10}
+    digits |= {"embed_dim": 64, "depth": 4, "num_heads": 4, **average}
+    yield "vit_digits", Preset("vit", digits, "8 px grey, patch 2: the default, trains in seconds")
+    mini = {"img_size": 32, "patch_size": 4, "num_classes": 10}
+    mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
+    yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")
+    for size in ("tiny", "small"):
+        doc = f"32 px, patch 4: the {size} ViT for CIFAR"
+        yield f"vit_{size}_patch4_32", Preset("vit", _vit(size, 4, 32, 10), doc)
+
+
+def _vits() -> Iterator[tuple[str, Preset]]:
+    for size, patch, pixels in _VIT_SHAPES:
+        doc = f"ViT {size}, patch {patch}, {pixels} px (timm)"
+        kwargs = _vit(size, patch, pixels, 1000)
+        yield f"vit_{size}_patch{patch}_{pixels}", Preset("vit", kwargs, doc)
+    for patch, pixels, act in _SO400M_SHAPES:
+        more = {"class_token": False, "global_pool": "map", "act_layer": act}
+        kwargs = _vit("so400m", patch, pixels, 1000, **more)
+        doc = f"shape-optimised ViT of SigLIP, map pooling, patch {patch}, {pixels} px (timm)"
+        yield f"vit_so400m_patch{patch}_siglip_{pixels}", Preset("vit", kwargs, doc)
+    for size, patch, pixels in _DEIT3_SHAPES:
+        doc = f"DeiT III {size}: LayerScale, positions on patches only, {pixels} px (timm)"
+        kwargs = _vit(size, patch, pixels, 1000, no_embed_class=True, init_values=1e-6)
+        yield f"deit3_{size}_patch{patch}_{pixels}", Preset("vit", kwargs, doc)
+
+
+def _compacts() -> Iterator[tuple[str, Preset]]:
+    for layers, kernel, convs, pixels in _CCT_SHAPES:
+        more = {"kernel_size": kernel, "num_conv_layers": convs}
+        name, doc = f"cct_{layers}_{kernel}x{convs}_{pixels}", f"CCT-{layers}/{kernel}x{convs}"
+        yield name, Preset("compact", _compact(layers, pixels, **more), f"{doc}, {pixels} px")
+        if layers == 7 and (kernel, convs) in ((3, 1), (7, 2)):
+            kwargs = _compact(layers, pixels, positional_embedding="sine", **more)
+            yield f"{name}_sine", Preset("compact", kwargs, f"{doc}, {pixels} px, sine positions")
+    for layers in (6, 7):
+        more = {"tokenizer": "patch", "patch_size": 4}
+        doc = f"CVT-{layers}/4, 32 px: patches, sequence pooling"
+        yield f"cvt_{layers}_4_32", Preset("compact", _compact(layers, 32, **more), doc)
+        kwargs = _compact(layers, 32, global_pool="token", **more)
+        doc = f"ViT-Lite-{layers}/4, 32 px: patches, class token"
+        yield f"vit_lite_{layers}_patch4_32", Preset("compact", kwargs, doc)
+
+
+def _texts() -> Iterator[tuple[str, Preset]]:
+    lra = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 1, "num_heads": 8}
+    lra |= {"head_dim": 8, "mlp_ratio": 1.0, "qkv_bias": False, "proj_bias": False}
+    lra |= {"head_hidden_dim": 128, "pos_drop_rate": 0.3, "proj_drop_rate": 0.3}
+    lra |= {"attn_drop_rate": 0.2}
+    doc = "32 px as 1,024 grey tokens: the Transformer of Long Range Arena's Image task"
+    yield "text_pixels_lra_32", Preset("pixels", lra, doc)
+    mini = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 2, "num_heads": 4}
+    mini |= {"mlp_ratio": 2.0, "pixel_pool": 2, "class_token": False, "global_pool": "avg"}
+    doc = "32 px as 256 grey tokens (squares of 2 x 2 pixels): the quick one"
+    yield "text_pixels_mini_32", Preset("pixels", mini, doc)
+    text = {"vocab_size": 256, "max_len": 512, "num_classes": 2, "embed_dim": 128, "depth": 4}
+    doc = "bytes or characters, 512 tokens, mean pooling"
+    text |= {"num_heads": 4, "class_token": False, "global_pool": "avg"}
+    yield "text_mini", Preset("text", text, doc)
+    char = {"vocab_size": 256, "max_len": 256, "embed_dim": 384, "depth": 6, "num_heads": 6}
+    yield "lm_char_small", Preset("lm", char, "GPT-2 style, 256 characters or bytes of context")
+    char = {**char, "max_len": 128, "embed_dim": 128, "depth": 4, "num_heads": 4}
+    yield "lm_char_mini", Preset("lm", char, "GPT-2 style, 128 characters or bytes: the quick one")
+    sizes = {"": (768, 12, 12), "_medium": (1024, 24, 16), "_large": (1280, 36, 20)}
+    for size, (embed_dim, depth, num_heads) in {**sizes, "_xl": (1600, 48, 25)}.items():
+        trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+        gpt2 = {"vocab_size": 50257, "max_len": 1024, **trunk}
+        yield f"gpt2{size}", Preset("lm", gpt2, f"the shape of GPT-2{size.replace('_', ' ')}")
+
+
+def _aliases() -> Iterator[tuple[str, str]]:
+    letters = {"tiny": "ti", "small": "s", "base": "b", "large": "l", "huge": "h"}
+    for size, patch, pixels in _VIT_SHAPES:
+        name = f"vit_{size}_patch{patch}_{pixels}"
+        if pixels == 384:
+            yield f"google/vit-{size}-patch{patch}-384", name
+        elif size in letters:
+            short = letters[size]
+            yield f"vit_{short}_{patch}", name
+            yield f"vit_{short}{patch}", name
+            yield f"vit_{short}/{patch}", name
+            yield f"google/vit-{size}-patch{patch}-224", name
+    yield "vit_g/14", "vit_giant_patch14_224"
+    yield "vit_g_14", "vit_giant_patch14_224"
+    yield "vit_so400m_patch14_224", "vit_so400m_patch14_siglip_224"
+    for size in ("tiny", "small", "base"):
+        short, target = letters[size], f"vit_{size}_patch16_224"
+        for alias in (f"deit_{size}_patch16_224", f"deit_{size}", f"deit_{short}"):
+            yield alias, target
+        yield f"facebook/deit-{size}-patch16-224", target
+    yield "deit_base_patch16_384", "vit_base_patch16_384"
+    for size, short in (("tiny", "ti"), ("small", "s")):
+        for alias in (f"vit_{short}/4", f"vit_{short}_4", f"vit_{size}_32"):
+            yield alias, f"vit_{size}_patch4_32"
+    for layers in (6, 7):
+        yield f"vit_lite_{layers}/4", f"vit_lite_{layers}_patch4_32"
+        yield f"vit_lite_{layers}_4_32", f"vit_lite_{layers}_patch4_32"
+        yield f"cvt_{layers}/4", f"cvt_{layers}_4_32"
+        yield f"cvt_{layers}_4", f"cvt_{layers}_4_32"
+    for layers, kernel, convs, pixels in _CCT_SHAPES[:-1]:
+        name = f"cct_{layers}_{kernel}x{convs}_{pixels}"
+        yield f"cct_{layers}/{kernel}x{convs}", name
+        yield f"cct_{layers}_{kernel}x{convs}", name
+
+
+PRESETS: dict[str, Preset] = dict([*_small_vits(), *_vits(), *_compacts(), *_texts()])
+"""Every named size that vitkit builds itself."""
+
+ALIASES: dict[str, str] = dict(_aliases())
+"""What else people call them, in lower case; ``-`` may stand for ``_``."""
+
+CUSTOM: dict[str, str] = {}
+"""Names given by ``register_model`` and their one-line docs; the registry fills it."""
+
+
+def resolve_name(name: str) -> str:
+    """The name under which vitkit knows a model, from any of its spellings.
+
+    Raises:
+        UnknownNameError: no such name; the message offers the nearest ones.
+    """
+    if name in PRESETS or name in CUSTOM:
+        return name
+    if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
+        return name
+    for spelling in (name.lower(), name.lower().replace("-", "_")):
+        if spelling in PRESETS:
+            return spelling
+        if spelling in ALIASES:
+            return ALIASES[spelling]
+    hint = "`vitkit models` lists all; any timm model is timm/<name>"
+    raise UnknownNameError("model", name, known_names(), hint=f"({hint})")
+
+
+def family_of(name: str) -> str:
+    """The family of a resolved name, a key of :data:`FAMILIES`."""
+    if name in PRESETS:
+        return PRESETS[name].family
+    return "custom" if name in CUSTOM else "timm"
+
+
+def known_names() -> list[str]:
+    """All names but timm's, presets first."""
+    return [*PRESETS, *CUSTOM, *ALIASES]
+
+
+def matching_names(pattern: str = "*") -> list[str]:
+    """Presets and registered names that match a shell pattern, in the order of their definition."""
+    return [name for name in (*PRESETS, *CUSTOM) if fnmatchcase(name, pattern)]

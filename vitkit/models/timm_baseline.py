@@ -1,0 +1,73 @@
+"""Any model of timm behind the same config. The only file that imports timm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from torch import nn
+
+from vitkit.errors import ConfigError, UnknownNameError, WeightsError
+from vitkit.models.presets import TIMM_PREFIX
+
+__all__ = ["build_timm", "timm_names"]
+
+
+def timm_names() -> list[str]:
+    """All names of timm's models, as ``timm/<model>``."""
+    return [TIMM_PREFIX + name for name in timm.list_models()]
+
+
+def build_timm(
+    model: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    pretrained: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A timm model.
+
+    Args:
+        model: timm's name, a weight tag after a dot allowed.
+        num_classes, in_chans: of head and input; timm's own unless given.
+        img_size: image size in pixels; handed on to models that are built for one size, and not
+            needed by the others.
+        pretrained: download timm's weights; the only way to the network.
+        kwargs: further arguments of ``timm.create_model``.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        ConfigError: timm refuses the arguments.
+        WeightsError: there are no weights for it, or they cannot be fetched.
+    """
+    if not timm.is_model(model.split(".")[0]):
+        hint = "(`vitkit models 'timm/*'` lists timm's)"
+        raise UnknownNameError("model", TIMM_PREFIX + model, timm_names(), hint=hint)
+    sizes = {"num_classes": num_classes, "in_chans": in_chans}
+    given: dict[str, Any] = {key: value for key, value in sizes.items() if value is not None}
+    if img_size is not None and _is_built_for_a_size(model):
+        given["img_size"] = img_size
+    try:
+        built: nn.Module = timm.create_model(
+            model, pretrained=pretrained, **{**given, **(kwargs or {})}
+        )
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"model {TIMM_PREFIX}{model}: {_first_line(error)}") from error
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"model {TIMM_PREFIX}{model}: no pretrained weights: {_first_line(error)}; "
+            "check the tag and the network, or set pretrained=false"
+        ) from error
+    return built
+
+
+def _is_built_for_a_size(model: str) -> bool:
+    config = timm.get_pretrained_cfg(model.split(".")[0], allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,389 @@
+"""The Vision Transformer: patches in, the shared trunk, pooling, a head.
+
+Arguments and parameter names are timm's, so its weights load without a map.
+Source: Dosovitskiy et al., "An image is worth 16x16 words", arXiv 2010.11929.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.models.patches import PatchEmbed
+from vitkit.nn import (
+    Attention,
+    BlockContext,
+    Mlp,
+    Rotary2d,
+    Rotation,
+    encoder_blocks,
+    make_norm,
+    resize_position_grid,
+    sincos_2d,
+)
+from vitkit.nn.attention import NormLayer
+
+__all__ = ["LatentPool", "VisionTransformer", "init_vit_weights"]
+
+POOLS = ("", "token", "avg", "max", "map")
+POSITIONS = ("learn", "sincos2d", "rotary", "none", "")
+
+
+class LatentPool(Attention):
+    """A learned query attends to all tokens, then an MLP (timm's ``global_pool='map'``).
+
+    Args:
+        embed_dim: C.
+        num_heads: H.
+        mlp_ratio: hidden width of the MLP over C.
+        norm_layer: makes the norm before the MLP.
+        act_layer: activation of the MLP.
+
+    Source: Lee et al., "Set Transformer", arXiv 1810.00825; the head of arXiv 2106.04560.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        mlp_ratio: float,
+        norm_layer: NormLayer,
+        act_layer: str = "gelu",
+    ) -> None:
+        super().__init__(embed_dim, num_heads, context_dim=embed_dim, qkv_bias=True)
+        self.latent = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        nn.init.trunc_normal_(self.latent, std=embed_dim**-0.5)
+        self.norm = norm_layer(embed_dim)
+        self.mlp = Mlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, C)."""
+        x = self(self.latent.expand(tokens.shape[0], -1, -1), tokens)
+        x = x + self.mlp(self.norm(x))
+        return x[:, 0]
+
+
+class VisionTransformer(nn.Module):
+    """A ViT with timm's options.
+
+    Args:
+        img_size: (height, width) in pixels, or one number.
+        patch_size: pixels a side of a patch, or a pair.
+        in_chans: channels of the pictures.
+        num_classes: classes of the head; 0 leaves it out.
+        global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
+        embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
+        head_dim: D; embed_dim / num_heads unless given.
+        qkv_bias, proj_bias, qk_norm: see :class:`vitkit.nn.Attention`.
+        init_values: LayerScale's first value; None leaves it out.
+        class_token: prepend a learned token.
+        reg_tokens: register tokens behind the class token (arXiv 2309.16588).
+        pos_embed: ``learn``, ``sincos2d`` (fixed), ``rotary`` (2-D axial) or ``none``.
+        rope_base: base of the rotary wavelengths.
+        rope_ref_grid: (rows, columns) that rotary positions are rescaled to; None: plain indices.
+        no_embed_class: learned positions for the patches only, not for class and registers.
+        pre_norm: norm before the blocks; the patch projection then has no bias.
+        final_norm: norm after the blocks.
+        fc_norm: put the final norm behind the pooling; None: for ``avg`` and ``max``.
+        dynamic_img_size: accept any multiple of the patch; positions are resampled.
+        drop_rate: dropout before the head.
+        pos_drop_rate, patch_drop_rate: after the positions; share of patch tokens left out.
+        proj_drop_rate, attn_drop_rate, drop_path_rate: see :func:`vitkit.nn.encoder_blocks`.
+        norm_layer, norm_eps: ``layernorm`` or ``rmsnorm``, and its epsilon.
+        norm_first: pre-norm blocks (True) or post-norm.
+        mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``relu``, ``silu``.
+
+    Raises:
+        ValueError: options that contradict each other, or a size the patch does not divide.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        *,
+        head_dim: int | None = None,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        proj_bias: bool = True,
+        init_values: float | None = None,
+        class_token: bool = True,
+        pos_embed: str = "learn",
+        rope_base: float = 100.0,
+        rope_ref_grid: tuple[int, int] | None = None,
+        no_embed_class: bool = False,
+        reg_tokens: int = 0,
+        pre_norm: bool = False,
+        final_norm: bool = True,
+        fc_norm: bool | None = None,
+        dynamic_img_size: bool = False,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: str = "layernorm",
+        norm_eps: float = 1e-6,
+        norm_first: bool = True,
+        mlp_layer: str = "mlp",
+        act_layer: str = "gelu",
+    ) -> None:
+        super().__init__()
+        _check_options(global_pool, pos_embed, class_token)
+        norm = make_norm(norm_layer, norm_eps)
+        self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
+        self.num_features = embed_dim
+        self.global_pool = global_pool
+        self.has_class_token, self.num_reg_tokens = class_token, reg_tokens
+        self.num_prefix_tokens = int(class_token) + reg_tokens
+        self.no_embed_class = no_embed_class
+        self.patch_drop_rate = patch_drop_rate
+        self._make_pool = partial(
+            LatentPool,
+            embed_dim,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            norm_layer=norm,
+            act_layer=act_layer,
+        )
+
+        self.patch_embed = PatchEmbed(
+            img_size,
+            patch_size,
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            bias=not pre_norm,
+            dynamic_img_size=dynamic_img_size,
+        )
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
+        self.pos_embed: nn.Parameter | Tensor | None
+        self._make_positions(pos_embed)
+        self.rotary = (
+            Rotary2d(head_dim or embed_dim // num_heads, base=rope_base, ref_grid=rope_ref_grid)
+            if pos_embed == "rotary"
+            else None
+        )
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()
+        self.blocks = encoder_blocks(
+            depth,
+            embed_dim,
+            num_heads,
+            mlp_ratio=mlp_ratio,
+            head_dim=head_dim,
+            qkv_bias=qkv_bias,
+            proj_bias=proj_bias,
+            qk_norm=qk_norm,
+            init_values=init_values,
+            norm_layer=norm,
+            norm_first=norm_first,
+            mlp_layer=mlp_layer,
+            act_layer=act_layer,
+            attn_drop_rate=attn_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+            drop_path_rate=drop_path_rate,
+        )
+        after_pool = global_pool in ("avg", "max") if fc_norm is None else fc_norm
+        self.norm = norm(embed_dim) if final_norm and not after_pool else nn.Identity()
+        self.attn_pool = self._make_pool() if global_pool == "map" else None
+        self.fc_norm = norm(embed_dim) if final_norm and after_pool else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.init_weights()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, channels, height, width) -> logits (B, num_classes).
+
+        With ``global_pool=''`` the head reads every token: (B, N, num_classes).
+        """
+        if self.global_pool == "token":
+            # The head reads one token, so the last block computes no other.
+            tokens, ctx = self._embed(images)
+            return self.forward_head(self.norm(self.blocks(tokens, ctx, read=1)))
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """All tokens after the last block and norm: (B, prefix + patches, C)."""
+        tokens, ctx = self._embed(images)
+        features: Tensor = self.norm(self.blocks(tokens, ctx))
+        return features
+
+    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
+        """Tokens (B, N, C) -> logits (B, num_classes), or what the classifier would read."""
+        x = self.head_drop(self.fc_norm(self.pool(tokens)))
+        return x if pre_logits else self.head(x)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, N, C) -> one vector an image (B, C); unchanged where there is no pooling."""
+        patches = tokens[:, self.num_prefix_tokens :]
+        if self.attn_pool is not None:
+            return self.attn_pool.pool(patches)
+        if self.global_pool == "token":
+            return tokens[:, 0]
+        if self.global_pool == "avg":
+            return patches.mean(dim=1)
+        if self.global_pool == "max":
+            return patches.amax(dim=1)
+        return tokens
+
+    def get_intermediate_layers(
+        self,
+        images: Tensor,
+        n: int | Sequence[int] = 1,
+        *,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> list[Tensor] | list[tuple[Tensor, Tensor]]:
+        """Patch tokens after some of the blocks.
+
+        Args:
+            images: (B, channels, height, width).
+            n: the last ``n`` blocks, or a list of block indices.
+            reshape: (B, C, rows, columns) instead of (B, rows * columns, C).
+            return_prefix_tokens: pairs with the prefix tokens (B, prefix, C).
+            norm: apply the final norm.
+        """
+        tokens, ctx = self._embed(images)
+        depth = len(self.blocks)
+        indices = range(depth - n, depth) if isinstance(n, int) else n
+        outputs = self.blocks.intermediates(tokens, ctx, indices=indices)
+        if norm:
+            outputs = [self.norm(out) for out in outputs]
+        prefixes = [out[:, : self.num_prefix_tokens] for out in outputs]
+        patches = [out[:, self.num_prefix_tokens :] for out in outputs]
+        if reshape and ctx.grid is not None:
+            patches = [out.transpose(1, 2).unflatten(2, ctx.grid) for out in patches]
+        return list(zip(patches, prefixes, strict=True)) if return_prefix_tokens else patches
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A fresh head for another number of classes, and another pooling if given.
+
+        Raises:
+            ValueError: token pooling without a class token, or a change to or from ``map``
+                pooling's position of the norm that the weights do not allow.
+        """
+        if global_pool is not None and global_pool != self.global_pool:
+            _check_options(global_pool, "learn", self.has_class_token)
+            self.global_pool = global_pool
+            self.attn_pool = self._make_pool() if global_pool == "map" else None
+        self.num_classes = num_classes
+        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        like = self.patch_embed.proj.weight
+        for fresh in (self.head, self.attn_pool):
+            if fresh is not None:
+                fresh.to(like.device, like.dtype)
+        init_vit_weights(self.head)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer, from C to num_classes."""
+        return self.head
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay leaves alone, besides biases and norms."""
+        return {"pos_embed", "cls_token", "reg_token", "attn_pool.latent"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass: less memory, about a third more time."""
+        self.blocks.grad_checkpointing = enable
+
+    def init_weights(self) -> None:
+        """timm's scheme: truncated normal 0.02, zero biases, class and registers near zero."""
+        self.apply(init_vit_weights)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+        if isinstance(self.pos_embed, nn.Parameter):
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def _make_positions(self, kind: str) -> None:
+        rows, columns = self.patch_embed.grid_size
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        if kind == "learn":
+            shape = (1, prefix + rows * columns, self.embed_dim)
+            self.pos_embed = nn.Parameter(torch.zeros(shape))
+        elif kind == "sincos2d":
+            self.no_embed_class = True
+            table = sincos_2d((rows, columns), self.embed_dim)[None]
+            self.register_buffer("pos_embed", table, persistent=False)
+        else:
+            self.no_embed_class = True
+            self.pos_embed = None
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, BlockContext]:
+        """Tokens with positions and prefix, and what they know."""
+        x, grid = self.patch_embed(images)
+        prefix = [
+            token.expand(x.shape[0], -1, -1)
+            for token in (self.cls_token, self.reg_token)
+            if token is not None
+        ]
+        positions = self._positions(grid)
+        if positions is not None and self.no_embed_class:
+            x = x + positions
+        x = torch.cat([*prefix, x], dim=1) if prefix else x
+        if positions is not None and not self.no_embed_class:
+            x = x + positions
+        x = self.pos_drop(x)
+        ctx = BlockContext(grid, self.num_prefix_tokens, rotary=self._rotation(grid, x.device))
+        if self.patch_drop_rate > 0.0 and self.training:
+            x, ctx = self._drop_patches(x, ctx)
+        return self.norm_pre(x), ctx
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor | None:
+        if self.pos_embed is None:
+            return None
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        own = self.patch_embed.grid_size
+        return resize_position_grid(self.pos_embed, own, grid, num_prefix=prefix)
+
+    def _rotation(self, grid: tuple[int, int], device: torch.device) -> Rotation | None:
+        if self.rotary is None:
+            return None
+        return self.rotary(grid, device=device).with_prefix(self.num_prefix_tokens)
+
+    def _drop_patches(self, x: Tensor, ctx: BlockContext) -> tuple[Tensor, BlockContext]:
+        """A random share of each image's patches leaves; the prefix stays (arXiv 2208.07220)."""
+        batch, prefix = x.shape[0], self.num_prefix_tokens
+        count = x.shape[1] - prefix
+        keep = max(1, round(count * (1.0 - self.patch_drop_rate)))
+        chosen = torch.rand(batch, count, device=x.device).argsort(dim=1)[:, :keep] + prefix
+        first = torch.arange(prefix, device=x.device).expand(batch, -1)
+        kept = torch.cat([first, chosen], dim=1)
+        x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))
+        rotary = ctx.rotary
+        if rotary is not None:
+            cos, sin = (table[kept][:, None] for table in (rotary.cos, rotary.sin))
+            rotary = Rotation(cos, sin, rotary.pairing)
+        return x, dataclasses.replace(ctx, rotary=rotary, grid=None)
+
+
+def init_vit_weights(module: nn.Module) -> None:
+    """Linear layers: truncated normal 0.02, zero bias. Others keep torch's initialisation."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check_options(global_pool: str, pos_embed: str, class_token: bool) -> None:
+    if global_pool not in POOLS:
+        raise ValueError(f"global_pool {global_pool!r}; allowed: {', '.join(map(repr, POOLS))}")
+    if pos_embed not in POSITIONS:
+        raise ValueError(f"pos_embed {pos_embed!r}; allowed: {', '.join(map(repr, POSITIONS))}")
+    if global_pool == "token" and not class_token:
+        raise ValueError("global_pool 'token' reads the class token; class_token must be True")

@@ -1,0 +1,95 @@
+"""Words to tokens: an embedding, positions, a class token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.nn import Rotary1d, Rotation, sincos_1d
+
+__all__ = ["WordEmbed"]
+
+POSITIONS = ("learn", "sincos", "rotary", "none")
+
+
+class WordEmbed(nn.Module):
+    """Token ids to tokens with positions, a class token in front if asked for.
+
+    Args:
+        vocab_size: number of words; ids run from 0 to vocab_size - 1.
+        embed_dim: C.
+        max_len: longest sequence of words, the class token not counted.
+        pos_embed: ``learn``, ``sincos`` (fixed), ``rotary`` (in the blocks) or ``none``.
+        class_token: prepend a learned token; it has its own position, and no rotary angle.
+        head_dim: D, for ``rotary``.
+        rope_base: base of the rotary wavelengths.
+        std: of the normal that words and learned positions start from.
+
+    Raises:
+        ValueError: an unknown position scheme.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int,
+        *,
+        max_len: int,
+        pos_embed: str = "learn",
+        class_token: bool = False,
+        head_dim: int = 64,
+        rope_base: float = 10000.0,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if pos_embed not in POSITIONS:
+            raise ValueError(f"pos_embed {pos_embed!r}; allowed: {', '.join(map(repr, POSITIONS))}")
+        self.max_len, self.num_prefix_tokens = max_len, int(class_token)
+        self.tokens = nn.Embedding(vocab_size, embed_dim)
+        nn.init.normal_(self.tokens.weight, std=std)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        rows = self.num_prefix_tokens + max_len
+        self.pos_embed: nn.Parameter | Tensor | None
+        if pos_embed == "learn":
+            self.pos_embed = nn.Parameter(torch.empty(1, rows, embed_dim).normal_(std=std))
+        elif pos_embed == "sincos":
+            self.register_buffer("pos_embed", sincos_1d(rows, embed_dim)[None], persistent=False)
+        else:
+            self.pos_embed = None
+        self.rotary = Rotary1d(head_dim, base=rope_base) if pos_embed == "rotary" else None
+
+    def forward(self, ids: Tensor, offset: int = 0) -> Tensor:
+        """Ids int (B, N) -> tokens (B, prefix + N, C).
+
+        Args:
+            ids: words.
+            offset: words seen before these; only without a class token.
+
+        Raises:
+            ValueError: more words than ``max_len``.
+        """
+        self.check_length(offset + ids.shape[1])
+        x = self.tokens(ids)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        if self.pos_embed is None:
+            return x
+        return x + self.pos_embed[:, offset : offset + x.shape[1]]
+
+    def rotation(self, count: int, offset: int = 0) -> Rotation | None:
+        """Angles of the prefix and ``count`` words behind ``offset`` others.
+
+        None unless positions are rotary.
+        """
+        if self.rotary is None:
+            return None
+        places = torch.arange(offset, offset + count, device=self.tokens.weight.device)
+        return self.rotary(places).with_prefix(self.num_prefix_tokens)
+
+    def check_length(self, count: int) -> None:
+        """Refuse sequences longer than the model was built for."""
+        if count > self.max_len:
+            raise ValueError(
+                f"{count} words given to a model built for at most {self.max_len}; "
+                "shorten the text or build the model with a larger max_len"
+            )

@@ -1,0 +1,372 @@
+"""Blocks: a token mixer and a channel mixer around a residual stream, and their parts.
+
+A block is a module from (B, N, C) to (B, N, C) that reads one :class:`BlockContext`. The usual one
+is :class:`Block`; cousins that wire the residual differently are small classes of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.nn.attention import Attention, KeyValueCache, NormLayer
+from vitkit.nn.positions import Rotation
+
+__all__ = [
+    "ACTIVATIONS",
+    "NORMS",
+    "Block",
+    "BlockContext",
+    "CompactBlock",
+    "DecoderBlock",
+    "DropPath",
+    "LayerCache",
+    "LayerScale",
+    "Mlp",
+    "SwiGlu",
+    "drop_path_ramp",
+    "make_norm",
+]
+
+NORMS: dict[str, Callable[..., nn.Module]] = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
+
+
+def make_norm(name: str = "layernorm", eps: float = 1e-6) -> NormLayer:
+    """A maker of norms of a given width: ``layernorm`` or ``rmsnorm``."""
+    return partial(NORMS[name], eps=eps)
+
+
+@dataclass
+class LayerCache:
+    """What one layer remembers while decoding: its own tokens, and the memory's projections."""
+
+    tokens: KeyValueCache = dataclasses.field(default_factory=KeyValueCache)
+    memory: KeyValueCache = dataclasses.field(default_factory=KeyValueCache)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the batch rows ``rows``, in that order."""
+        self.tokens.select(rows)
+        self.memory.select(rows)
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """What the tokens of one forward pass know besides their values.
+
+    Attributes:
+        grid: (rows, columns) of the patch tokens, where there is a grid.
+        num_prefix: tokens before the grid: class token and registers.
+        mask: bool or float, broadcastable to (B, H, N, M).
+        is_causal: aligned at the end; combines with ``mask``.
+        rotary: angles of the tokens of this pass.
+        bias: float, added to the scores.
+        memory: tokens that a decoder's cross attention reads, (B, M, C').
+        memory_mask: mask of the memory, broadcastable to (B, H, N, M).
+        caches: one per layer, while decoding with a cache.
+        cache: the cache of the current layer; set by the trunk.
+    """
+
+    grid: tuple[int, int] | None = None
+    num_prefix: int = 0
+    mask: Tensor | None = None
+    is_causal: bool = False
+    rotary: Rotation | None = None
+    bias: Tensor | None = None
+    memory: Tensor | None = None
+    memory_mask: Tensor | None = None
+    caches: list[LayerCache] | None = None
+    cache: LayerCache | None = None
+
+    def for_layer(self, index: int) -> BlockContext:
+        """The context as layer ``index`` sees it."""
+        if self.caches is None:
+            return self
+        return dataclasses.replace(self, cache=self.caches[index])
+
+
+NO_CONTEXT = BlockContext()
+
+
+class DropPath(nn.Module):
+    """Drop a residual branch for some examples in training (stochastic depth).
+
+    Args:
+        p: probability of dropping; survivors are scaled by 1 / (1 - p).
+
+    Source: Huang et al., arXiv 1603.09382.
+    """
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...)."""
+        if self.p == 0.0 or not self.training:
+            return x
+        keep = 1.0 - self.p
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        return x * (x.new_empty(shape).bernoulli_(keep) / max(keep, 1e-12))
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"p={self.p}"
+
+
+def drop_path_ramp(rate: float, depth: int) -> list[float]:
+    """Rates rising linearly from 0 to ``rate`` over the blocks, as in timm and CCT."""
+    return [rate * i / max(depth - 1, 1) for i in range(depth)]
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch.
+
+    Source: Touvron et al., "Going deeper with image Transformers", arXiv 2103.17239.
+    """
+
+    def __init__(self, embed_dim: int, init_values: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((embed_dim,), init_values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return x * self.gamma
+
+
+class Mlp(nn.Module):
+    """The channel mixer: widen, bend, narrow.
+
+    Args:
+        embed_dim: C.
+        hidden_dim: inner width.
+        act_layer: name in :data:`ACTIVATIONS`.
+        drop: dropout after each of the two layers.
+        bias: biases of both layers.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        hidden_dim: int,
+        *,
+        act_layer: str = "gelu",
+        drop: float = 0.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden_dim, bias=bias)
+        self.act = ACTIVATIONS[act_layer]()
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.drop2 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+
+
+class SwiGlu(nn.Module):
+    """Gated channel mixer: fc2(silu(gate) * value), gate and value packed in ``fc1``, gate first.
+
+    Args:
+        embed_dim: C.
+        hidden_dim: width of gate and of value; 2/3 of an :class:`Mlp`'s costs the same.
+        drop: dropout before and after ``fc2``.
+        bias: biases of both layers.
+
+    Source: Shazeer, "GLU variants improve Transformer", arXiv 2002.05202.
+    """
+
+    def __init__(
+        self, embed_dim: int, hidden_dim: int, *, drop: float = 0.0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, 2 * hidden_dim, bias=bias)
+        self.act = nn.SiLU()
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.drop2 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.drop2(self.fc2(self.drop1(self.act(gate) * value)))
+
+
+class Block(nn.Module):
+    """The usual block: tokens mix, then channels mix, each on a residual branch.
+
+    Args:
+        embed_dim: C.
+        attn: token mixer, called as ``attn(x, mask=, is_causal=, rotary=, bias=, cache=)``.
+        mlp: channel mixer, called as ``mlp(x)``.
+        norm_layer: makes a norm from a width.
+        norm_first: True: x + f(norm(x)) (ViT). False: norm(x + f(x)) (arXiv 1706.03762).
+        init_values: LayerScale's first value; None leaves it out.
+        drop_path: probability of dropping a branch.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        attn: nn.Module,
+        mlp: nn.Module,
+        *,
+        norm_layer: NormLayer = nn.LayerNorm,
+        norm_first: bool = True,
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.norm1 = norm_layer(embed_dim)
+        self.attn = attn
+        self.ls1, self.drop_path1 = _branch_tail(embed_dim, init_values, drop_path)
+        self.norm2 = norm_layer(embed_dim)
+        self.mlp = mlp
+        self.ls2, self.drop_path2 = _branch_tail(embed_dim, init_values, drop_path)
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        if self.norm_first:
+            x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
+            return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        x = self.norm1(x + self.drop_path1(self.ls1(_mix(self.attn, x, ctx))))
+        return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
+
+    def can_read(self) -> bool:
+        """Whether :meth:`read` may stand in for :meth:`forward`: nobody listens inside."""
+        plain = isinstance(self.attn, Attention) and type(self.attn.qkv) is nn.Linear
+        return plain and self.attn.recorder is None and not any(map(_is_hooked, self.modules()))
+
+    def read(self, x: Tensor, count: int, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """What :meth:`forward` gives for the first ``count`` tokens, (B, count, C), and no more.
+
+        Exact: the other tokens only serve as keys and values here. Needs self attention, no cache.
+        """
+        attn, head = self.attn, x[:, :count]
+        h = self.norm1(x) if self.norm_first else x
+        turn = ctx.rotary
+        rotary = None if turn is None else (turn[:count], turn)
+        mask, bias = _rows(ctx.mask, count), _rows(ctx.bias, count)
+        mixed = self.drop_path1(
+            self.ls1(attn(h[:, :count], h, mask=mask, rotary=rotary, bias=bias))
+        )
+        if self.norm_first:
+            head = head + mixed
+            return head + self.drop_path2(self.ls2(self.mlp(self.norm2(head))))
+        head = self.norm1(head + mixed)
+        return self.norm2(head + self.drop_path2(self.ls2(self.mlp(head))))
+
+
+class CompactBlock(Block):
+    """CCT's block: pre-norm attention, then an MLP whose residual starts from the *normed* value.
+
+    Takes what :class:`Block` takes; ``norm_first`` does not apply.
+
+    Source: Hassani et al., arXiv 2104.05704, and SHI-Labs/Compact-Transformers.
+    """
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
+        x = self.norm2(x)
+        return x + self.drop_path2(self.ls2(self.mlp(x)))
+
+    def can_read(self) -> bool:
+        """CCT pools over all tokens: there is no short way."""
+        return False
+
+
+class DecoderBlock(nn.Module):
+    """Self attention, cross attention to a memory, channel mixer.
+
+    Args:
+        embed_dim: C.
+        attn: token mixer over the decoder's own tokens.
+        cross_attn: cross attention, called as ``cross_attn(x, memory, mask=, cache=)``.
+        mlp: channel mixer.
+        norm_layer, norm_first, init_values, drop_path: as in :class:`Block`.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        attn: nn.Module,
+        cross_attn: nn.Module,
+        mlp: nn.Module,
+        *,
+        norm_layer: NormLayer = nn.LayerNorm,
+        norm_first: bool = True,
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_first = norm_first
+        self.norm1 = norm_layer(embed_dim)
+        self.attn = attn
+        self.ls1, self.drop_path1 = _branch_tail(embed_dim, init_values, drop_path)
+        self.norm2 = norm_layer(embed_dim)
+        self.cross_attn = cross_attn
+        self.ls2, self.drop_path2 = _branch_tail(embed_dim, init_values, drop_path)
+        self.norm3 = norm_layer(embed_dim)
+        self.mlp = mlp
+        self.ls3, self.drop_path3 = _branch_tail(embed_dim, init_values, drop_path)
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C); reads ``ctx.memory`` under ``ctx.memory_mask``."""
+        if self.norm_first:
+            x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
+            x = x + self.drop_path2(self.ls2(self._read_memory(self.norm2(x), ctx)))
+            return x + self.drop_path3(self.ls3(self.mlp(self.norm3(x))))
+        x = self.norm1(x + self.drop_path1(self.ls1(_mix(self.attn, x, ctx))))
+        x = self.norm2(x + self.drop_path2(self.ls2(self._read_memory(x, ctx))))
+        return self.norm3(x + self.drop_path3(self.ls3(self.mlp(x))))
+
+    def _read_memory(self, x: Tensor, ctx: BlockContext) -> Tensor:
+        cache = None if ctx.cache is None else ctx.cache.memory
+        out: Tensor = self.cross_attn(x, ctx.memory, mask=ctx.memory_mask, cache=cache)
+        return out
+
+
+def _branch_tail(
+    embed_dim: int, init_values: float | None, drop_path: float
+) -> tuple[nn.Module, nn.Module]:
+    """LayerScale and DropPath of one residual branch; identities where they are off."""
+    scale = nn.Identity() if init_values is None else LayerScale(embed_dim, init_values)
+    return scale, DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+
+def _mix(mixer: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
+    cache = None if ctx.cache is None else ctx.cache.tokens
+    out: Tensor = mixer(
+        x, mask=ctx.mask, is_causal=ctx.is_causal, rotary=ctx.rotary, bias=ctx.bias, cache=cache
+    )
+    return out
+
+
+def _rows(mask: Tensor | None, count: int) -> Tensor | None:
+    """The first ``count`` query rows of a mask that may broadcast over them."""
+    if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
+        return mask
+    return mask[..., :count, :]
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )

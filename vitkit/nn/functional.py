@@ -1,0 +1,224 @@
+"""The one door to attention: every kernel is reached through :func:`attention`.
+
+Axes: B batch, N query tokens, M key tokens, H heads, G key/value heads, D head width.
+
+The rule that picks a kernel is :func:`choose_kernel`; ``python -m benchmarks.attention`` measures
+what it is built on. Two kernels exist:
+
+``fused``
+    torch's ``scaled_dot_product_attention``: never holds the (N, M) scores. The fastest in float32
+    from about 32 tokens up, and on accelerators.
+``explicit``
+    batched product, softmax, batched product. On a CPU in bfloat16 it is the faster one, for
+    training by far, because torch's fused backward pass has no bfloat16 path of its own there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitkit.nn.masks import causal_mask, combine_masks
+
+__all__ = [
+    "KERNELS",
+    "SCORE_BUDGET",
+    "attention",
+    "attention_kernel",
+    "attention_weights",
+    "choose_kernel",
+]
+
+KernelName = Literal["auto", "fused", "explicit"]
+KERNELS: tuple[str, ...] = ("fused", "explicit")
+
+SCORE_BUDGET = 1024 * 1024
+"""Largest N x M for which the explicit kernel may hold the scores of a head; above it, ``fused``."""
+
+# A plain module variable, because torch.compile can guard on it (a ContextVar breaks the graph).
+_forced: KernelName = "auto"
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention: softmax(q k^T scale + mask) v.
+
+    Args:
+        q: queries, (B, H, N, D).
+        k: keys, (B, G, M, D); G divides H, and query head h reads key/value head h // (H / G).
+        v: values, (B, G, M, D').
+        mask: bool (True = may attend) or float (added to the scaled scores), broadcastable to
+            (B, H, N, M).
+        is_causal: query i sees keys up to M - N + i: aligned at the end, as a cache needs.
+            Combines exactly with ``mask``.
+        dropout_p: probability of dropping an attention weight; the caller passes 0 in evaluation.
+        scale: factor of the scores, 1 / sqrt(D) unless given.
+
+    Returns:
+        (B, H, N, D') in the dtype of the inputs (of autocast, where it is on). A query with nothing
+        to attend to gives zeros and receives zero gradient.
+
+    Raises:
+        ValueError: G does not divide H, or a mask is neither bool nor float.
+
+    Source: Vaswani et al., "Attention Is All You Need", arXiv 1706.03762, section 3.2.1;
+    grouped queries: Ainslie et al., arXiv 2305.13245.
+    """
+    device = q.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return _dispatch(
+                q.to(dtype), k.to(dtype), v.to(dtype), mask, is_causal, dropout_p, scale
+            )
+    return _dispatch(q, k, v, mask, is_causal, dropout_p, scale)
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    *,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """The weights that :func:`attention` applies to the values, without dropout.
+
+    Returns:
+        float32 (B, H, N, M). Each row sums to one, or to zero where nothing may be attended to.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = q.float(), k.float()
+        k = _repeat_heads(k, q.shape[1])
+        return _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
+
+
+@contextmanager
+def attention_kernel(name: KernelName) -> Iterator[None]:
+    """Force one kernel inside the ``with`` block: for tests and benchmarks only.
+
+    Raises:
+        ValueError: ``name`` is neither ``auto`` nor one of :data:`KERNELS`.
+    """
+    global _forced
+    if name != "auto" and name not in KERNELS:
+        raise ValueError(f"unknown attention kernel {name!r}; allowed: auto, {', '.join(KERNELS)}")
+    before, _forced = _forced, name
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose_kernel(
+    device: str, dtype: torch.dtype, num_queries: int, num_keys: int, needs_grad: bool
+) -> str:
+    """The kernel for one call, by measured speed under the memory budget of :data:`SCORE_BUDGET`.
+
+    Args:
+        device: device type, such as ``"cpu"`` or ``"cuda"``.
+        dtype: dtype of the queries.
+        num_queries: N.
+        num_keys: M.
+        needs_grad: whether a backward pass may follow.
+    """
+    if device != "cpu" or num_queries * num_keys > SCORE_BUDGET:
+        return "fused"
+    if dtype == torch.bfloat16:
+        return "explicit" if needs_grad or num_keys <= 512 else "fused"
+    return "explicit" if num_keys <= 32 else "fused"
+
+
+def _dispatch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    dropout_p: float,
+    scale: float | None,
+) -> Tensor:
+    heads = q.shape[1]
+    k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
+    name = _forced
+    if name == "auto":
+        needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
+        name = choose_kernel(q.device.type, q.dtype, q.shape[2], k.shape[2], needs_grad)
+    if name == "fused":
+        return _fused(q, k, v, mask, is_causal, dropout_p, scale)
+    weights = _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
+    if dropout_p > 0.0:
+        weights = F.dropout(weights, dropout_p)
+    return weights @ v
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    dropout_p: float,
+    scale: float | None,
+) -> Tensor:
+    # torch aligns is_causal at the start and its kernels disagree about mask + is_causal, so the
+    # flag is handed over only where both alignments agree and no mask is given.
+    plain_causal = is_causal and mask is None and q.shape[2] == k.shape[2]
+    if not plain_causal:
+        mask = _with_causal(q, k, mask, is_causal)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=plain_causal, scale=scale
+    )
+
+
+def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+    """softmax(q k^T scale + mask) in the dtype of q; statistics are float32 inside the softmax."""
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if mask is None:
+        return torch.softmax(scores, dim=-1)
+    if mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, float("-inf"))
+        empty = ~mask.any(dim=-1, keepdim=True)
+    else:
+        scores = scores + mask.to(scores.dtype)
+        empty = (mask == float("-inf")).all(dim=-1, keepdim=True)
+    # An empty row is made finite before the softmax and zero after it: clearing the NaN afterwards
+    # would leave NaN in the gradient.
+    return torch.softmax(scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
+
+
+def _with_causal(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
+    if mask is not None and mask.dtype != torch.bool and not mask.dtype.is_floating_point:
+        raise ValueError(
+            f"attention mask has dtype {mask.dtype}; allowed: torch.bool (True = may attend) "
+            "or a float that is added to the scores"
+        )
+    num_queries, num_keys = q.shape[2], k.shape[2]
+    if not is_causal or num_queries == 1:
+        return mask
+    return combine_masks(mask, causal_mask(num_queries, num_keys, device=q.device))
+
+
+def _repeat_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, G, M, D) -> (B, H, M, D): each key/value head serves H / G query heads in a row."""
+    groups = x.shape[1]
+    if groups == num_heads:
+        return x
+    if num_heads % groups:
+        raise ValueError(f"{num_heads} query heads cannot share {groups} key/value heads evenly")
+    return x.repeat_interleave(num_heads // groups, dim=1)

@@ -1,0 +1,219 @@
+"""Where a token is: fixed sin-cos tables, resizing of learned ones, and rotary angles.
+
+A learned table is a parameter of the model that owns it (timm's ``pos_embed``); what can be
+computed about it is here. A new scheme is a new small class that yields a :class:`Rotation`
+(turns q and k) or a float mask (added to the scores).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "Rotary1d",
+    "Rotary2d",
+    "Rotation",
+    "grid_positions",
+    "resize_position_grid",
+    "sincos_1d",
+    "sincos_2d",
+]
+
+Pairing = Literal["interleaved", "half", "axial"]
+
+
+def sincos_1d(length: int, embed_dim: int, *, base: float = 10000.0, offset: int = 0) -> Tensor:
+    """Sine in even channels, cosine in odd ones, wavelengths from 2 pi to 2 pi base.
+
+    Returns:
+        float32 (length, embed_dim) for positions offset, offset + 1, ...
+
+    Source: arXiv 1706.03762, section 3.5.
+    """
+    if embed_dim % 2:
+        raise ValueError(f"sin-cos positions need an even width, given {embed_dim}")
+    positions = torch.arange(offset, offset + length, dtype=torch.float64)
+    angles = positions[:, None] * _frequencies(embed_dim // 2, base)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+def sincos_2d(grid: tuple[int, int], embed_dim: int, *, base: float = 10000.0) -> Tensor:
+    """Fixed table of a grid: a quarter of the channels each for sin y, cos y, sin x, cos x.
+
+    Returns:
+        float32 (rows * columns, embed_dim), row by row.
+
+    Source: Beyer et al., "Better plain ViT baselines", arXiv 2205.01580 (the order of the quarters
+    is ours).
+    """
+    if embed_dim % 4:
+        raise ValueError(f"2-D sin-cos positions need a width divisible by 4, given {embed_dim}")
+    angles = grid_positions(grid)[:, :, None] * _frequencies(embed_dim // 4, base)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+
+def grid_positions(grid: tuple[int, int]) -> Tensor:
+    """(row, column) of each cell, row by row: float64 (rows * columns, 2)."""
+    rows, columns = (torch.arange(n, dtype=torch.float64) for n in grid)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def resize_position_grid(
+    table: Tensor, old: tuple[int, int], new: tuple[int, int], *, num_prefix: int = 0
+) -> Tensor:
+    """Resample a position table from one grid to another; prefix rows are kept.
+
+    Bicubic with antialiasing in float32, to the explicit new size, as timm does.
+
+    Args:
+        table: (1, num_prefix + rows * columns, C).
+        old: (rows, columns) of ``table``.
+        new: (rows, columns) wanted; need not be square.
+
+    Returns:
+        (1, num_prefix + new rows * new columns, C), in the dtype of ``table``.
+    """
+    if old == new:
+        return table
+    prefix, cells = table[:, :num_prefix], table[:, num_prefix:]
+    image = cells.float().unflatten(1, old).permute(0, 3, 1, 2)
+    image = F.interpolate(image, size=new, mode="bicubic", antialias=True, align_corners=False)
+    cells = image.flatten(2).transpose(1, 2).to(table.dtype)
+    return torch.cat([prefix, cells], dim=1)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns pairs of channels of q or k by the angles of their tokens' positions.
+
+    Attributes:
+        cos, sin: (N, R) or broadcastable to (B, H, N, R); R may be less than the head width D,
+            then the first R channels turn.
+        pairing: which channels form a pair: ``interleaved`` (0, 1), (2, 3), ...; ``half``
+            (i, i + R/2); ``axial`` half-split within each half of the channels.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    pairing: Pairing = "interleaved"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, N, D) -> the same, turned in float32 and cast back."""
+        width = self.cos.shape[-1]
+        turning = x if width == x.shape[-1] else x[..., :width]
+        turned = (turning * self.cos + _quarter_turn(turning, self.pairing) * self.sin).to(x.dtype)
+        return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
+
+    def __getitem__(self, tokens: slice) -> Rotation:
+        """The rotation of some of the tokens."""
+        return Rotation(self.cos[..., tokens, :], self.sin[..., tokens, :], self.pairing)
+
+    def with_prefix(self, count: int) -> Rotation:
+        """The same behind ``count`` tokens that do not turn (class token, registers)."""
+        if count == 0:
+            return self
+        shape = (*self.cos.shape[:-2], count, self.cos.shape[-1])
+        cos = torch.cat([self.cos.new_ones(shape), self.cos], dim=-2)
+        return Rotation(cos, torch.cat([self.sin.new_zeros(shape), self.sin], -2), self.pairing)
+
+
+class Rotary1d(nn.Module):
+    """Rotary positions along a sequence.
+
+    Args:
+        head_dim: D, even.
+        base: wavelengths run from 2 pi to 2 pi base.
+        pairing: ``interleaved`` (RoFormer, timm) or ``half`` (Hugging Face's LLaMA).
+
+    Source: Su et al., "RoFormer", arXiv 2104.09864.
+    """
+
+    def __init__(
+        self, head_dim: int, *, base: float = 10000.0, pairing: Pairing = "interleaved"
+    ) -> None:
+        super().__init__()
+        if head_dim % 2:
+            raise ValueError(f"rotary positions need an even head width, given {head_dim}")
+        self.head_dim, self.base, self.pairing = head_dim, base, pairing
+
+    def forward(self, positions: Tensor) -> Rotation:
+        """Rotation of tokens at ``positions``, int or float (N,) or (B, 1, N)."""
+        frequencies = _frequencies(self.head_dim // 2, self.base).to(positions.device)
+        return _rotation(positions.double()[..., None] * frequencies, self.pairing)
+
+
+class Rotary2d(nn.Module):
+    """Rotary positions on a grid: half of the pairs turn by the row, half by the column.
+
+    Args:
+        head_dim: D, a multiple of 4.
+        base: 10000 in EVA-02 and timm, 100 in CroCo and DUSt3R.
+        pairing: ``interleaved`` (EVA-02, timm), ``half`` (DINOv3) or ``axial`` (CroCo, DUSt3R).
+        ref_grid: positions are rescaled to this grid, so that a model keeps its angles at another
+            image size; None keeps plain indices.
+
+    Source: the 2-D form of arXiv 2104.09864 as used in EVA-02 (arXiv 2303.11331) and CroCo v2
+    (arXiv 2211.10408).
+    """
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        base: float = 10000.0,
+        pairing: Pairing = "interleaved",
+        ref_grid: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        if head_dim % 4:
+            raise ValueError(f"2-D rotary positions need a head width in 4s, given {head_dim}")
+        self.head_dim, self.base, self.pairing, self.ref_grid = head_dim, base, pairing, ref_grid
+
+    def forward(
+        self, grid: tuple[int, int], *, device: torch.device | str | None = None
+    ) -> Rotation:
+        """Rotation of a whole grid, row by row."""
+        positions = grid_positions(grid)
+        if self.ref_grid is not None:
+            positions = positions * torch.tensor(
+                [ref / now for ref, now in zip(self.ref_grid, grid, strict=True)]
+            )
+        return self.at(positions.to(device))
+
+    def at(self, positions: Tensor) -> Rotation:
+        """Rotation of tokens at (row, column) ``positions``, (..., N, 2)."""
+        frequencies = _frequencies(self.head_dim // 4, self.base).to(positions.device)
+        angles = positions.double()[..., None] * frequencies
+        if self.pairing == "axial":
+            angles = torch.cat([angles, angles], dim=-1).flatten(-2)
+            return Rotation(angles.cos().float(), angles.sin().float(), "axial")
+        return _rotation(angles.flatten(-2), self.pairing)
+
+
+def _frequencies(count: int, base: float) -> Tensor:
+    """base^(-i / count) for i = 0 ... count - 1, float64."""
+    return base ** (-torch.arange(count, dtype=torch.float64) / count)
+
+
+def _rotation(angles: Tensor, pairing: Pairing) -> Rotation:
+    """Angles (..., N, D / 2), one per pair, spread over both channels of each pair."""
+    if pairing == "interleaved":
+        angles = angles.repeat_interleave(2, dim=-1)
+    else:
+        angles = torch.cat([angles, angles], dim=-1)
+    return Rotation(angles.cos().float(), angles.sin().float(), pairing)
+
+
+def _quarter_turn(x: Tensor, pairing: Pairing) -> Tensor:
+    """(a, b) -> (-b, a) in every pair of channels."""
+    if pairing == "interleaved":
+        return torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)
+    halves = 2 if pairing == "half" else 4
+    parts = x.chunk(halves, dim=-1)
+    turned = [p for a, b in zip(parts[0::2], parts[1::2], strict=True) for p in (-b, a)]
+    return torch.cat(turned, dim=-1)

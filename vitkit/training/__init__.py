@@ -1,0 +1,1 @@
+"""What changes a gradient: tasks, losses, mixing, optimisers, schedules, callbacks."""

@@ -1,0 +1,202 @@
+"""`last.ckpt` and `best.ckpt`, and leaving in good order on Ctrl-C or SIGTERM.
+
+Why not Lightning's own callback: a checkpoint here must be a place from which training goes on bit
+for bit, also in the middle of an epoch and after a signal, must never be half-written, and must
+keep its name. See docs/decisions/0004-own-last-checkpoint-callback.md.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from vitkit.errors import Interrupted, RunError
+
+__all__ = ["Checkpoints", "StopSignals"]
+
+
+class StopSignals:
+    """Remembers the first SIGINT or SIGTERM; a second one kills as usual."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def watch(self) -> None:
+        """Take over both signals, where the process may (only its main thread can)."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._on_signal)
+
+    def restore(self) -> None:
+        """Give both signals back."""
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
+        self._before = {}
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self.received = signum
+
+
+class Checkpoints(Checkpoint):
+    """Writes ``last.ckpt`` at every epoch's end and every n steps, ``best.ckpt`` on improvement.
+
+    On SIGINT or SIGTERM it writes ``last.ckpt`` at the next boundary between optimiser steps and
+    raises :class:`Interrupted`; after the last step of an epoch that is after its validation.
+
+    Args:
+        folder: where the files go; made if absent.
+        monitor: metric that decides the best; None keeps no best.
+        maximize: whether more of it is better.
+        every_n_steps: also write ``last.ckpt`` every n optimiser steps; 0: at epoch ends only.
+        resume_hint: how to go on, shown when a signal stops the run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        monitor: str | None,
+        maximize: bool = True,
+        every_n_steps: int = 0,
+        resume_hint: str = "",
+    ) -> None:
+        self.folder = folder
+        self.monitor, self.maximize = monitor, maximize
+        self.every_n_steps = every_n_steps
+        self.resume_hint = resume_hint
+        self.best_score: float | None = None
+        self.best_epoch: int | None = None
+        self.signals = StopSignals()
+        self._saved_step = -1
+
+    @property
+    def last_path(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint with the best validation metric so far."""
+        return self.folder / "best.ckpt"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch the signals from here on."""
+        self._saved_step = trainer.global_step
+        self.signals.watch()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back, however training ended."""
+        self.signals.restore()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back: Lightning calls no teardown after an error."""
+        self.signals.restore()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """At a boundary between optimiser steps: stop if asked to, write if it is time."""
+        step = trainer.global_step
+        last_of_epoch = batch_idx + 1 >= trainer.num_training_batches
+        if step == self._saved_step or last_of_epoch:
+            return  # between micro-batches, or on_train_epoch_end will do it
+        stop = self._told_to_stop(trainer)
+        if stop or (self.every_n_steps and step % self.every_n_steps == 0):
+            self._write_last(trainer)
+        if stop:
+            self._leave(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``last.ckpt``; copy it to ``best.ckpt`` if validation improved."""
+        improved = self._improved(trainer)
+        self._write_last(trainer)
+        if improved and trainer.is_global_zero:
+            beside = self.best_path.with_suffix(".part")
+            _on_disk(self.best_path, lambda: _copy_and_rename(self.last_path, beside, self.best_path))
+        if self._told_to_stop(trainer):
+            self._leave(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, so that a resumed run keeps comparing with it."""
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See :meth:`state_dict`."""
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+
+    def _improved(self, trainer: Trainer) -> bool:
+        if self.monitor is None or self.monitor not in trainer.callback_metrics:
+            return False
+        score = float(trainer.callback_metrics[self.monitor])
+        if math.isnan(score):
+            return False
+        better = self.best_score is None or (
+            score > self.best_score if self.maximize else score < self.best_score
+        )
+        if better:
+            self.best_score, self.best_epoch = score, trainer.current_epoch
+        return better
+
+    def _told_to_stop(self, trainer: Trainer) -> bool:
+        told = bool(self.signals.received)
+        if trainer.world_size > 1:
+            # The signal may reach one process only; all must stop at the same step.
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        return told
+
+    def _write_last(self, trainer: Trainer) -> None:
+        beside = self.last_path.with_suffix(".part")
+        _on_disk(self.last_path, lambda: trainer.save_checkpoint(beside))
+        if trainer.is_global_zero:
+            _on_disk(self.last_path, lambda: os.replace(beside, self.last_path))
+        self._saved_step = trainer.global_step
+
+    def _leave(self, trainer: Trainer) -> None:
+        raise Interrupted(
+            f"stopped after step {trainer.global_step} (epoch {trainer.current_epoch + 1}); "
+            f"everything is in {self.last_path}. {self.resume_hint}".rstrip(),
+            self.signals.received or signal.SIGTERM,
+        )
+
+
+def _copy_and_rename(source: Path, beside: Path, destination: Path) -> None:
+    shutil.copyfile(source, beside)
+    os.replace(beside, destination)
+
+
+def _on_disk(path: Path, write: Callable[[], None]) -> None:
+    """Turn the ways in which writing can fail into one line; leave no half file behind."""
+    try:
+        write()
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer turns a full disk into a RuntimeError of its own.
+        if isinstance(error, RuntimeError) and "write" not in str(error).lower():
+            raise
+        path.with_suffix(".part").unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; the checkpoint "
+            "before it is untouched. Free some space or make the folder writable, then resume"
+        ) from error

@@ -1,0 +1,129 @@
+"""What a person may say about training, as checked sections. Imports no torch.
+
+Each class is one section of a run's configuration. Keys are checked strictly: a text is never
+taken for a number, and an unknown key is a fault. ``vitkit.config`` composes the sections and
+turns faults into plain lines.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+__all__ = ["EmaConfig", "OptimizerConfig", "ScheduleConfig", "TaskConfig", "TrainerConfig"]
+
+
+def _list_to_tuple(value: Any) -> Any:
+    """YAML knows lists only; strict tuples would refuse them."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
+    """What the sections share: no unknown keys, no conversion, no change after the check."""
+
+
+class TaskConfig(_Section):
+    """The loss and what is mixed into its images and targets."""
+
+    name: Literal["classification"] = Field(
+        "classification", description="what is learned: one class for each image"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="share of each target spread evenly over all classes"
+    )
+    mixup: float = Field(
+        0.0, ge=0, description="alpha of mixup's Beta(alpha, alpha) distribution; 0 = off"
+    )
+    cutmix: float = Field(
+        0.0, ge=0, description="alpha of cutmix's Beta(alpha, alpha) distribution; 0 = off"
+    )
+    mix_prob: float = Field(
+        1.0, ge=0, le=1, description="probability that mixup or cutmix is applied, if either is on"
+    )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced = weigh each class by the inverse of its training count"
+    )
+
+
+class OptimizerConfig(_Section):
+    """The optimiser; biases, norms, positions and tokens get no weight decay."""
+
+    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimiser")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate, reached after the warm-up")
+    weight_decay: float = Field(
+        0.05, ge=0, description="decoupled weight decay per step, times the learning rate"
+    )
+    betas: Annotated[tuple[Beta, Beta], BeforeValidator(_list_to_tuple)] = Field(
+        (0.9, 0.999), description="adamw: decay rates of the two running means, per step"
+    )
+    eps: float = Field(1e-8, gt=0, description="adamw: added to the denominator of the step")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: decay rate of the running step")
+
+
+class ScheduleConfig(_Section):
+    """The learning rate over the steps of the run."""
+
+    name: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="shape of the learning rate after the warm-up"
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="linear warm-up from 0 to optimizer.lr, in epochs; fractions allowed"
+    )
+    min_lr: float = Field(
+        0.0, ge=0, description="learning rate at the end of cosine or linear, not above optimizer.lr"
+    )
+
+
+class EmaConfig(_Section):
+    """An exponential moving average of the weights; when enabled, it is what is tested."""
+
+    enabled: bool = Field(False, description="keep averaged weights, and test those")
+    decay: float = Field(
+        0.999, ge=0, lt=1, description="share of the average that one optimiser step keeps"
+    )
+    warmup: bool = Field(True, description="lower the decay in the first steps of a run")
+
+
+class TrainerConfig(_Section):
+    """How long, on what and how exactly to train."""
+
+    max_epochs: int = Field(20, ge=1, description="length of the training, in epochs")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="number format of the forward and backward pass"
+    )
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
+        "auto", description="kind of device to train on; auto = the fastest one present"
+    )
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        1, description="number of devices, one process each; auto = all that are present"
+    )
+    strategy: Literal["auto", "ddp"] = Field(
+        "auto", description="how several devices share the work; auto picks ddp for more than one"
+    )
+    accumulate_grad_batches: int = Field(
+        1, ge=1, description="micro-batches that make up one optimiser step on each device"
+    )
+    gradient_clip: float = Field(
+        0.0, ge=0, description="largest norm of the whole gradient; larger ones shrink to it; 0 = off"
+    )
+    early_stopping_patience: int = Field(
+        0, ge=0, description="epochs without a better monitor before training stops; 0 = off"
+    )
+    monitor: Literal["val/acc", "val/loss"] = Field(
+        "val/acc", description="validation metric that picks the best checkpoint"
+    )
+    save_every_n_steps: int = Field(
+        0, ge=0, description="optimiser steps between checkpoints; 0 = only at epoch ends"
+    )
+    log_every_n_steps: int = Field(
+        10, ge=1, description="optimiser steps between rows in the training log"
+    )
+    deterministic: bool = Field(
+        True, description="use only kernels that give the same bits for the same seed"
+    )
+    compile: bool = Field(False, description="compile the network before training")
+    wandb: bool = Field(False, description="also log to Weights & Biases (needs the wandb extra)")

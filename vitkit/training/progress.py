@@ -1,0 +1,140 @@
+"""How training is going: a bar with images/s and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["TrainingProgress", "progress_bar"]
+
+
+def progress_bar(console: Console | None = None) -> Progress:
+    """A bar: what, how far, images/s, time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True),
+        console=console or Console(stderr=True),
+        transient=True,
+    )
+
+
+class TrainingProgress(Callback):
+    """Prints one line an epoch; on a terminal also a live bar of all steps.
+
+    It also measures: ``images_per_second`` is the rate of the training steps alone.
+
+    Args:
+        batch_size: images of one optimiser step, over all processes.
+        accumulate: micro-batches of one optimiser step.
+        show: False measures and prints nothing.
+    """
+
+    def __init__(self, batch_size: int, accumulate: int = 1, show: bool = True) -> None:
+        self.batch_size, self.accumulate, self.show = batch_size, accumulate, show
+        self.images = 0.0
+        self.seconds = 0.0
+        self._started = 0.0
+        self._epoch_images, self._epoch_seconds = 0.0, 0.0
+        self._bar: Progress | None = None
+        self._bar_task: TaskID | None = None
+        self._bar_updated = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images a second, validation and checkpoints left out."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar, where there is a terminal."""
+        if not self.show or not trainer.is_global_zero or not sys.stderr.isatty():
+            return
+        self._bar = progress_bar()
+        total = trainer.num_training_batches * (trainer.max_epochs or 1)
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+        self._bar_task = self._bar.add_task("training", total=total, completed=done, rate="")
+        self._bar.start()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock of this step."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop the clock; refresh the bar at most ten times a second."""
+        now = time.perf_counter()
+        images = self.batch_size / self.accumulate
+        self._epoch_images += images
+        self._epoch_seconds += now - self._started
+        self.images += images
+        self.seconds += now - self._started
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.advance(self._bar_task)
+            if now - self._bar_updated > 0.1:
+                self._bar_updated = now
+                rate = self._epoch_images / self._epoch_seconds
+                self._bar.update(self._bar_task, rate=f"{rate:,.0f} images/s")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line: losses, accuracies, rate."""
+        if self._epoch_seconds:
+            rate = self._epoch_images / self._epoch_seconds
+            pl_module.log("images_per_second", rate, rank_zero_only=True)
+        else:
+            rate = 0.0
+        self._epoch_images = self._epoch_seconds = 0.0
+        if self.show and trainer.is_global_zero:
+            line = _epoch_line(trainer, rate)
+            if self._bar is not None:
+                self._bar.console.print(line, highlight=False)
+            else:
+                print(line, flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the message stands alone."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _epoch_line(trainer: Trainer, rate: float) -> str:
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
+    if "train/loss_epoch" in metrics:
+        parts.append(f"train loss {metrics['train/loss_epoch']:.4f}")
+    if "val/loss" in metrics:
+        parts.append(f"val loss {metrics['val/loss']:.4f}")
+        parts.append(f"val acc {metrics['val/acc']:.2%}")
+    parts.append(f"{rate:,.0f} images/s")
+    return "  ".join(parts)

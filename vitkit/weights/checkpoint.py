@@ -1,0 +1,93 @@
+"""Our checkpoint: Lightning's file plus plain values that rebuild the model without it.
+
+Under the key ``vitkit`` lie the format version, the resolved config, the model's name and arguments,
+class names, preprocessing and, with averaging on, the averaged weights. Tensors and plain values
+only, so ``weights_only=True`` always suffices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitkit.errors import WeightsError
+from vitkit.weights.files import read_file
+
+__all__ = ["FORMAT_VERSION", "Checkpoint", "read_checkpoint"]
+
+FORMAT_VERSION = 1
+OWN_KEY = "vitkit"
+PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint of ours says.
+
+    Attributes:
+        path: where it was read.
+        config: the run's resolved config, plain values.
+        model: the model section that rebuilds it: name, num_classes, in_chans, img_size, ...
+        data: name, class names and statistics of the data, plain values.
+        preprocessing: what the model expects of a picture, plain values.
+        trained: the weights as trained.
+        averaged: the averaged weights, or None without averaging.
+        epoch: epochs begun before it was written, from 0.
+        step: optimiser steps taken.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    model: dict[str, Any]
+    data: dict[str, Any]
+    preprocessing: dict[str, Any]
+    trained: dict[str, Tensor]
+    averaged: dict[str, Tensor] | None
+    epoch: int
+    step: int
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What is evaluated: the averaged weights, where there are any."""
+        return self.trained if self.averaged is None else self.averaged
+
+    @property
+    def weights_name(self) -> str:
+        """``trained`` or ``averaged``."""
+        return "trained" if self.averaged is None else "averaged"
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours.
+
+    Raises:
+        WeightsError: missing, damaged, unsafe, not ours, or newer than this version can read.
+    """
+    path = Path(path)
+    content = read_file(path)
+    own = content.get(OWN_KEY)
+    if not isinstance(own, dict) or "state_dict" not in content:
+        raise WeightsError(
+            f"{path} is not a vitkit checkpoint; to start from foreign weights use model.weights="
+        )
+    version = own.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has checkpoint format {version!r}; this version of vitkit reads up to "
+            f"{FORMAT_VERSION}. Update vitkit"
+        )
+    state = content["state_dict"]
+    return Checkpoint(
+        path=path,
+        config=own["config"],
+        model=own["model"],
+        data=own["data"],
+        preprocessing=own["preprocessing"],
+        trained={name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)},
+        averaged=own.get("averaged"),
+        epoch=int(own["epoch"]),
+        step=int(own["step"]),
+    )
