@@ -57,12 +57,8 @@ class ConvTokenizer(nn.Module):
             conv = nn.Conv2d(before, after, kernel_size, stride, padding, bias=False)
             nn.init.kaiming_normal_(conv.weight)
             layers += [conv, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-            grid = tuple(((n + 2 * padding - kernel_size) // stride + 1 - 1) // 2 + 1 for n in grid)
-        if min(grid) < 1:
-            raise ValueError(
-                f"image size {self.img_size[0]} x {self.img_size[1]} is too small for "
-                f"{num_conv_layers} convolutions of side {kernel_size}"
-            )
+            rows, columns = ((n + 2 * padding - kernel_size) // stride // 2 + 1 for n in grid)
+            grid = (rows, columns)
         self.layers = nn.Sequential(*layers)
         self.grid_size = grid
         self.num_patches = grid[0] * grid[1]

@@ -26,6 +26,8 @@ __all__ = [
     "resolve_name",
 ]
 
+Kwargs = dict[str, object]
+
 DEFAULT_MODEL = "vit_digits"
 TIMM_PREFIX = "timm/"
 
@@ -98,28 +100,26 @@ _CCT_SHAPES = (
 )
 
 
-def _vit(
-    size: str, patch_size: int, img_size: int, num_classes: int, **more: object
-) -> dict[str, object]:
+def _vit(size: str, patch_size: int, img_size: int, num_classes: int, **more: object) -> Kwargs:
     embed_dim, depth, num_heads, mlp_ratio = _VIT_SIZES[size]
-    shape = {"img_size": img_size, "patch_size": patch_size, "num_classes": num_classes}
-    trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+    shape: Kwargs = {"img_size": img_size, "patch_size": patch_size, "num_classes": num_classes}
+    trunk: Kwargs = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
     return {**shape, **trunk, "mlp_ratio": mlp_ratio, **more}
 
 
-def _compact(layers: int, img_size: int, **more: object) -> dict[str, object]:
+def _compact(layers: int, img_size: int, **more: object) -> Kwargs:
     depth, num_heads, mlp_ratio, embed_dim = _COMPACT_SIZES[layers]
-    trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
-    shape = {"img_size": img_size, "num_classes": 10 if img_size == 32 else 1000}
+    trunk: Kwargs = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+    shape: Kwargs = {"img_size": img_size, "num_classes": 10 if img_size == 32 else 1000}
     return {**shape, **trunk, "mlp_ratio": mlp_ratio, **more}
 
 
 def _small_vits() -> Iterator[tuple[str, Preset]]:
-    average = {"class_token": False, "global_pool": "avg"}
-    digits = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10}
+    average: Kwargs = {"class_token": False, "global_pool": "avg"}
+    digits: Kwargs = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10}
     digits |= {"embed_dim": 64, "depth": 4, "num_heads": 4, **average}
     yield "vit_digits", Preset("vit", digits, "8 px grey, patch 2: the default, trains in seconds")
-    mini = {"img_size": 32, "patch_size": 4, "num_classes": 10}
+    mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
     mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
     yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")
     for size in ("tiny", "small"):
@@ -133,7 +133,7 @@ def _vits() -> Iterator[tuple[str, Preset]]:
         kwargs = _vit(size, patch, pixels, 1000)
         yield f"vit_{size}_patch{patch}_{pixels}", Preset("vit", kwargs, doc)
     for patch, pixels, act in _SO400M_SHAPES:
-        more = {"class_token": False, "global_pool": "map", "act_layer": act}
+        more: Kwargs = {"class_token": False, "global_pool": "map", "act_layer": act}
         kwargs = _vit("so400m", patch, pixels, 1000, **more)
         doc = f"shape-optimised ViT of SigLIP, map pooling, patch {patch}, {pixels} px (timm)"
         yield f"vit_so400m_patch{patch}_siglip_{pixels}", Preset("vit", kwargs, doc)
@@ -145,7 +145,7 @@ def _vits() -> Iterator[tuple[str, Preset]]:
 
 def _compacts() -> Iterator[tuple[str, Preset]]:
     for layers, kernel, convs, pixels in _CCT_SHAPES:
-        more = {"kernel_size": kernel, "num_conv_layers": convs}
+        more: Kwargs = {"kernel_size": kernel, "num_conv_layers": convs}
         name, doc = f"cct_{layers}_{kernel}x{convs}_{pixels}", f"CCT-{layers}/{kernel}x{convs}"
         yield name, Preset("compact", _compact(layers, pixels, **more), f"{doc}, {pixels} px")
         if layers == 7 and (kernel, convs) in ((3, 1), (7, 2)):
@@ -161,28 +161,34 @@ def _compacts() -> Iterator[tuple[str, Preset]]:
 
 
 def _texts() -> Iterator[tuple[str, Preset]]:
-    lra = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 1, "num_heads": 8}
+    lra: Kwargs = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 1, "num_heads": 8}
     lra |= {"head_dim": 8, "mlp_ratio": 1.0, "qkv_bias": False, "proj_bias": False}
     lra |= {"head_hidden_dim": 128, "pos_drop_rate": 0.3, "proj_drop_rate": 0.3}
     lra |= {"attn_drop_rate": 0.2}
     doc = "32 px as 1,024 grey tokens: the Transformer of Long Range Arena's Image task"
     yield "text_pixels_lra_32", Preset("pixels", lra, doc)
-    mini = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 2, "num_heads": 4}
+    mini: Kwargs = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 2, "num_heads": 4}
     mini |= {"mlp_ratio": 2.0, "pixel_pool": 2, "class_token": False, "global_pool": "avg"}
     doc = "32 px as 256 grey tokens (squares of 2 x 2 pixels): the quick one"
     yield "text_pixels_mini_32", Preset("pixels", mini, doc)
-    text = {"vocab_size": 256, "max_len": 512, "num_classes": 2, "embed_dim": 128, "depth": 4}
+    text: Kwargs = {
+        "vocab_size": 256,
+        "max_len": 512,
+        "num_classes": 2,
+        "embed_dim": 128,
+        "depth": 4,
+    }
     doc = "bytes or characters, 512 tokens, mean pooling"
     text |= {"num_heads": 4, "class_token": False, "global_pool": "avg"}
     yield "text_mini", Preset("text", text, doc)
-    char = {"vocab_size": 256, "max_len": 256, "embed_dim": 384, "depth": 6, "num_heads": 6}
+    char: Kwargs = {"vocab_size": 256, "max_len": 256, "embed_dim": 384, "depth": 6, "num_heads": 6}
     yield "lm_char_small", Preset("lm", char, "GPT-2 style, 256 characters or bytes of context")
     char = {**char, "max_len": 128, "embed_dim": 128, "depth": 4, "num_heads": 4}
     yield "lm_char_mini", Preset("lm", char, "GPT-2 style, 128 characters or bytes: the quick one")
     sizes = {"": (768, 12, 12), "_medium": (1024, 24, 16), "_large": (1280, 36, 20)}
     for size, (embed_dim, depth, num_heads) in {**sizes, "_xl": (1600, 48, 25)}.items():
-        trunk = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
-        gpt2 = {"vocab_size": 50257, "max_len": 1024, **trunk}
+        trunk: Kwargs = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+        gpt2: Kwargs = {"vocab_size": 50257, "max_len": 1024, **trunk}
         yield f"gpt2{size}", Preset("lm", gpt2, f"the shape of GPT-2{size.replace('_', ' ')}")
 
 

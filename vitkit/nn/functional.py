@@ -78,7 +78,7 @@ def attention(
     grouped queries: Ainslie et al., arXiv 2305.13245.
     """
     device = q.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return _dispatch(

@@ -1,0 +1,215 @@
+"""What every model must do, at a shrunken size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vitkit.models import create_model, register_model
+from vitkit.models.config import CONFIGS
+from vitkit.models.presets import CUSTOM, family_of, resolve_name
+from vitkit.models.registry import _BUILDERS
+
+BATCH, CLASSES = 3, 5
+
+
+def pictures(*shape: int) -> Callable[[], Tensor]:
+    return lambda: torch.rand(BATCH, *shape, generator=torch.Generator().manual_seed(7))
+
+
+def words(length: int, vocab: int = 11) -> Callable[[], Tensor]:
+    draw = torch.Generator().manual_seed(7)
+    return lambda: torch.randint(1, vocab, (BATCH, length), generator=draw.manual_seed(7))
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    inputs: Callable[[], Tensor]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    output: tuple[int, ...] = (BATCH, CLASSES)
+    # A shift of all scores of a softmax changes nothing: its gradient is zero by mathematics.
+    idle: tuple[str, ...] = ()
+
+
+SMALL: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+VIT: dict[str, Any] = {**SMALL, "num_classes": CLASSES, "img_size": (8, 12), "in_chans": 3}
+CCT: dict[str, Any] = {**VIT, "attn_drop_rate": 0.0, "drop_path_rate": 0.0}
+CVT = {**CCT, "patch_size": 4}
+TEXT: dict[str, Any] = {**SMALL, "vocab_size": 11, "max_len": 9}
+PIXELS = {**SMALL, "num_classes": CLASSES, "img_size": 6, "pos_drop_rate": 0.0}
+SCORE = ("seq_pool.score.bias",)
+
+CASES = {
+    "vit": Case("vit_tiny_patch4_32", pictures(3, 8, 12), VIT),
+    "vit_average": Case("vit_digits", pictures(3, 8, 12), {**VIT, "mlp_layer": "swiglu"}),
+    "vit_map": Case("vit_so400m_patch14_siglip_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}),
+    "vit_rotary": Case(
+        "vit_tiny_patch4_32",
+        pictures(3, 8, 12),
+        {**VIT, "pos_embed": "rotary", "reg_tokens": 2, "qk_norm": True, "init_values": 0.1},
+    ),
+    "deit3": Case("deit3_small_patch16_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}),
+    "cct": Case("cct_2_3x2_32", pictures(3, 8, 12), CCT, idle=SCORE),
+    "cvt": Case("cvt_6_4_32", pictures(3, 8, 12), CVT, idle=SCORE),
+    "vit_lite": Case("vit_lite_6_patch4_32", pictures(3, 8, 12), CVT),
+    "text": Case("text_mini", words(9), {**TEXT, "num_classes": CLASSES}),
+    "text_token": Case(
+        "text_mini",
+        words(9),
+        {**TEXT, "num_classes": CLASSES, "class_token": True, "global_pool": "token"},
+    ),
+    "pixels": Case("text_pixels_mini_32", pictures(3, 6, 6), PIXELS),
+    "pixels_lra": Case(
+        "text_pixels_lra_32",
+        pictures(3, 6, 6),
+        {**PIXELS, "proj_drop_rate": 0.0, "attn_drop_rate": 0.0},
+    ),
+    "lm": Case("lm_char_mini", words(9), TEXT, output=(BATCH, 9, 11)),
+    "lm_untied": Case(
+        "lm_char_mini",
+        words(9),
+        {**TEXT, "tie_embeddings": False, "pos_embed": "rotary", "num_kv_heads": 1},
+        output=(BATCH, 9, 11),
+    ),
+    "timm": Case(
+        "timm/vit_tiny_patch16_224",
+        pictures(3, 32, 32),
+        {"num_classes": CLASSES, "img_size": 32, "kwargs": {"depth": 2}},
+    ),
+    "custom": Case("conforming", pictures(3, 8, 8), {"num_classes": CLASSES}),
+}
+OURS = [key for key in CASES if key not in ("timm", "custom")]
+CLASSIFIERS = [key for key in OURS if not key.startswith("lm")]
+
+
+@pytest.fixture(autouse=True)
+def custom_model() -> Iterator[None]:
+    @register_model("conforming")
+    def conforming(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+    yield
+    for table in (CUSTOM, _BUILDERS):
+        table.pop("conforming", None)
+
+
+def build(key: str, **more: Any) -> nn.Module:
+    """The model of a case with weights far from their initial values."""
+    torch.manual_seed(0)
+    model = create_model(CASES[key].name, **{**CASES[key].kwargs, **more})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+def gradients(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    model.zero_grad(set_to_none=True)
+    torch.manual_seed(1)
+    model(inputs).square().sum().backward()
+    return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+
+
+def test_every_family_is_here() -> None:
+    CUSTOM.setdefault("conforming", "")
+    assert {family_of(resolve_name(case.name)) for case in CASES.values()} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_shape_and_every_parameter_gets_a_gradient(key: str) -> None:
+    case, model = CASES[key], build(key).train()
+    inputs = case.inputs()
+    assert model(inputs).shape == case.output
+    found = gradients(model, inputs)
+    dead = {
+        name for name, _ in model.named_parameters() if not found.get(name, torch.zeros(1)).any()
+    }
+    assert dead <= set(case.idle)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_evaluation_is_deterministic_and_images_are_independent(key: str) -> None:
+    model, inputs = build(key).eval(), CASES[key].inputs()
+    with torch.no_grad():
+        whole = model(inputs)
+        assert torch.equal(whole, model(inputs))
+        single = torch.cat([model(one[None]) for one in inputs])
+        changed = inputs.clone()
+        changed[0] = changed[1]
+        assert torch.equal(model(changed)[2], whole[2])
+    torch.testing.assert_close(single, whole, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(whole[0], whole[1])
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_state_dict_round_trip(key: str) -> None:
+    model, inputs = build(key).eval(), CASES[key].inputs()
+    torch.manual_seed(5)
+    fresh = create_model(CASES[key].name, **CASES[key].kwargs).eval()
+    with torch.no_grad():
+        assert not torch.allclose(fresh(inputs), model(inputs))
+        fresh.load_state_dict(model.state_dict(), strict=True)
+        assert torch.equal(fresh(inputs), model(inputs))
+
+
+@pytest.mark.parametrize("key", CLASSIFIERS)
+def test_reset_classifier(key: str) -> None:
+    model, inputs = build(key).eval(), CASES[key].inputs()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.double()
+    model.reset_classifier(8)
+    inputs = inputs.double() if inputs.is_floating_point() else inputs
+    assert model(inputs).shape == (BATCH, 8)
+    assert model.num_classes == 8 and model.get_classifier().out_features == 8
+    head = (
+        {k for k in before if not torch.equal(before[k].double(), model.state_dict()[k])}
+        if (before[next(iter(before))].shape == model.state_dict()[next(iter(before))].shape)
+        else set()
+    )
+    assert all("head" in k for k in head)
+    model.reset_classifier(0)
+    features = model.forward_head(model.forward_features(inputs), pre_logits=True)
+    assert torch.equal(model(inputs), features)
+    assert features.shape == (BATCH, model.num_features)
+
+
+@pytest.mark.parametrize("key", CLASSIFIERS)
+def test_forward_is_features_then_head(key: str) -> None:
+    model, inputs = build(key).eval(), CASES[key].inputs()
+    with torch.no_grad():
+        parts = model.forward_head(model.forward_features(inputs))
+    torch.testing.assert_close(model(inputs), parts, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_checkpointing_gives_the_same_gradients(key: str) -> None:
+    more = {"attn_drop_rate": 0.2, "drop_path_rate": 0.3}
+    model, inputs = build(key, **more).train(), CASES[key].inputs()
+    plain = gradients(model, inputs)
+    ran = []
+    for block in next(m for m in model.modules() if isinstance(m, nn.ModuleList)):
+        block.register_forward_hook(lambda *_: ran.append(1))
+    again = deepcopy(model)
+    again.set_grad_checkpointing()
+    checkpointed = gradients(again, inputs)
+    assert len(ran) == 2 * CASES[key].kwargs["depth"]  # each block ran twice
+    again.set_grad_checkpointing(False)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", OURS)
+def test_undecayed_parameters_exist(key: str) -> None:
+    model = build(key)
+    names = {name for name, _ in model.named_parameters()}
+    undecayed = model.no_weight_decay() & names
+    positions = {name for name in names if name.endswith(("pos_embed", "_token", "latent"))}
+    assert positions <= undecayed
+    assert not any(name.endswith(("qkv.weight", "fc1.weight")) for name in undecayed)

@@ -1,0 +1,75 @@
+"""vitkit: one attention core, two front doors: words come in by one, pictures by the other.
+
+The public names load when they are first used, so that ``import vitkit`` is quick and brings no
+torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitkit.app import EvalResult, Prediction, Predictor, TrainResult
+    from vitkit.app import evaluate, load, resume, train
+    from vitkit.data.sources import data_from_datasets, load_data, register_dataset
+    from vitkit.errors import VitkitError
+    from vitkit.models.registry import create_model, list_models, register_model
+    from vitkit.nn import Attention, attention, record_attention
+    from vitkit.weights import load_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attention",
+    "EvalResult",
+    "Prediction",
+    "Predictor",
+    "TrainResult",
+    "VitkitError",
+    "attention",
+    "create_model",
+    "data_from_datasets",
+    "evaluate",
+    "list_models",
+    "load",
+    "load_data",
+    "load_weights",
+    "record_attention",
+    "register_dataset",
+    "register_model",
+    "resume",
+    "train",
+]
+
+_HOMES = {
+    "Attention": "vitkit.nn",
+    "EvalResult": "vitkit.app",
+    "Prediction": "vitkit.app",
+    "Predictor": "vitkit.app",
+    "TrainResult": "vitkit.app",
+    "VitkitError": "vitkit.errors",
+    "attention": "vitkit.nn",
+    "create_model": "vitkit.models.registry",
+    "data_from_datasets": "vitkit.data.sources",
+    "evaluate": "vitkit.app",
+    "list_models": "vitkit.models.registry",
+    "load": "vitkit.app",
+    "load_data": "vitkit.data.sources",
+    "load_weights": "vitkit.weights",
+    "record_attention": "vitkit.nn",
+    "register_dataset": "vitkit.data.sources",
+    "register_model": "vitkit.models.registry",
+    "resume": "vitkit.app",
+    "train": "vitkit.app",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,14 @@
+"""What a person asked for, checked: files and overrides in, one :class:`RunConfig` out."""
+
+from vitkit.config.load import describe_keys, dump_yaml, load_config, split_arguments
+from vitkit.config.run import RunConfig, RunSection, to_plain
+
+__all__ = [
+    "RunConfig",
+    "RunSection",
+    "describe_keys",
+    "dump_yaml",
+    "load_config",
+    "split_arguments",
+    "to_plain",
+]

@@ -1,0 +1,97 @@
+"""Pydantic's errors as lines that a person can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from vitkit.errors import nearest
+
+__all__ = ["fault_lines", "field_keys"]
+
+TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "model_type": "a group of keys",
+    "dict_type": "a group of keys",
+    "tuple_type": "a list",
+    "finite_number": "a finite number",
+}
+BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def fault_lines(
+    error: ValidationError,
+    section: str,
+    known: Iterable[str],
+    origins: Mapping[str, str] | None = None,
+) -> list[str]:
+    """One line a fault: the dotted key, what was given, what is allowed.
+
+    Args:
+        error: from checking one section.
+        section: its name.
+        known: all dotted keys that exist, for the nearest right one.
+        origins: dotted key -> where it was written.
+    """
+    known = list(known)
+    lines: dict[str, None] = {}
+    for details in error.errors():
+        key = ".".join([section, *(str(part) for part in details["loc"] if _is_key(part))])
+        where = (origins or {}).get(key, "")
+        lines[f"{key}: {_text(details, key, known)}{f' ({where})' if where else ''}"] = None
+    return list(lines)
+
+
+def field_keys(model: type[BaseModel], prefix: str) -> list[str]:
+    """Dotted keys of all fields of a section, nested ones too."""
+    keys = []
+    for name, field in model.model_fields.items():
+        key = f"{prefix}.{name}"
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += field_keys(kind, key)
+        else:
+            keys.append(key)
+    return keys
+
+
+def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
+    kind, given, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        close = nearest(key, known, n=1) or _by_last_part(key, known)
+        return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
+    if kind == "literal_error":
+        allowed = str(context.get("expected", "")).replace(" or ", ", ")
+        close = nearest(str(given), [part.strip("' ") for part in allowed.split(",")], n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"given {given!r}, allowed: {allowed}{hint}"
+    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
+        bound, limit = next((b, v) for b, v in context.items() if b in BOUNDS)
+        return f"given {given!r}, allowed: {BOUNDS[bound]} {limit}"
+    if kind == "value_error":
+        message = str(context.get("error", details["msg"])).removeprefix("should be ")
+        return f"given {given!r}, allowed: {message}" if _is_plain(given) else message
+    return f"given {given!r}, allowed: {TYPES.get(kind, details['msg'].removeprefix('Input '))}"
+
+
+def _by_last_part(key: str, known: list[str]) -> list[str]:
+    """The right key in the wrong section: ``model.lr`` -> ``optimizer.lr``."""
+    last = key.rsplit(".", 1)[-1]
+    by_last = {name.rsplit(".", 1)[-1]: name for name in known}
+    return [by_last[name] for name in nearest(last, by_last, n=1)]
+
+
+def _is_key(part: int | str) -> bool:
+    """Field names; pydantic also puts list indices and names of types into a location."""
+    return isinstance(part, str) and part.isidentifier() and part not in ("int", "tuple", "str")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool | list | tuple | None)
