@@ -10,8 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vitkit.app import EvalResult, Prediction, Predictor, TrainResult
-    from vitkit.app import evaluate, load, resume, train
+    from vitkit.app import (
+        EvalResult,
+        Prediction,
+        Predictor,
+        TrainResult,
+        evaluate,
+        load,
+        resume,
+        train,
+    )
     from vitkit.data.sources import data_from_datasets, load_data, register_dataset
     from vitkit.errors import VitkitError
     from vitkit.models.registry import create_model, list_models, register_model

@@ -21,7 +21,7 @@ from vitkit.models.registry import _BUILDERS, MODELS
 @pytest.fixture
 def linear_model() -> Iterator[str]:
     @register_model("my_linear")
-    def my_linear(num_classes: int, in_chans: int = 3, img_size: int = 8, *, bias: bool = True):  # noqa: ANN202
+    def my_linear(num_classes: int, in_chans: int = 3, img_size: int = 8, *, bias: bool = True):
         """One linear layer.
 
         More text.

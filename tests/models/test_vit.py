@@ -88,6 +88,10 @@ def assert_same(ours: nn.Module, theirs: nn.Module, images: Tensor, limit: float
     found = outputs_and_gradients(ours, images)
     assert set(found) == set(expected)
     for key, value in expected.items():
+        if key.endswith("k_norm.bias"):
+            # The same shift of all keys shifts all scores of a row: no gradient, by mathematics.
+            assert value.abs().max() < 1e-9 and found[key].abs().max() < 1e-9
+            continue
         scale = value.abs().max()
         assert scale > 0, key
         error = ((found[key] - value).abs().max() / scale).item()
@@ -121,7 +125,7 @@ def test_dynamic_size_equals_timm(size: tuple[int, int], no_embed_class: bool) -
 
 
 def test_swiglu_equals_timm() -> None:
-    theirs = TimmViT(**MINI, mlp_layer=SwiGLUPacked, mlp_ratio=4.0)
+    theirs = TimmViT(**MINI, mlp_layer=SwiGLUPacked, mlp_ratio=4.0, act_layer=nn.SiLU)
     theirs = set_random(theirs.double()).eval()
     ours = VisionTransformer(**MINI, mlp_layer="swiglu", mlp_ratio=2.0).double().eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)

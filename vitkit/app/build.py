@@ -45,7 +45,9 @@ class Built:
     report: LoadReport | None = None
 
 
-def build(config: RunConfig, data: ImageData | None = None, model: nn.Module | None = None) -> Built:
+def build(
+    config: RunConfig, data: ImageData | None = None, model: nn.Module | None = None
+) -> Built:
     """Data and model of a config; either may be handed in ready-made.
 
     Raises:
@@ -68,7 +70,9 @@ def build_data(config: RunConfig) -> ImageData:
     size = config.model.constructor_kwargs().get("img_size")
     given = config.model.img_size is not None or config.data.img_size is None
     return load_data(
-        config.data, img_size=_pair(size) if size and given else None, in_chans=config.model.in_chans
+        config.data,
+        img_size=_pair(size) if size and given else None,
+        in_chans=config.model.in_chans,
     )
 
 

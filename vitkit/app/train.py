@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +114,7 @@ def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = N
 def try_one_batch(config: RunConfig) -> Built:
     """Build everything and take one training and one validation step; leave nothing on disk."""
     built = build(config)
-    trainer = Trainer(
-        fast_dev_run=True, logger=False, enable_checkpointing=False, **_quiet(), **_placement(config)
-    )
+    trainer = _trainer(config, fast_dev_run=True, logger=False, enable_checkpointing=False)
     train_loader, val_loader = _loaders(config, built, trainer)
     _run_fit(trainer, _task(config, built, train_loader), train_loader, val_loader, None)
     return built
@@ -134,7 +134,8 @@ def _fit(
     accumulate = trainer_config.accumulate_grad_batches
     bar = TrainingProgress(config.data.batch_size, accumulate, show=progress)
     checkpoints = _checkpoints(config, built, folder)
-    trainer = Trainer(
+    trainer = _trainer(
+        config,
         max_epochs=trainer_config.max_epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=trainer_config.gradient_clip or None,
@@ -143,10 +144,7 @@ def _fit(
         logger=_loggers(config, folder, step),
         default_root_dir=folder,
         num_sanity_val_steps=0,
-        **_quiet(),
-        **_placement(config),
     )
-    bar.batch_size = config.data.batch_size
     train_loader, val_loader = _loaders(config, built, trainer)
     task = _task(config, built, train_loader)
     if progress and trainer.is_global_zero:
@@ -195,6 +193,32 @@ def _finish(
     return TrainResult(folder, tested, metrics, record)
 
 
+UNHELPFUL = (
+    ".*does not have many workers.*",  # loaders over resident tensors need none
+    ".*number of training batches.*smaller than the.*",
+    ".*treespec.*",  # a deprecation between torch and Lightning
+    ".*available but not used.*",
+)
+"""Warnings of the libraries that a person can do nothing about."""
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Lightning speaks in warnings and logs; ours is one line an epoch."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in UNHELPFUL:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 def _run_fit(
     trainer: Trainer,
     task: ClassificationTask,
@@ -202,16 +226,9 @@ def _run_fit(
     val_loader: EvalLoader | None,
     checkpoint: Path | None,
 ) -> None:
-    with warnings.catch_warnings():
-        # Loaders over resident tensors have no workers, and need none.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*Trying to infer the `batch_size`.*")
-        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the")
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty")
+    with _calm():
         try:
-            trainer.fit(
-                task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True
-            )
+            trainer.fit(task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
@@ -282,9 +299,7 @@ def _loaders(
     )
     if built.data.val is None:
         return train_loader, None
-    return train_loader, EvalLoader(
-        built.data.val, batch_size=config.data.eval_batch_size, **place
-    )
+    return train_loader, EvalLoader(built.data.val, batch_size=config.data.eval_batch_size, **place)
 
 
 def _checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
@@ -329,20 +344,21 @@ def _loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
     return loggers
 
 
-def _placement(config: RunConfig) -> dict[str, Any]:
+def _trainer(config: RunConfig, **options: Any) -> Trainer:
+    """A Trainer on the devices that the config names, without Lightning's own bars and tables."""
     trainer = config.trainer
-    return {
-        "accelerator": trainer.accelerator,
-        "devices": trainer.devices,
-        "strategy": trainer.strategy,
-        "precision": trainer.precision,
-        "deterministic": trainer.deterministic,
-        "use_distributed_sampler": False,
-    }
-
-
-def _quiet() -> dict[str, Any]:
-    return {"enable_progress_bar": False, "enable_model_summary": False}
+    with _calm():
+        return Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            strategy=trainer.strategy,
+            precision=trainer.precision,
+            deterministic=trainer.deterministic,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
 
 
 def _announce(config: RunConfig, built: Built, folder: Path, task: ClassificationTask) -> None:

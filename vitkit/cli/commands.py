@@ -103,7 +103,9 @@ def evaluate(
 
     files, overrides = split_arguments(settings or [])
     if files:
-        raise ConfigError(f"eval takes one run or checkpoint and KEY=VALUE settings, not {files[0]}")
+        raise ConfigError(
+            f"eval takes one run or checkpoint and KEY=VALUE settings, not {files[0]}"
+        )
     if split not in ("test", "val"):
         raise ConfigError(f"--split: given {split!r}, allowed: test, val")
     result = evaluate_run(source, overrides, split=split, progress=not quiet)
@@ -136,7 +138,8 @@ def predict(
         writer.writerow(["file", "rank", "class", "probability"])
         for p in predictions:
             writer.writerows(
-                [p.source, rank, name, f"{value:.6f}"] for rank, (name, value) in enumerate(p.top, 1)
+                [p.source, rank, name, f"{value:.6f}"]
+                for rank, (name, value) in enumerate(p.top, 1)
             )
     else:
         for p in predictions:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from vitkit.config.default import EMBEDDED_DEFAULT
 from vitkit.config.faults import fault_lines, field_keys
 from vitkit.config.files import dump_sections, merge, parse_value, read_file
 from vitkit.config.run import RunConfig, contradictions, to_plain
@@ -22,6 +23,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     for name, field in RunConfig.model_fields.items()
     if name != "model"
 }
+
+OWN_CHOICES = ("data.name=", "model.name=")
+"""Overrides that leave the embedded default: its recipe fits its own data and model only."""
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -38,6 +42,8 @@ def load_config(
 ) -> RunConfig:
     """Merge ``base``, then the files from left to right, then the overrides; check the whole.
 
+    With no file, no base and no choice of data or model, the embedded default is the base.
+
     Args:
         files: YAML files of sections.
         overrides: ``"section.key=value"``, the value read as YAML 1.2.
@@ -48,6 +54,8 @@ def load_config(
     """
     faults: list[str] = []
     values: dict[str, Any] = dict(base or {})
+    if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):
+        values = EMBEDDED_DEFAULT
     origins: dict[str, str] = {}
     for file in files:
         document = read_file(Path(file), faults)
@@ -113,7 +121,9 @@ def _nested(override: str, faults: list[str]) -> dict[str, Any]:
     key, _, text = override.partition("=")
     parts = key.strip().split(".")
     if len(parts) < 2 or not all(parts):
-        faults.append(f"{override!r}: an override names a section and a key, as in data.name=cifar10")
+        faults.append(
+            f"{override!r}: an override names a section and a key, as in data.name=cifar10"
+        )
         return {}
     value, wrong = parse_value(text)
     faults.extend(f"{key}: {fault}" for fault in wrong)

@@ -28,7 +28,7 @@ __all__ = [
 
 Kwargs = dict[str, object]
 
-DEFAULT_MODEL = "vit_digits"
+DEFAULT_MODEL = "vit_mini_patch4_32"
 TIMM_PREFIX = "timm/"
 
 FAMILIES: dict[str, str] = {

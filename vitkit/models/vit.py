@@ -79,7 +79,8 @@ class VisionTransformer(nn.Module):
         global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
         head_dim: D; embed_dim / num_heads unless given.
-        qkv_bias, proj_bias, qk_norm: see :class:`vitkit.nn.Attention`.
+        qkv_bias, qk_norm: see :class:`vitkit.nn.Attention`.
+        proj_bias: bias of attention's output projection and, as in timm, of the MLP.
         init_values: LayerScale's first value; None leaves it out.
         class_token: prepend a learned token.
         reg_tokens: register tokens behind the class token (arXiv 2309.16588).
@@ -187,6 +188,7 @@ class VisionTransformer(nn.Module):
             head_dim=head_dim,
             qkv_bias=qkv_bias,
             proj_bias=proj_bias,
+            mlp_bias=proj_bias,
             qk_norm=qk_norm,
             init_values=init_values,
             norm_layer=norm,

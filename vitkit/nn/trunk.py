@@ -50,10 +50,13 @@ class Trunk(nn.ModuleList):
         blocks = list(self)
         last = blocks[-1] if read is not None and blocks else None
         short = isinstance(last, Block) and not ctx.is_causal and not ctx.caches
-        short = short and last.can_read() and not self.grad_checkpointing
+        short = short and last.can_read()
         for index, block in enumerate(blocks[:-1] if short else blocks):
             x = self._run(block, x, ctx.for_layer(index))
         if short:
+            # Recomputed too, so that checkpointing changes no random draw of dropout.
+            if self.grad_checkpointing and self.training:
+                return checkpoint(last.read, x, read, ctx, use_reentrant=False)
             return last.read(x, read, ctx)
         return x if read is None else x[:, :read]
 
@@ -124,6 +127,7 @@ def encoder_blocks(
     attn_drop_rate: float = 0.0,
     proj_drop_rate: float = 0.0,
     mlp_drop_rate: float | None = None,
+    mlp_bias: bool = True,
     drop_path_rate: float = 0.0,
 ) -> Trunk:
     """A trunk of ``depth`` self-attention blocks, all alike but for the rising drop path.
@@ -132,6 +136,7 @@ def encoder_blocks(
         block_type: :class:`Block` or :class:`CompactBlock`.
         mlp_ratio: hidden width of the channel mixer over ``embed_dim``.
         mlp_drop_rate: dropout in the channel mixer; ``proj_drop_rate`` unless given.
+        mlp_bias: biases of the channel mixer.
         drop_path_rate: of the last block; the first has 0.
 
     The other arguments go to :class:`Attention`, :class:`Mlp` or the block as named there.
@@ -153,7 +158,12 @@ def encoder_blocks(
                 proj_drop=proj_drop_rate,
             ),
             make_mlp(
-                mlp_layer, embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer, drop=mlp_drop
+                mlp_layer,
+                embed_dim,
+                int(embed_dim * mlp_ratio),
+                act_layer=act_layer,
+                drop=mlp_drop,
+                bias=mlp_bias,
             ),
             norm_layer=norm_layer,
             norm_first=norm_first,

@@ -134,7 +134,9 @@ class Checkpoints(Checkpoint):
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
             beside = self.best_path.with_suffix(".part")
-            _on_disk(self.best_path, lambda: _copy_and_rename(self.last_path, beside, self.best_path))
+            _on_disk(
+                self.best_path, lambda: _copy_and_rename(self.last_path, beside, self.best_path)
+            )
         if self._told_to_stop(trainer):
             self._leave(trainer)
 

@@ -74,7 +74,9 @@ class ScheduleConfig(_Section):
         0.0, ge=0, description="linear warm-up from 0 to optimizer.lr, in epochs; fractions allowed"
     )
     min_lr: float = Field(
-        0.0, ge=0, description="learning rate at the end of cosine or linear, not above optimizer.lr"
+        0.0,
+        ge=0,
+        description="learning rate at the end of cosine or linear, not above optimizer.lr",
     )
 
 
@@ -108,7 +110,9 @@ class TrainerConfig(_Section):
         1, ge=1, description="micro-batches that make up one optimiser step on each device"
     )
     gradient_clip: float = Field(
-        0.0, ge=0, description="largest norm of the whole gradient; larger ones shrink to it; 0 = off"
+        0.0,
+        ge=0,
+        description="largest norm of the whole gradient; larger ones shrink to it; 0 = off",
     )
     early_stopping_patience: int = Field(
         0, ge=0, description="epochs without a better monitor before training stops; 0 = off"

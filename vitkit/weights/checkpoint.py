@@ -86,7 +86,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         model=own["model"],
         data=own["data"],
         preprocessing=own["preprocessing"],
-        trained={name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)},
+        trained={
+            name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)
+        },
         averaged=own.get("averaged"),
         epoch=int(own["epoch"]),
         step=int(own["step"]),

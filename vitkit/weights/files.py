@@ -31,7 +31,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"no such weights file: {path}{_neighbours(path)}")
     with path.open("rb") as file:
         if file.read(len(GIT_LFS)) == GIT_LFS:
-            raise WeightsError(f"{path} is a git-lfs pointer; run `git lfs pull` to get the weights")
+            raise WeightsError(
+                f"{path} is a git-lfs pointer; run `git lfs pull` to get the weights"
+            )
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))
@@ -78,5 +80,7 @@ def _neighbours(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (the folder {folder} does not exist)"
-    names = sorted(p.name for p in folder.iterdir() if p.suffix in {".ckpt", ".safetensors", ".pth"})
+    names = sorted(
+        p.name for p in folder.iterdir() if p.suffix in {".ckpt", ".safetensors", ".pth"}
+    )
     return f"; in that folder: {', '.join(names[:5])}" if names else ""

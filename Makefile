@@ -1,0 +1,40 @@
+# Two commands on a fresh machine: `make train` and `make test`. They install what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test check lint format bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@echo "Setting up $(VENV): this downloads PyTorch and takes a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+train: $(VENV)/.installed  ## Train the embedded default; more with ARGS="configs/x.yaml key=value"
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.installed  ## Run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed  ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  ## Everything that must hold before a change lands
+
+format: $(VENV)/.installed  ## Put format and imports right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## Measure the attention kernels on this machine
+	$(BIN)/python -m benchmarks.attention $(ARGS)
+
+clean:  ## Remove the environment and what tools left; runs/ and data/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,192 @@
+"""Every field of every config class changes something: parameters, outputs, or training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vitkit.models import create_model
+from vitkit.models.config import (
+    CompactConfig,
+    LanguageModelConfig,
+    ModelConfig,
+    PixelTextConfig,
+    TextClassifierConfig,
+    ViTConfig,
+)
+
+TRUNK: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
+# Field -> the value it is flipped to, or (value, what the base must have for it to matter).
+TRUNK_FLIPS: dict[str, Any] = {
+    "embed_dim": 32,
+    "depth": 3,
+    "num_heads": 4,
+    "mlp_ratio": 3.0,
+    "attn_drop_rate": 0.5,
+    "proj_drop_rate": 0.5,
+    "pos_drop_rate": 0.5,
+    "drop_path_rate": 0.7,
+}
+WIDE_FLIPS: dict[str, Any] = {
+    **TRUNK_FLIPS,
+    "head_dim": 4,
+    "qk_norm": True,
+    "init_values": 0.1,
+    "norm_layer": "rmsnorm",
+    "norm_eps": 0.1,
+    "norm_first": False,
+    "final_norm": False,
+    "mlp_layer": "swiglu",
+    "act_layer": "relu",
+    "drop_rate": 0.5,
+}
+TEXT_FLIPS: dict[str, Any] = {
+    **WIDE_FLIPS,
+    "qkv_bias": False,
+    "proj_bias": False,
+    "num_kv_heads": 1,
+    "pos_embed": "none",
+    "rope_base": (50.0, {"pos_embed": "rotary"}),
+}
+ENCODER_FLIPS: dict[str, Any] = {
+    **TEXT_FLIPS,
+    "num_classes": 3,
+    "class_token": True,
+    "global_pool": ("avg", {"class_token": True, "global_pool": "token"}),
+    "head_hidden_dim": 8,
+}
+KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
+    ViTConfig: (
+        "vit_tiny_patch4_32",
+        {**TRUNK, "img_size": 8, "patch_size": 2},
+        {
+            **WIDE_FLIPS,
+            "num_classes": 3,
+            "in_chans": 1,
+            "img_size": 16,
+            "patch_size": 4,
+            "qkv_bias": False,
+            "proj_bias": False,
+            "global_pool": "avg",
+            "class_token": (False, {"global_pool": "avg"}),
+            "pos_embed": "sincos2d",
+            "rope_base": (10.0, {"pos_embed": "rotary"}),
+            "rope_ref_grid": ((16, 16), {"pos_embed": "rotary"}),
+            "no_embed_class": True,
+            "reg_tokens": 2,
+            "pre_norm": True,
+            "fc_norm": True,
+            "dynamic_img_size": True,
+            "patch_drop_rate": 0.5,
+        },
+    ),
+    CompactConfig: (
+        "cct_2_3x2_32",
+        {**TRUNK, "img_size": 8, "attn_drop_rate": 0.0, "drop_path_rate": 0.0},
+        {
+            **TRUNK_FLIPS,
+            "num_classes": 3,
+            "in_chans": 1,
+            "img_size": 16,
+            "tokenizer": "patch",
+            "kernel_size": 5,
+            "num_conv_layers": 1,
+            "conv_dim": 8,
+            "patch_size": (2, {"tokenizer": "patch"}),
+            "global_pool": "token",
+            "positional_embedding": "sine",
+            "drop_rate": 0.5,
+        },
+    ),
+    PixelTextConfig: (
+        "text_pixels_mini_32",
+        {**TRUNK, "img_size": 8},
+        {**ENCODER_FLIPS, "in_chans": 1, "img_size": 16, "color": "palette", "pixel_pool": 4},
+    ),
+    TextClassifierConfig: (
+        "text_mini",
+        {**TRUNK, "vocab_size": 11, "max_len": 12},
+        {**ENCODER_FLIPS, "vocab_size": 12, "max_len": 13, "pad_id": 0},
+    ),
+    LanguageModelConfig: (
+        "lm_char_mini",
+        {**TRUNK, "vocab_size": 11, "max_len": 12},
+        {**TEXT_FLIPS, "vocab_size": 12, "max_len": 13, "tie_embeddings": False},
+    ),
+}
+CASES = [
+    pytest.param(config, field, id=f"{config.__name__}-{field}")
+    for config, (_, _, flips) in KNOBS.items()
+    for field in flips
+]
+
+
+def inputs_of(config: type[ModelConfig]) -> list[Tensor]:
+    """Inputs in two sizes."""
+    draw = torch.Generator().manual_seed(0)
+    if config in (TextClassifierConfig, LanguageModelConfig):
+        return [torch.randint(0, 11, (4, n), generator=draw) for n in (12, 5)]
+    return [torch.rand(4, 3, n, n, generator=draw) for n in (8, 16)]
+
+
+def answer(model: nn.Module, value: Tensor) -> Tensor | str:
+    torch.manual_seed(3)
+    try:
+        out: Tensor = model(value)
+    except ValueError as error:
+        return str(error)
+    return out.detach()
+
+
+def differs(a: Tensor | str, b: Tensor | str) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return not (isinstance(a, str) and isinstance(b, str))
+    return a.shape != b.shape or not torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def what_changed(config: type[ModelConfig], base: nn.Module, flipped: nn.Module) -> str:
+    """The first thing that tells two models apart, or nothing."""
+    shapes = [{k: v.shape for k, v in model.state_dict().items()} for model in (base, flipped)]
+    if shapes[0] != shapes[1]:
+        return "parameters"
+    with torch.no_grad():
+        for p in base.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    flipped.load_state_dict(base.state_dict())
+    for mode in ("evaluation", "training"):
+        for value in inputs_of(config):
+            answers = [answer(m.train(mode == "training"), value) for m in (base, flipped)]
+            if differs(answers[0], answers[1]):
+                return mode
+    return ""
+
+
+@pytest.mark.parametrize(("config", "field"), CASES)
+def test_a_flip_is_felt(config: type[ModelConfig], field: str) -> None:
+    name, base, flips = KNOBS[config]
+    flip = flips[field]
+    needs_more = isinstance(flip, tuple) and isinstance(flip[1], dict)
+    value, more = flip if needs_more else (flip, {})
+    base = {**base, **more}
+    torch.manual_seed(0)
+    changed = what_changed(
+        config, create_model(name, **base), create_model(name, **{**base, field: value})
+    )
+    is_rate = field.endswith("_rate")
+    assert changed == "training" if is_rate else changed in ("parameters", "evaluation")
+
+
+@pytest.mark.parametrize("config", KNOBS, ids=lambda config: config.__name__)
+def test_no_field_is_forgotten(config: type[ModelConfig]) -> None:
+    unused = set(getattr(config, "unused_fields", ()))
+    assert set(KNOBS[config][2]) == set(config.model_fields) - {"name", "weights"} - unused
+
+
+@pytest.mark.parametrize("config", KNOBS, ids=lambda config: config.__name__)
+def test_nothing_is_felt_without_a_flip(config: type[ModelConfig]) -> None:
+    name, base, _ = KNOBS[config]
+    torch.manual_seed(0)
+    assert what_changed(config, create_model(name, **base), create_model(name, **base)) == ""
