@@ -1,8 +1,8 @@
 """What the commands do, as Python calls; where strings become objects."""
 
-from vitkit.app.evaluate import EvalResult, evaluate
-from vitkit.app.predict import Prediction, Predictor, load
-from vitkit.app.train import TrainResult, resume, train, try_one_batch
+from vitkit.app.evaluator import EvalResult, evaluate
+from vitkit.app.predictor import Prediction, Predictor, load
+from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
 
 __all__ = [
     "EvalResult",

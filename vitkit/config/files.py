@@ -210,16 +210,14 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def dump_sections(values: Mapping[str, Any], header: str = "") -> str:
     """YAML text of plain values, a blank line between sections, ``header`` as comments on top."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None  # a list of scalars on one line, mappings in blocks
+    yaml: Any = YAML(typ="safe", pure=True)
     yaml.allow_unicode = True
     yaml.width = 4096
     yaml.sort_base_mapping_type_on_output = False
     parts = [f"# {line}".rstrip() + "\n" for line in header.splitlines()]
     for name, section in values.items():
         stream = io.StringIO()
-        if isinstance(section, Mapping) and section:
-            yaml.default_flow_style = False
+        yaml.default_flow_style = not bool(isinstance(section, Mapping) and section)
         yaml.dump({name: section}, stream)
         parts.append(("\n" if parts else "") + stream.getvalue())
     return "".join(parts)

@@ -89,12 +89,12 @@ def describe_keys() -> list[tuple[str, Any, str]]:
 
 def _checked(
     values: Mapping[str, Any], origins: Mapping[str, str], faults: list[str]
-) -> dict[str, BaseModel]:
+) -> dict[str, Any]:
     """Every section checked by its own class; faults are added to the list."""
     known = [key for name, section in SECTIONS.items() for key in field_keys(section, name)]
     known += field_keys(_model_class(values.get("model")), "model")
     names = ["model", *SECTIONS]
-    sections: dict[str, BaseModel] = {}
+    sections: dict[str, Any] = {}
     for name, given in values.items():
         if name not in names:
             close = nearest(name, names, n=1)

@@ -153,7 +153,7 @@ def _dispatch(
 ) -> Tensor:
     heads = q.shape[1]
     k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
-    name = _forced
+    name: str = _forced
     if name == "auto":
         needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
         name = choose_kernel(q.device.type, q.dtype, q.shape[2], k.shape[2], needs_grad)

@@ -48,17 +48,16 @@ class Trunk(nn.ModuleList):
             (B, N, C), or (B, read, C).
         """
         blocks = list(self)
-        last = blocks[-1] if read is not None and blocks else None
-        short = isinstance(last, Block) and not ctx.is_causal and not ctx.caches
-        short = short and last.can_read()
-        for index, block in enumerate(blocks[:-1] if short else blocks):
+        last = self._reader(ctx) if read is not None else None
+        for index, block in enumerate(blocks if last is None else blocks[:-1]):
             x = self._run(block, x, ctx.for_layer(index))
-        if short:
+        if read is None or last is None:
+            return x if read is None else x[:, :read]
+        if self.grad_checkpointing and self.training:
             # Recomputed too, so that checkpointing changes no random draw of dropout.
-            if self.grad_checkpointing and self.training:
-                return checkpoint(last.read, x, read, ctx, use_reentrant=False)
-            return last.read(x, read, ctx)
-        return x if read is None else x[:, :read]
+            out: Tensor = checkpoint(last.read, x, read, ctx, use_reentrant=False)
+            return out
+        return last.read(x, read, ctx)
 
     def intermediates(
         self, x: Tensor, ctx: BlockContext = NO_CONTEXT, *, indices: Iterable[int]
@@ -89,6 +88,13 @@ class Trunk(nn.ModuleList):
     def new_caches(self) -> list[LayerCache]:
         """An empty cache per layer, for ``BlockContext.caches``."""
         return [LayerCache() for _ in self]
+
+    def _reader(self, ctx: BlockContext) -> Block | None:
+        """The last block, where it can compute some of the tokens alone."""
+        last = self[-1] if len(self) else None
+        if ctx.is_causal or ctx.caches or not isinstance(last, Block):
+            return None
+        return last if last.can_read() else None
 
     def _run(self, block: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
         if self.grad_checkpointing and self.training:

@@ -18,8 +18,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Biases, norms, gains (all of one dimension) and what the model's ``no_weight_decay()`` names
     (positions, class and register tokens) do not decay. Frozen parameters are left out.
     """
-    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
-    decay, no_decay = [], []
+    named: Any = getattr(model, "no_weight_decay", set)
+    spared = named()
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             spare = parameter.ndim <= 1 or name in spared
@@ -45,6 +47,4 @@ def build_optimizer(
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
-    return torch.optim.AdamW(
-        groups, lr=config.lr, betas=tuple(config.betas), eps=config.eps, fused=fused
-    )
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)

@@ -26,6 +26,9 @@ CHECKPOINT_KEY = "vitkit"
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
+WATCH_EVERY = 20
+"""Steps between looks at whether a loss on an accelerator was not finite: each look waits for it."""
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -97,6 +100,8 @@ class ClassificationTask(LightningModule):
         self.prepare_train, self.prepare_eval = prepare_train, prepare_eval
         self.seed, self.fused = seed, fused
         self.payload = dict(payload or {})
+        self.class_weights: Tensor | None
+        self.bad_step: Tensor
         self.register_buffer("class_weights", class_weights, persistent=False)
         # 0 while every loss was finite, else the first step (from 1) with one that was not. It
         # stays on the device, so that an accelerator need not wait for it at each step.
@@ -176,7 +181,7 @@ class ClassificationTask(LightningModule):
         for name, value in self._reduced(self.val_sums).metrics().items():
             self.log(f"val/{name}", value)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """One optimiser; the learning rate is a function of the step."""
         optimizer = build_optimizer(self.model, self.optimizer_config, fused=self.fused)
         floor = self.schedule.min_lr / self.optimizer_config.lr
@@ -231,7 +236,7 @@ class ClassificationTask(LightningModule):
             return
         fresh = (self.bad_step == 0) & ~finite
         self.bad_step = torch.where(fresh, self.global_step + 1, self.bad_step)
-        if (self.global_step + 1) % max(1, self.trainer.log_every_n_steps) == 0:
+        if (self.global_step + 1) % WATCH_EVERY == 0:
             self.stop_if_not_finite()
 
     def _reduced(self, sums: ClassificationSums) -> ClassificationSums:

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from vitkit.app.build import Built, build
-from vitkit.app.evaluate import evaluate_checkpoint
+from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts
 from vitkit.app.runs import make_run_folder, resumable_checkpoint
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
@@ -288,8 +288,12 @@ def _loaders(
     config: RunConfig, built: Built, trainer: Trainer
 ) -> tuple[TrainLoader, EvalLoader | None]:
     device = trainer.strategy.root_device
-    place = {"rank": trainer.global_rank, "world_size": trainer.world_size, "device": device}
-    place["num_workers"] = config.data.num_workers
+    place: dict[str, Any] = {
+        "rank": trainer.global_rank,
+        "world_size": trainer.world_size,
+        "device": device,
+        "num_workers": config.data.num_workers,
+    }
     train_loader = TrainLoader(
         built.data.train,
         batch_size=config.data.batch_size,

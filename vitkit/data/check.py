@@ -1,0 +1,126 @@
+"""Look through a data set before training: counts, sizes, damaged files, duplicates, balance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vitkit.data.config import DataConfig
+from vitkit.data.folder import BadFile, find_images, open_picture
+from vitkit.data.sources import load_data
+from vitkit.data.splits import ResidentSplit, Split
+from vitkit.errors import DataError
+
+__all__ = ["DataReport", "check_data"]
+
+
+@dataclass
+class DataReport:
+    """What was found.
+
+    Attributes:
+        name: of the data set.
+        class_names: by class index.
+        counts: split -> images of each class.
+        sizes: (height, width) -> images of that size.
+        damaged: files that cannot be read.
+        duplicates: (first split, second split) -> pixel-identical images beyond the first.
+        examples: a few duplicate pairs.
+    """
+
+    name: str
+    class_names: list[str]
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    damaged: list[BadFile] = field(default_factory=list)
+    duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For printing; fits 80 columns but for paths."""
+        splits = list(self.counts)
+        lines = [f"{self.name}: {len(self.class_names)} classes"]
+        lines.append(f"{'class':<24}" + "".join(f"{name:>10}" for name in splits))
+        for index, name in enumerate(self.class_names):
+            row = "".join(f"{self.counts[s][index]:>10,}" for s in splits)
+            lines.append(f"{name[:23]:<24}{row}")
+        lines.append(f"{'all':<24}" + "".join(f"{sum(self.counts[s]):>10,}" for s in splits))
+        common = ", ".join(f"{h} x {w} ({n:,})" for (h, w), n in self.sizes.most_common(3))
+        more = f" and {len(self.sizes) - 3} more" if len(self.sizes) > 3 else ""
+        lines.append(f"sizes: {common}{more}")
+        train = [count for count in self.counts.get("train", []) if count]
+        if train:
+            lines.append(f"balance: the largest class has {max(train) / min(train):.2f} x the smallest")
+        lines.append(f"damaged files: {len(self.damaged)}")
+        lines += [f"  {bad.path}: {bad.reason}" for bad in self.damaged[:20]]
+        for (one, two), count in sorted(self.duplicates.items()):
+            where = f"within {one}" if one == two else f"between {one} and {two}"
+            lines.append(f"duplicates {where}: {count}")
+        lines += [f"  {a} = {b}" for a, b in self.examples[:5]]
+        if not self.duplicates:
+            lines.append("duplicates: none")
+        return lines
+
+
+def check_data(config: DataConfig) -> DataReport:
+    """Look at every image once.
+
+    Raises:
+        DataError: the data set is absent or has no classes.
+    """
+    if config.name == "image_folder":
+        return _check_folder(config)
+    data = load_data(config)
+    report = DataReport(data.info.name, list(data.info.class_names))
+    seen: dict[bytes, tuple[str, str]] = {}
+    for name, split in (("train", data.train), ("val", data.val), ("test", data.test)):
+        if split is None:
+            continue
+        counts = [0] * data.info.num_classes
+        for index, (digest, size) in enumerate(_digests(split)):
+            counts[int(split.targets[index])] += 1
+            report.sizes[size] += 1
+            _note(report, seen, digest, name, f"{name} {index}")
+        report.counts[name] = counts
+    return report
+
+
+def _check_folder(config: DataConfig) -> DataReport:
+    classes, found = find_images(Path(config.root))
+    report = DataReport(str(config.root), classes)
+    seen: dict[bytes, tuple[str, str]] = {}
+    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(classes))
+    for split, pairs in found.items():
+        for path, target in pairs:
+            try:
+                image = open_picture(path, 3, config.max_pixels)
+            except DataError as error:
+                report.damaged.append(BadFile(path, str(error).removeprefix(f"{path}: ")))
+                continue
+            counts[split][target] += 1
+            report.sizes[(image.shape[1], image.shape[2])] += 1
+            _note(report, seen, _digest(image.numpy().tobytes()), split, str(path))
+    report.counts = dict(counts)
+    return report
+
+
+def _note(
+    report: DataReport, seen: dict[bytes, tuple[str, str]], digest: bytes, split: str, where: str
+) -> None:
+    first = seen.setdefault(digest, (split, where))
+    if first[1] != where:
+        report.duplicates[(first[0], split)] += 1
+        report.examples.append((first[1], where))
+
+
+def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    for index in range(len(split)):
+        image = split.images[index] if isinstance(split, ResidentSplit) else split[index][0]
+        yield _digest(image.numpy().tobytes()), (int(image.shape[1]), int(image.shape[2]))
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()

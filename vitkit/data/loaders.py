@@ -1,0 +1,194 @@
+"""Batches: in training a permutation an epoch, resumable in its middle; in evaluation each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vitkit.data.random import epoch_permutation
+from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
+from vitkit.errors import DataError
+
+__all__ = ["Batch", "EvalLoader", "TrainLoader"]
+
+
+class Batch(NamedTuple):
+    """What a loader yields, on the training device.
+
+    Attributes:
+        images: uint8 (B, channels, height, width).
+        targets: int64 (B,).
+        positions: int64 (B,): places in the epoch's permutation, or in evaluation in the split.
+    """
+
+    images: Tensor
+    targets: Tensor
+    positions: Tensor
+
+
+class TrainLoader:
+    """Micro-batches of one epoch after the other.
+
+    Step b of an epoch takes the permutation's places b * batch_size up to (b + 1) * batch_size;
+    micro-batch m of process r takes slice m * world_size + r of these. The places left over at an
+    epoch's end are dropped, so that every batch has one shape.
+
+    Args:
+        split: the images.
+        batch_size: images of one optimiser step, over all processes.
+        micro_batches: parts in which a process takes its share of a step.
+        seed: of the permutations.
+        rank, world_size: which process this is, of how many.
+        device: where batches are yielded; resident images move there once.
+        num_workers: processes that decode streamed images.
+
+    Raises:
+        DataError: the batch size does not divide, or an epoch would have no step.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        micro_batches: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+    ) -> None:
+        if batch_size % (world_size * micro_batches):
+            raise DataError(
+                f"data.batch_size {batch_size} does not divide by {world_size} processes x "
+                f"{micro_batches} micro-batches; choose a multiple of {world_size * micro_batches}"
+            )
+        if len(split) < batch_size:
+            raise DataError(
+                f"an epoch would have no step: {len(split)} training images, data.batch_size "
+                f"{batch_size}; lower data.batch_size"
+            )
+        self.batch_size, self.micro_batches, self.seed = batch_size, micro_batches, seed
+        self.rank, self.world_size = rank, world_size
+        self.size = len(split)
+        self._source = _source(split, device, num_workers)
+        self.epoch = 0
+        self.next_batch = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of a full epoch, also where only its rest will be yielded."""
+        return self.size // self.batch_size * self.micro_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch. Nothing happens before the first ``next()``."""
+        epoch, first = self.epoch, self.next_batch
+        order = epoch_permutation(self.size, self.seed, epoch)
+        places = [self._places(index) for index in range(first, len(self))]
+        batches = self._source.batches([order[p] for p in places], places)
+        for index, batch in enumerate(batches, start=first + 1):
+            # Before the yield: the consumer may stop at the last batch and never come back.
+            last = index == len(self)
+            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See :meth:`state_dict`."""
+        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
+
+    def _places(self, index: int) -> Tensor:
+        """Places in the permutation of this process's micro-batch ``index``."""
+        step, micro = divmod(index, self.micro_batches)
+        size = self.batch_size // (self.world_size * self.micro_batches)
+        start = step * self.batch_size + (micro * self.world_size + self.rank) * size
+        return torch.arange(start, start + size)
+
+
+class EvalLoader:
+    """Every image exactly once over all processes, in the order of the split.
+
+    Every process gets the same number of batches, as collective operations need.
+
+    Args:
+        split: the images.
+        batch_size: largest batch of one process.
+        rank, world_size, device, num_workers: as in :class:`TrainLoader`.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+    ) -> None:
+        if len(split) < world_size:
+            raise DataError(f"{len(split)} images cannot be shared by {world_size} processes")
+        self._source = _source(split, device, num_workers)
+        shares = torch.arange(len(split)).tensor_split(world_size)
+        longest = max(len(share) for share in shares)
+        count = min(-(-longest // batch_size), min(len(share) for share in shares))
+        if world_size == 1:
+            # Full batches and one short one: the fewest shapes.
+            self._indices = list(shares[0].split(batch_size))
+        else:
+            self._indices = list(shares[rank].tensor_split(count))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._source.batches(self._indices, self._indices)
+
+
+class _ResidentSource:
+    """Batches cut out of tensors on the device."""
+
+    def __init__(self, split: ResidentSplit, device: torch.device | str) -> None:
+        self.images, self.targets = split.images.to(device), split.targets.to(device)
+        self.device = device
+
+    def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
+        for chosen, place in zip(indices, places, strict=True):
+            at = chosen.to(self.device)
+            yield Batch(self.images[at], self.targets[at], place.to(self.device))
+
+
+class _StreamedSource:
+    """Batches decoded by worker processes; what is decoded depends on the index alone."""
+
+    def __init__(self, split: StreamedSplit, device: torch.device | str, workers: int) -> None:
+        self.split, self.device, self.workers = split, torch.device(device), workers
+
+    def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
+        on_gpu = self.device.type == "cuda"
+        loader: DataLoader[Any] = DataLoader(
+            self.split,
+            batch_sampler=[chosen.tolist() for chosen in indices],
+            num_workers=self.workers,
+            pin_memory=on_gpu,
+        )
+        for (images, targets), place in zip(loader, places, strict=True):
+            yield Batch(
+                images.to(self.device, non_blocking=on_gpu),
+                targets.to(self.device, non_blocking=on_gpu),
+                place.to(self.device),
+            )
+
+
+def _source(
+    split: Split, device: torch.device | str, num_workers: int
+) -> _ResidentSource | _StreamedSource:
+    if isinstance(split, ResidentSplit):
+        return _ResidentSource(split, device)
+    return _StreamedSource(split, device, num_workers)

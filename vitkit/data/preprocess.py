@@ -1,0 +1,111 @@
+"""From a stored picture to what a model expects; travels with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+__all__ = ["Preprocessing", "picture_to_tensor", "resize_images", "to_channels"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, channels and statistics that a model was trained with.
+
+    Attributes:
+        img_size: (height, width) in pixels.
+        mean, std: per channel, of pixels scaled to [0, 1].
+        in_chans: 1 (grey) or 3 (RGB).
+        interpolation: ``bicubic`` or ``bilinear``, antialiased.
+        crop_pct: share of the resized picture that the centre crop keeps.
+    """
+
+    img_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    in_chans: int = 3
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (B, channels, height, width) -> float32, (pixel / 255 - mean) / std."""
+        scale = torch.tensor([1.0 / (255.0 * s) for s in self.std], device=images.device)
+        shift = torch.tensor(
+            [-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device
+        )
+        return torch.addcmul(
+            shift[:, None, None], images.to(torch.float32), scale[:, None, None]
+        )
+
+    def prepare_image(self, picture: Image.Image) -> Tensor:
+        """A picture of any size and mode -> uint8 (channels, height, width).
+
+        The shorter side is resized to the model's size over ``crop_pct``, then the centre is cut
+        out. EXIF rotation is applied.
+        """
+        image = picture_to_tensor(picture, self.in_chans)
+        height, width = self.img_size
+        factor = max(height / image.shape[1], width / image.shape[2]) / self.crop_pct
+        size = (max(height, round(image.shape[1] * factor)), max(width, round(image.shape[2] * factor)))
+        return tv.center_crop(resize_images(image[None], size, self.interpolation)[0], [height, width])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: lists in the place of tuples."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_dict`."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
+
+
+def picture_to_tensor(picture: Image.Image, in_chans: int) -> Tensor:
+    """Any PIL picture -> uint8 (channels, height, width), rotated as its EXIF says.
+
+    16-bit greys are scaled to 8 bits, palettes and CMYK converted, transparency laid on black.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        peak = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1e-12)
+        scaled = (values / peak * 255.0).round().clip(0, 255).astype(np.uint8)
+        picture = Image.fromarray(scaled)
+    if picture.mode in ("RGBA", "LA", "PA", "P"):
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    array = np.array(picture.convert("L" if in_chans == 1 else "RGB"))
+    tensor = torch.from_numpy(array)
+    return tensor[None] if in_chans == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:
+    """uint8 (N, channels, height, width) resized with antialiasing, in chunks of bounded memory."""
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    mode = InterpolationMode(interpolation)
+    parts = [tv.resize(part, list(size), mode, antialias=True) for part in _chunks(images)]
+    return torch.cat(parts)
+
+
+def to_channels(images: Tensor, in_chans: int) -> Tensor:
+    """uint8 (N, channels, height, width) with 1 or 3 channels -> with ``in_chans``."""
+    if images.shape[1] == in_chans:
+        return images
+    if in_chans == 1:
+        return torch.cat([tv.rgb_to_grayscale(part) for part in _chunks(images)])
+    return images.expand(-1, in_chans, -1, -1).contiguous()
+
+
+def _chunks(images: Tensor, pixels: int = 1 << 24) -> Iterator[Tensor]:
+    count = max(1, pixels // max(1, images[0].numel()))
+    yield from images.split(count)

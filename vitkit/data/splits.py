@@ -1,0 +1,84 @@
+"""Images of one split: held as one tensor, or decoded when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vitkit.data.info import DataInfo
+
+__all__ = ["ImageData", "ResidentSplit", "Split", "StreamedSplit"]
+
+
+@dataclass(frozen=True)
+class ResidentSplit:
+    """All images in memory.
+
+    Attributes:
+        images: uint8 (N, channels, height, width).
+        targets: int64 (N,).
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, indices: Tensor) -> ResidentSplit:
+        """Some of the images, in the order of ``indices``."""
+        return ResidentSplit(self.images[indices], self.targets[indices])
+
+
+class StreamedSplit(Dataset[tuple[Tensor, int]]):
+    """Images decoded one by one: for data that does not fit in memory.
+
+    Args:
+        items: what stands for each image, such as its path.
+        targets: class index of each image.
+        decode: item -> uint8 (channels, height, width), of one size for all items.
+    """
+
+    def __init__(
+        self, items: Sequence[object], targets: Sequence[int], decode: Callable[[object], Tensor]
+    ) -> None:
+        self.items = list(items)
+        self.targets = torch.as_tensor(list(targets), dtype=torch.int64)
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.decode(self.items[index]), int(self.targets[index])
+
+    def subset(self, indices: Tensor) -> StreamedSplit:
+        """Some of the images, in the order of ``indices``."""
+        chosen = indices.tolist()
+        return StreamedSplit(
+            [self.items[i] for i in chosen], [int(self.targets[i]) for i in chosen], self.decode
+        )
+
+
+Split = ResidentSplit | StreamedSplit
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set, split.
+
+    Attributes:
+        info: facts that travel with the model.
+        train: what is learned from.
+        val: what choices are made on; None if there is none.
+        test: what is reported on; None if there is none.
+    """
+
+    info: DataInfo
+    train: Split
+    val: Split | None
+    test: Split | None
