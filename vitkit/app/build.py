@@ -1,4 +1,4 @@
-"""Where strings become objects: a config's data, model and preprocessing, made to fit each other."""
+"""Where strings become objects: a config's data and model, made to fit each other."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:
         given = section.setdefault(key, ours)
         if given != ours:
             faults.append(
-                f"model.{key}: given {given}, but {info.name} has {ours}; leave it out or set {ours}"
+                f"model.{key}: given {given}, but {info.name} has {ours}; "
+                f"leave it out or set {ours}"
             )
     size = section.setdefault("img_size", info.img_size)
     if _pair(size) != tuple(info.img_size):

@@ -146,6 +146,13 @@ def _fit(
         num_sanity_val_steps=0,
     )
     train_loader, val_loader = _loaders(config, built, trainer)
+    if step is not None:
+        # Lightning restores a loader only where it stopped inside an epoch; the place of a step is
+        # known anyway.
+        per_epoch = len(train_loader) // accumulate
+        train_loader.load_state_dict(
+            {"epoch": step // per_epoch, "next_batch": step % per_epoch * accumulate}
+        )
     task = _task(config, built, train_loader)
     if progress and trainer.is_global_zero:
         _announce(config, built, folder, task)

@@ -38,7 +38,7 @@ KernelName = Literal["auto", "fused", "explicit"]
 KERNELS: tuple[str, ...] = ("fused", "explicit")
 
 SCORE_BUDGET = 1024 * 1024
-"""Largest N x M for which the explicit kernel may hold the scores of a head; above it, ``fused``."""
+"""Largest N x M for which the explicit kernel may hold a head's scores; above it, ``fused``."""
 
 # A plain module variable, because torch.compile can guard on it (a ContextVar breaks the graph).
 _forced: KernelName = "auto"

@@ -45,6 +45,9 @@ class WeightAverage(Callback):
         live = _tensors(_network(pl_module))
         held = self._averaged or {name: tensor.detach().clone() for name, tensor in live.items()}
         self._averaged = {name: held[name].to(tensor.device) for name, tensor in live.items()}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Only here does a resumed run know its step."""
         self._seen_step = trainer.global_step
 
     def on_train_batch_end(

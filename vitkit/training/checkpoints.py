@@ -82,7 +82,8 @@ class Checkpoints(Checkpoint):
         self.best_score: float | None = None
         self.best_epoch: int | None = None
         self.signals = StopSignals()
-        self._saved_step = -1
+        self._seen_step = 0
+        self._stopping = False
 
     @property
     def last_path(self) -> Path:
@@ -96,7 +97,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch the signals from here on."""
-        self._saved_step = trainer.global_step
+        self._seen_step = trainer.global_step
         self.signals.watch()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -119,13 +120,18 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """At a boundary between optimiser steps: stop if asked to, write if it is time."""
         step = trainer.global_step
-        last_of_epoch = batch_idx + 1 >= trainer.num_training_batches
-        if step == self._saved_step or last_of_epoch:
-            return  # between micro-batches, or on_train_epoch_end will do it
-        stop = self._told_to_stop(trainer)
-        if stop or (self.every_n_steps and step % self.every_n_steps == 0):
+        between_micro_batches, self._seen_step = step == self._seen_step, step
+        if between_micro_batches or batch_idx + 1 >= trainer.num_training_batches:
+            return  # at an epoch's end on_train_epoch_end does it, after validation
+        self._stopping = self._told_to_stop(trainer)
+        if self._stopping or (self.every_n_steps and step % self.every_n_steps == 0):
             self._write_last(trainer)
-        if stop:
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave here and not sooner: Lightning logs a step after its last hook."""
+        if self._stopping:
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,7 +180,6 @@ class Checkpoints(Checkpoint):
         _on_disk(self.last_path, lambda: trainer.save_checkpoint(beside))
         if trainer.is_global_zero:
             _on_disk(self.last_path, lambda: os.replace(beside, self.last_path))
-        self._saved_step = trainer.global_step
 
     def _leave(self, trainer: Trainer) -> None:
         raise Interrupted(

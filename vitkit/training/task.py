@@ -27,7 +27,7 @@ CHECKPOINT_KEY = "vitkit"
 Batch = tuple[Tensor, Tensor, Tensor]
 
 WATCH_EVERY = 20
-"""Steps between looks at whether a loss on an accelerator was not finite: each look waits for it."""
+"""Steps between looks, on an accelerator, at whether a loss was not finite: each look waits."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""What every test starts from: one thread, quick hypothesis, a tiny run."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from vitkit.config import RunConfig, load_config
+
+settings.register_profile(
+    "quick",
+    deadline=None,
+    max_examples=30,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("quick")
+torch.set_num_threads(1)
+
+TINY = [
+    "model.name=vit_mini_patch4_32",
+    "model.img_size=8",
+    "model.embed_dim=16",
+    "model.depth=2",
+    "model.num_heads=2",
+    "data.name=synthetic",
+    "data.synthetic_size=80",
+    "data.synthetic_classes=4",
+    "data.batch_size=16",
+    "data.val_fraction=0.2",
+    "optimizer.lr=3e-3",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=1",
+]
+"""A ViT on synthetic images: 52 for training, so 3 steps an epoch, in well under a second."""
+
+
+@pytest.fixture(autouse=True)
+def _own_run_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run tells its child processes its folder by environment: keep that within one test."""
+    monkeypatch.delenv("VITKIT_RUN_DIR", raising=False)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
+    """A config of a tiny run under the test's own folder; takes more overrides."""
+
+    def make(*overrides: str, folder: str = "run") -> RunConfig:
+        return load_config([], [*TINY, f"run.dir={tmp_path / folder}", *overrides])
+
+    return make

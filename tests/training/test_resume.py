@@ -1,0 +1,154 @@
+"""A run that stops and goes on equals one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from vitkit.app import resume, train
+from vitkit.app import trainer as app_trainer
+from vitkit.config import RunConfig
+from vitkit.errors import Interrupted
+from vitkit.weights import read_checkpoint, read_file
+
+LIVELY = (
+    "ema.enabled=true",
+    "task.mixup=0.4",
+    "task.cutmix=1.0",
+    "data.augment.crop_padding=1",
+    "data.augment.flip=true",
+    "model.drop_path_rate=0.2",
+    "model.proj_drop_rate=0.1",
+    "schedule.warmup_epochs=1.0",
+)
+"""Everything that draws random numbers or keeps state, on at once."""
+
+Tiny = Callable[..., RunConfig]
+
+
+class StopAt(Callback):
+    """Sends a signal to this very process after an optimiser step."""
+
+    def __init__(self, step: int, signum: int) -> None:
+        self.step, self.signum = step, signum
+        self.sent = False  # a second signal would kill, as it should
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step - 1 and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.signum)
+
+
+def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
+    original = app_trainer._callbacks
+    monkeypatch.setattr(
+        app_trainer, "_callbacks", lambda *args: [StopAt(step, signum), *original(*args)]
+    )
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(_same, one, two))
+    return bool(one == two)
+
+
+def _assert_equal_checkpoints(one: Path, two: Path) -> None:
+    first, second = read_file(one), read_file(two)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert _same(first[key], second[key]), key
+    for key in ("averaged", "average_updates"):
+        assert _same(first["vitkit"].get(key), second["vitkit"].get(key)), key
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resume_after_sigterm_is_exact(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, step: int, accumulate: int
+) -> None:
+    """Three steps an epoch: 3 and 6 stop at an epoch's end, the others in its middle."""
+    more = (*LIVELY, f"trainer.accumulate_grad_batches={accumulate}")
+    whole = train(tiny(*more, folder="whole"), progress=False)
+    with monkeypatch.context() as patch:
+        _stop_at(patch, step)
+        with pytest.raises(Interrupted) as stopped:
+            train(tiny(*more, folder="parts"), progress=False)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    folder = whole.folder.parent / "parts"
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt").step == step
+    parts = resume(folder, progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert parts.metrics == whole.metrics
+
+
+def test_resume_from_a_periodic_checkpoint_is_exact(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies without a word; the newest periodic checkpoint is older than that."""
+    more = (*LIVELY, "trainer.save_every_n_steps=2", "optimizer.name=sgd", "optimizer.lr=0.01")
+    whole = train(tiny(*more, folder="whole"), progress=False)
+
+    class Crash(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            if trainer.global_step == 5:
+                raise MemoryError("gone")
+
+    original = app_trainer._callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(app_trainer, "_callbacks", lambda *args: [Crash(), *original(*args)])
+        with pytest.raises(MemoryError):
+            train(tiny(*more, folder="parts"), progress=False)
+    folder = whole.folder.parent / "parts"
+    assert read_checkpoint(folder / "checkpoints" / "last.ckpt").step == 4
+    parts = resume(folder, progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+
+
+def test_interrupt_by_ctrl_c_gives_its_own_exit_code(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stop_at(monkeypatch, 2, signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped:
+        train(tiny(), progress=False)
+    assert stopped.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_same_seed_same_weights_and_another_seed_others(tiny: Tiny) -> None:
+    one = train(tiny(*LIVELY, folder="one"), progress=False)
+    two = train(tiny(*LIVELY, folder="two"), progress=False)
+    other = train(tiny(*LIVELY, "run.seed=1", folder="other"), progress=False)
+    _assert_equal_checkpoints(one.checkpoint, two.checkpoint)
+    states = [read_checkpoint(r.checkpoint).trained for r in (one, other)]
+    assert not _same(states[0], states[1])
+
+
+def test_the_log_has_each_step_once_after_resume(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import csv
+
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 5)
+        with pytest.raises(Interrupted):
+            train(tiny(), progress=False)
+    folder = Path(tiny().run.dir or "")
+    resume(folder, progress=False)
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert [int(row["step"]) for row in rows] == list(range(9))
