@@ -106,5 +106,5 @@ def test_constructor_errors(kwargs: dict[str, object], words: str) -> None:
 
 
 def test_another_image_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="8 x 4 .* 4 x 4"):
+    with pytest.raises(ValueError, match=r"8 x 4 .* 4 x 4"):
         PixelTextClassifier(4)(torch.zeros(1, 3, 8, 4))

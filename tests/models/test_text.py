@@ -126,7 +126,7 @@ def test_too_long_is_one_clear_error(pos_embed: str) -> None:
         CausalLanguageModel(**LM, pos_embed=pos_embed),
     ):
         model(texts(10))
-        with pytest.raises(ValueError, match="11 words .* at most 10; .*max_len"):
+        with pytest.raises(ValueError, match=r"11 words .* at most 10; .*max_len"):
             model(texts(11))
 
 

@@ -1,0 +1,140 @@
+"""Loaders: permutations by place, resume in the middle, shares of processes, each image once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitkit.data.augment import Augment
+from vitkit.data.config import AugmentConfig
+from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.data.random import epoch_permutation, position_uniform
+from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.errors import DataError
+
+
+def split(size: int) -> ResidentSplit:
+    images = torch.arange(size, dtype=torch.uint8)[:, None, None, None].expand(size, 3, 4, 4)
+    return ResidentSplit(images.contiguous(), torch.arange(size))
+
+
+@given(st.integers(0, 30), st.integers(1, 3))
+def test_rest_of_an_epoch_after_load_state(consumed: int, micro_batches: int) -> None:
+    whole = TrainLoader(split(50), batch_size=12, micro_batches=micro_batches, seed=3)
+    seen = [batch.targets.tolist() for _ in range(3) for batch in whole]
+    part = TrainLoader(split(50), batch_size=12, micro_batches=micro_batches, seed=3)
+    consumed = min(consumed, len(seen) - 1)
+    taken = 0
+    while taken < consumed:
+        for _ in part:
+            taken += 1
+            if taken == consumed:
+                break  # a consumer that never comes back
+    fresh = TrainLoader(split(50), batch_size=12, micro_batches=micro_batches, seed=3)
+    fresh.load_state_dict(part.state_dict())
+    rest = [batch.targets.tolist() for _ in range(4) for batch in fresh]
+    assert rest[: len(seen) - consumed] == seen[consumed:]
+
+
+@given(st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 4]))
+def test_processes_and_micro_batches_partition_a_step(world: int, micro: int) -> None:
+    one = TrainLoader(split(60), batch_size=24, seed=1)
+    expected = [batch.targets.tolist() for batch in one]
+    shares = [
+        list(
+            TrainLoader(
+                split(60), batch_size=24, micro_batches=micro, seed=1, rank=r, world_size=world
+            )
+        )
+        for r in range(world)
+    ]
+    assert all(len(share) == len(expected) * micro for share in shares)
+    for step, wanted in enumerate(expected):
+        parts = [shares[r][step * micro + m] for m in range(micro) for r in range(world)]
+        assert torch.cat([part.targets for part in parts]).tolist() == wanted
+        places = torch.cat([part.positions for part in parts]).tolist()
+        assert places == list(range(step * 24, step * 24 + 24))
+
+
+def test_epochs_are_permutations_and_differ() -> None:
+    loader = TrainLoader(split(40), batch_size=10, seed=0)
+    first = torch.cat([batch.targets for batch in loader])
+    second = torch.cat([batch.targets for batch in loader])
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(40))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() == epoch_permutation(40, 0, 0).tolist()
+
+
+def test_streamed_split_yields_what_a_resident_one_does() -> None:
+    resident = split(30)
+    streamed = StreamedSplit(
+        list(range(30)), list(range(30)), lambda item: resident.images[int(str(item))]
+    )
+    pairs = zip(
+        TrainLoader(resident, batch_size=8, seed=5),
+        TrainLoader(streamed, batch_size=8, seed=5),
+        strict=True,
+    )
+    for one, two in pairs:
+        assert torch.equal(one.images, two.images)
+        assert torch.equal(one.targets, two.targets)
+        assert torch.equal(one.positions, two.positions)
+
+
+@given(st.integers(4, 70), st.integers(1, 20), st.integers(1, 4))
+def test_evaluation_sees_each_image_once(size: int, batch: int, world: int) -> None:
+    loaders = [
+        EvalLoader(split(size), batch_size=batch, rank=r, world_size=world) for r in range(world)
+    ]
+    batches = [list(loader) for loader in loaders]
+    assert len({len(share) for share in batches}) == 1
+    seen = torch.cat([b.positions for share in batches for b in share])
+    assert seen.sort().values.tolist() == list(range(size))
+    assert all(len(b.targets) for share in batches for b in share)
+
+
+def test_impossible_batches_are_refused() -> None:
+    with pytest.raises(DataError, match="multiple of 4"):
+        TrainLoader(split(50), batch_size=10, micro_batches=2, world_size=2)
+    with pytest.raises(DataError, match="no step"):
+        TrainLoader(split(5), batch_size=10)
+
+
+def test_position_uniform_is_uniform_and_knows_only_its_place() -> None:
+    places = torch.arange(20000)
+    values = position_uniform(1, 2, places, 3)
+    assert values.min() >= 0.0
+    assert values.max() < 1.0
+    counts = torch.histc(values, 20, 0, 1)
+    chi2 = ((counts - 1000.0) ** 2 / 1000.0).sum()
+    assert chi2 < 43.8  # 99.9 % point at 19 degrees of freedom
+    assert torch.equal(position_uniform(1, 2, places[777:888], 3), values[777:888])
+    for other in ((2, 2, 3), (1, 3, 3), (1, 2, 4)):
+        again = position_uniform(other[0], other[1], places, other[2])
+        correlation = torch.corrcoef(torch.stack([values, again]))[0, 1]
+        assert abs(correlation) < 0.03
+
+
+@pytest.mark.parametrize("mode", ["zero", "reflect"])
+def test_augment_equals_a_slow_reference(mode: str) -> None:
+    """Crop and flip of each image by torch's pad and slices, from the same numbers."""
+    config = AugmentConfig(crop_padding=2, padding_mode=mode, flip=True)  # type: ignore[arg-type]
+    images = torch.randint(0, 256, (24, 3, 6, 9), dtype=torch.uint8)
+    places = torch.arange(100, 124)
+    out = Augment(config, seed=7)(images, places, epoch=4)
+    draws = [position_uniform(7, 4, places, draw) for draw in range(3)]
+    offsets, flips = set(), set()
+    for i, image in enumerate(images):
+        top, left = int(draws[0][i] * 5), int(draws[1][i] * 5)
+        kind = "constant" if mode == "zero" else "reflect"
+        padded = torch.nn.functional.pad(image[None].float(), (2, 2, 2, 2), mode=kind)[0]
+        want = padded[:, top : top + 6, left : left + 9]
+        flip = bool(draws[2][i] >= 0.5)
+        want = want.flip(-1) if flip else want
+        assert torch.equal(out[i], want.to(torch.uint8))
+        offsets.add((top, left))
+        flips.add(flip)
+    assert len(offsets) > 10
+    assert flips == {True, False}

@@ -1,0 +1,268 @@
+"""Data sets: splits, statistics, sizes, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from torchvision.transforms.v2 import functional as tv
+
+from vitkit.data.check import check_data
+from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
+from vitkit.data.config import DataConfig
+from vitkit.data.preprocess import Preprocessing, picture_to_tensor
+from vitkit.data.sources import data_from_datasets, load_data, stratified_split
+from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.errors import DataError, UnknownNameError
+
+REAL = [Path("data"), Path("../shared/data")]
+
+
+def test_digits_test_set_is_fixed_and_disjoint() -> None:
+    one = load_data(DataConfig())
+    two = load_data(DataConfig(val_fraction=0.3, split_seed=9))
+    assert isinstance(one.test, ResidentSplit)
+    assert isinstance(two.test, ResidentSplit)
+    assert torch.equal(one.test.images, two.test.images)
+    assert (one.info.num_train, one.info.num_val, one.info.num_test) == (1295, 142, 360)
+    total = sum(int(s.targets.sum()) for s in (one.train, one.val, one.test) if s is not None)
+    assert total == int(load_digits().target.sum())
+
+
+def test_validation_share_is_stratified_and_depends_on_its_seed_alone() -> None:
+    targets = torch.arange(1000) % 7
+    kept, cut = stratified_split(targets, 0.2, 3)
+    assert sorted([*kept.tolist(), *cut.tolist()]) == list(range(1000))
+    counts = torch.bincount(targets[cut])
+    assert int(counts.max() - counts.min()) <= 1
+    assert torch.equal(cut, stratified_split(targets, 0.2, 3)[1])
+    assert not torch.equal(cut, stratified_split(targets, 0.2, 4)[1])
+
+
+def test_statistics_are_those_of_the_training_pixels() -> None:
+    data = load_data(DataConfig(name="synthetic", synthetic_size=100))
+    assert isinstance(data.train, ResidentSplit)
+    pixels = data.train.images.numpy().astype(np.float64) / 255
+    np.testing.assert_allclose(data.info.mean, pixels.mean((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(data.info.std, pixels.std((0, 2, 3)), rtol=1e-9)
+    half = load_data(DataConfig(name="synthetic", synthetic_size=100, normalize="half"))
+    assert half.info.mean == half.info.std == (0.5, 0.5, 0.5)
+    with pytest.raises(DataError, match="3 channels"):
+        load_data(DataConfig(name="digits", normalize="imagenet"))
+
+
+def test_preprocessing_equals_torchvision() -> None:
+    images = torch.randint(0, 256, (5, 3, 8, 10), dtype=torch.uint8)
+    prepare = Preprocessing((8, 10), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    want = tv.normalize(tv.to_dtype(images, torch.float32, scale=True), [0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
+    torch.testing.assert_close(prepare(images), want, rtol=1e-5, atol=1e-5)
+    assert Preprocessing.from_dict(prepare.to_dict()) == prepare
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8))
+    assert prepare.prepare_image(picture).shape == (3, 8, 10)
+
+
+def test_size_and_channels_fit_the_model_and_conflicts_are_named() -> None:
+    data = load_data(DataConfig(), img_size=(12, 16), in_chans=3)
+    assert isinstance(data.train, ResidentSplit)
+    assert data.train.images.shape[1:] == (3, 12, 16)
+    assert data.info.img_size == (12, 16)
+    with pytest.raises(DataError, match=r"data.img_size \(9, 9\) and model.img_size \(8, 8\)"):
+        load_data(DataConfig(img_size=9), img_size=(8, 8))
+    with pytest.raises(UnknownNameError, match="did you mean digits"):
+        load_data(DataConfig(name="digit"))
+
+
+def test_own_datasets() -> None:
+    pairs = [(Image.new("RGB", (6, 5), (i * 20, 0, 0)), i % 2) for i in range(10)]
+    data = data_from_datasets(pairs, test=pairs[:4], class_names=["a", "b"])
+    assert data.info.img_size == (5, 6)
+    assert data.info.num_test == 4
+    with pytest.raises(DataError, match="uint8"):
+        data_from_datasets([(torch.rand(3, 4, 4), 0)], class_names=["a"])
+
+
+class _Evil:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("evil-was-here"),))
+
+
+def _cifar100(root: Path, evil: bool = False) -> CifarLayout:
+    """Small files in CIFAR-100's exact layout."""
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"fine {i}" for i in range(100)]
+    contents: dict[str, Any] = {"meta": {"fine_label_names": names, "coarse_label_names": []}}
+    for name, count in (("train", 300), ("test", 100)):
+        contents[name] = {
+            "data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
+            "fine_labels": [i % 100 for i in range(count)],
+            "coarse_labels": [0] * count,
+        }
+    if evil:
+        contents["train"]["extra"] = _Evil()
+    sums = {}
+    for name, content in contents.items():
+        raw = pickle.dumps(content)
+        (folder / name).write_bytes(raw)
+        sums[name] = hashlib.md5(raw).hexdigest()
+    real = LAYOUTS["cifar100"]
+    return CifarLayout(
+        real.folder,
+        {"train": sums["train"]},
+        {"test": sums["test"]},
+        ("meta", sums["meta"]),
+        real.names_key,
+        real.labels_key,
+        real.dataset,
+    )
+
+
+def test_cifar100_in_its_exact_layout(tmp_path: Path) -> None:
+    layout = _cifar100(tmp_path)
+    names, (images, targets), (test, _) = read_cifar("cifar100", tmp_path, layout=layout)
+    assert len(names) == 100
+    assert images.shape == (300, 3, 32, 32)
+    assert test.shape == (100, 3, 32, 32)
+    assert targets[:3].tolist() == [0, 1, 2]
+    from torchvision.datasets import CIFAR100
+
+    with (tmp_path / "cifar-100-python" / "train").open("rb") as file:
+        raw = pickle.load(file)["data"].reshape(-1, 3, 32, 32)
+    assert CIFAR100.base_folder == layout.folder
+    assert np.array_equal(images.numpy(), raw)
+
+
+def test_cifar_absent_damaged_or_malicious(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data.download=true"):
+        load_data(DataConfig(name="cifar10", root=str(tmp_path)))
+    layout = _cifar100(tmp_path)
+    path = tmp_path / "cifar-100-python" / "train"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"train is damaged"):
+        read_cifar("cifar100", tmp_path, layout=layout)
+    evil = _cifar100(tmp_path / "evil", evil=True)
+    with pytest.raises(DataError, match="refused"):
+        read_cifar("cifar100", tmp_path / "evil", layout=evil)
+    assert not Path("evil-was-here").exists()
+
+
+def test_real_cifar10_if_present() -> None:
+    roots = [root for root in REAL if (root / "cifar-10-batches-py").is_dir()]
+    if not roots:
+        pytest.skip("no unpacked CIFAR-10 in data/ or ../shared/data/")
+    data = load_data(DataConfig(name="cifar10", root=str(roots[0])))
+    assert (data.info.num_train, data.info.num_val, data.info.num_test) == (45000, 5000, 10000)
+    assert data.info.class_names[:2] == ("airplane", "automobile")
+    np.testing.assert_allclose(data.info.mean, (0.4914, 0.4822, 0.4465), atol=2e-3)
+    assert isinstance(data.test, ResidentSplit)
+    assert data.test.targets[:5].tolist() == [3, 8, 8, 0, 6]  # cat, ship, ship, airplane, frog
+
+
+def _folder(root: Path, count: int = 12) -> Path:
+    rng = np.random.default_rng(1)
+    for label in ("cat", "dog"):
+        (root / label).mkdir(parents=True)
+        for i in range(count):
+            pixels = rng.integers(0, 255, (20 + i, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / label / f"{i}.png")
+    return root
+
+
+def test_image_folder_resident_and_streamed_agree(tmp_path: Path) -> None:
+    root = str(_folder(tmp_path / "pictures"))
+    resident = load_data(DataConfig(name="image_folder", root=root, img_size=16))
+    streamed = load_data(
+        DataConfig(name="image_folder", root=root, img_size=16, resident="never")
+    )
+    assert isinstance(resident.train, ResidentSplit)
+    assert isinstance(streamed.train, StreamedSplit)
+    assert resident.info.class_names == ("cat", "dog")
+    assert resident.info.num_train == streamed.info.num_train > 10
+    for i in range(len(resident.train)):
+        assert torch.equal(resident.train.images[i], streamed.train[i][0])
+
+
+def test_damaged_images_are_all_named_before_training(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "pictures")
+    (root / "cat" / "empty.png").touch()
+    whole = (root / "dog" / "3.png").read_bytes()
+    (root / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (root / "dog" / "text.jpg").write_text("not a picture")
+    config = DataConfig(name="image_folder", root=str(root), img_size=8)
+    with pytest.raises(DataError) as error:
+        load_data(config)
+    text = str(error.value)
+    assert "3 damaged images" in text
+    assert "data.on_bad_image=skip" in text
+    for part in ("empty.png: empty file", "cut.png: truncated image", "text.jpg: no readable"):
+        assert part in text
+    skipped = load_data(config.model_copy(update={"on_bad_image": "skip"}))
+    kept = skipped.info.num_train + skipped.info.num_val + skipped.info.num_test
+    assert kept == 24
+    bomb = config.model_copy(update={"max_pixels": 500})
+    with pytest.raises(DataError, match="pixels, data.max_pixels is 500"):
+        load_data(bomb)
+
+
+def test_folder_contradictions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        load_data(DataConfig(name="image_folder", root=str(tmp_path / "none")))
+    root = _folder(tmp_path / "a" / "train").parent
+    _folder(root / "test")
+    (root / "test" / "cow").mkdir()
+    with pytest.raises(DataError, match=r"cow: this class is not in"):
+        load_data(DataConfig(name="image_folder", root=str(root)))
+    (root / "test" / "cow").rmdir()
+    (root / "train" / "empty class").mkdir()
+    with pytest.raises(DataError, match="holds no pictures"):
+        load_data(DataConfig(name="image_folder", root=str(root)))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
+def test_every_mode_is_decoded_to_what_was_meant(mode: str) -> None:
+    grey = np.full((6, 6), 128, np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray((grey.astype(np.uint16) * 257))
+    elif mode == "I":
+        picture = Image.fromarray(grey.astype(np.int32) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(np.linspace(0, 1, 36, dtype=np.float32).reshape(6, 6))
+    else:
+        picture = Image.fromarray(grey).convert(mode)
+    tensor = picture_to_tensor(picture, 3)
+    assert tensor.shape == (3, 6, 6)
+    assert tensor.dtype == torch.uint8
+    if mode == "F":
+        assert tensor.max() == 255
+    elif mode != "1":  # black and white is dithered
+        assert int(tensor.float().mean()) in range(124, 132)
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (10, 4))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    with Image.open(tmp_path / "turned.jpg") as turned:
+        assert picture_to_tensor(turned, 3).shape == (3, 10, 4)
+
+
+def test_check_data_finds_duplicates_and_damage(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "train").parent
+    _folder(root / "test")
+    (root / "test" / "cat" / "bad.png").touch()
+    report = check_data(DataConfig(name="image_folder", root=str(root)))
+    assert report.duplicates[("train", "test")] == 24
+    assert [bad.reason for bad in report.damaged] == ["empty file"]
+    assert report.counts["train"] == [12, 12]
+    lines = check_data(DataConfig()).lines()
+    assert any("1,295" in line for line in lines)
+    assert all(len(line) <= 80 for line in lines)
