@@ -12,8 +12,9 @@ __all__ = ["EMBEDDED_DEFAULT"]
 EMBEDDED_DEFAULT: dict[str, Any] = {
     "model": {"name": "vit_digits"},
     "data": {"name": "digits", "batch_size": 64},
-    "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+    "task": {"mixup": 0.2},
+    "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.05},
     "schedule": {"name": "cosine", "warmup_epochs": 5.0},
     "ema": {"enabled": True, "decay": 0.99},
-    "trainer": {"max_epochs": 100, "gradient_clip": 1.0, "accelerator": "cpu"},
+    "trainer": {"max_epochs": 80, "gradient_clip": 1.0, "accelerator": "cpu"},
 }

@@ -65,7 +65,7 @@ def field_keys(model: type[BaseModel], prefix: str) -> list[str]:
 def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        close = nearest(key, known, n=1) or _by_last_part(key, known)
+        close = _elsewhere(key, known) or nearest(key, known, n=1) or _by_last_part(key, known)
         return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
     if kind == "literal_error":
         allowed = str(context.get("expected", "")).replace(" or ", ", ")
@@ -81,8 +81,14 @@ def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
     return f"given {given!r}, allowed: {TYPES.get(kind, details['msg'].removeprefix('Input '))}"
 
 
+def _elsewhere(key: str, known: list[str]) -> list[str]:
+    """The same name in another section: ``model.lr`` -> ``optimizer.lr``."""
+    last = "." + key.rsplit(".", 1)[-1]
+    return [name for name in known if name.endswith(last)][:1]
+
+
 def _by_last_part(key: str, known: list[str]) -> list[str]:
-    """The right key in the wrong section: ``model.lr`` -> ``optimizer.lr``."""
+    """Nearly the right name, in another section."""
     last = key.rsplit(".", 1)[-1]
     by_last = {name.rsplit(".", 1)[-1]: name for name in known}
     return [by_last[name] for name in nearest(last, by_last, n=1)]

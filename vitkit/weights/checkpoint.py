@@ -1,8 +1,8 @@
 """Our checkpoint: Lightning's file plus plain values that rebuild the model without it.
 
 Under the key ``vitkit`` lie the format version, the resolved config, the model's name and
-arguments, class names, preprocessing and, with averaging on, the averaged weights. Tensors and plain
-values only, so ``weights_only=True`` always suffices.
+arguments, class names, preprocessing and, with averaging on, the averaged weights. Tensors and
+plain values only, so ``weights_only=True`` always suffices.
 """
 
 from __future__ import annotations

@@ -1,0 +1,242 @@
+"""Bad input gets one clear line and a non-zero exit; a traceback only with --debug."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import TINY
+from vitkit.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The ``vitkit`` command in this process: exit code, output, errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("VITKIT_RUN_DIR", raising=False)
+        monkeypatch.setattr(sys, "argv", ["vitkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run."""
+    from vitkit.app import train
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    os.environ.pop("VITKIT_RUN_DIR", None)
+    train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
+    return folder
+
+
+def _one_line(err: str, *parts: str) -> None:
+    assert "Traceback" not in err
+    lines = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, err
+    for part in parts:
+        assert part in err
+
+
+def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
+    code, out, _ = run("eval", trained)
+    assert code == 0
+    assert "test/acc" in out
+    assert (trained / "eval.json").exists()
+    Image.new("RGB", (9, 7), "red").save(tmp_path / "red.png")
+    code, out, _ = run("predict", trained, tmp_path / "red.png", "--csv")
+    assert code == 0
+    assert out.splitlines()[0] == "file,rank,class,probability"
+    shares = [float(line.rsplit(",", 1)[1]) for line in out.splitlines()[1:]]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+    code, out, _ = run("predict", trained, tmp_path, "--json")
+    assert code == 0
+    assert '"probability"' in out
+    code, out, _ = run("models", "cct_*")
+    assert code == 0
+    assert "cct_7_3x1_32" in out
+    code, out, _ = run("check-data", "digits")
+    assert code == 0
+    assert "1,295" in out
+    code, out, _ = run("train", *TINY, "--dry-run")
+    assert code == 0
+    assert "one batch works" in out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "parts"),
+    [
+        (["train", "data.nam=digits"], 2, ["did you mean data.name?"]),
+        (["train", "trainer.max_epochs=ten"], 2, ["given 'ten'", "a whole number"]),
+        (["train", "data.nam=x", "optimizer.lr=-1"], 2, ["2 faults", "data.nam", "optimizer.lr"]),
+        (["train", "model.name=vit_tinny_patch4_32"], 2, ["did you mean vit_tiny_patch4_32"]),
+        (["train", "nowhere.yaml"], 2, ["nowhere.yaml: no such file"]),
+        (["train", *TINY, "model.num_classes=7"], 2, ["given 7", "has 4"]),
+        (["train", *TINY, "model.img_size=10"], 2, ["10 x 10", "multiple", "patch"]),
+        (["train", "data.name=cifar10", "data.root=none"], 1, ["data.download=true"]),
+        (["train", "--resume", "nothing"], 1, ["nothing to resume"]),
+        (["train", "--resume", "x", "run.seed=1"], 2, ["own settings"]),
+        (["eval", "nothing"], 1, ["no such run folder or checkpoint"]),
+        (["predict", "nothing", "x.png"], 1, ["no such run folder or checkpoint"]),
+        (["models", "--nonsense"], 2, []),
+        (["check-data", "digts"], 2, ["did you mean digits"]),
+    ],
+)
+def test_bad_arguments(run: Run, arguments: list[str], exit_code: int, parts: list[str]) -> None:
+    code, _, err = run(*arguments)
+    assert code == exit_code
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err, err
+    if parts:
+        _one_line(err)
+
+
+def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitkit.errors import ConfigError
+
+    monkeypatch.setattr(sys, "argv", ["vitkit", "train", "data.nam=digits", "--debug"])
+    with pytest.raises(ConfigError):
+        main()
+
+
+class _Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+def test_bad_checkpoints(run: Run, trained: Path, tmp_path: Path) -> None:
+    good = trained / "checkpoints" / "last.ckpt"
+    cut = tmp_path / "cut.ckpt"
+    cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    code, _, err = run("eval", cut)
+    assert code == 1
+    _one_line(err, "damaged or incomplete")
+    victim = tmp_path / "evil-was-here"
+    evil = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "vitkit": _Evil(victim)}, evil)
+    code, _, err = run("eval", evil)
+    assert code == 1
+    _one_line(err, "refused", "nothing in it was run")
+    plain = tmp_path / "plain.ckpt"
+    plain.write_bytes(pickle.dumps({"a": _Evil(victim)}))
+    code, _, err = run("eval", plain)
+    assert code == 1
+    _one_line(err)
+    assert not victim.exists()
+    foreign = tmp_path / "foreign.pth"
+    torch.save({"weight": torch.zeros(3)}, foreign)
+    code, _, err = run("eval", foreign)
+    assert code == 1
+    _one_line(err, "not a vitkit checkpoint")
+
+
+def test_bad_pictures(run: Run, trained: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "cut.png")
+    whole = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 30])
+    code, _, err = run("predict", trained, tmp_path / "cut.png")
+    assert code == 1
+    _one_line(err, "cut.png")
+    code, _, err = run("predict", trained, tmp_path / "none.png")
+    assert code == 1
+    _one_line(err, "no such picture")
+
+
+def test_evaluating_on_other_classes_is_refused(run: Run, trained: Path) -> None:
+    code, _, err = run("eval", trained, "data.synthetic_classes=5")
+    assert code == 1
+    _one_line(err, "knows 4 classes", "has 5")
+
+
+def test_a_used_folder_is_never_overwritten(run: Run, trained: Path) -> None:
+    before = (trained / "results.json").read_bytes()
+    code, _, err = run("train", *TINY, f"run.dir={trained}")
+    assert code == 1
+    _one_line(err, "is not empty", "--resume")
+    assert (trained / "results.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = run("train", *TINY, "run.root=file")
+    assert code == 1
+    _one_line(err, "cannot write the run folder", "run.root")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
+def test_a_full_disk_keeps_the_checkpoint_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second checkpoint meets a full disk: one line, the first one still resumes."""
+    from pytorch_lightning import Trainer
+
+    original, calls = Trainer.save_checkpoint, []
+
+    def save(self: Trainer, path: Any, *args: Any, **kwargs: Any) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            with open(path, "wb") as half:
+                half.write(b"half")
+            with open("/dev/full", "wb") as full:
+                full.write(b"x" * 10_000)
+        original(self, path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save_checkpoint", save)
+        code, _, err = run("train", *TINY, "run.dir=full", "-q")
+    assert code == 1
+    _one_line(err, "cannot write", os.strerror(errno.ENOSPC), "untouched")
+    assert [
+        p.name for p in (tmp_path / "full" / "checkpoints").iterdir() if ".part" in p.name
+    ] == []
+    code, _, _ = run("train", "--resume", "full", "-q")
+    assert code == 0
+
+
+def test_a_diverging_loss_stops_with_its_step(run: Run) -> None:
+    code, _, err = run("train", *TINY, "optimizer.name=sgd", "optimizer.lr=1e30", "-q")
+    assert code == 1
+    _one_line(err, "NaN or infinite at step", "lower optimizer.lr")
+
+
+def test_out_of_memory_says_what_to_lower(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vitkit.training.task import ClassificationTask
+
+    def fail(*args: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(ClassificationTask, "training_step", fail)
+    code, _, err = run("train", *TINY, "-q")
+    assert code == 1
+    _one_line(err, "out of memory", "data.batch_size")
+
+
+def test_nothing_is_left_of_the_trained_run_but_what_it_should(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert {"checkpoints", "config.yaml", "metrics.csv", "results.json", "tensorboard"} <= names
+    assert {p.name for p in (trained / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    shutil.rmtree(trained / "tensorboard")

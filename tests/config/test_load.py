@@ -1,0 +1,138 @@
+"""Files and overrides: everything right is kept, everything wrong is listed at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vitkit.config import describe_keys, dump_yaml, load_config, split_arguments, to_plain
+from vitkit.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def faults(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load_config(files, overrides)
+    return error.value.faults
+
+
+def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("model:\n  name: vit_mini_patch4_32\n  dpeth: 3\ntrainer:\n  max_epochs: ten\n")
+    found = faults(
+        "data.batchsize=3",
+        "optimzer.lr=1",
+        "schedule.name=cosin",
+        "data.val_fraction=1.5",
+        "seed=3",
+        files=(file,),
+    )
+    assert len(found) == 7
+    text = "\n".join(found)
+    assert "model.dpeth: unknown key; did you mean model.depth?" in text
+    assert "trainer.max_epochs: given 'ten', allowed: a whole number" in text
+    assert "x.yaml, line 5" in text
+    assert "data.batchsize: unknown key; did you mean data.batch_size?" in text
+    assert "optimzer: unknown section; did you mean optimizer?" in text
+    assert "schedule.name: given 'cosin'" in text
+    assert "did you mean cosine" in text
+    assert "data.val_fraction: given 1.5, allowed: < 1" in text
+    assert "'seed=3': an override names a section and a key" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.name=vit_mini_patch4_23", "did you mean vit_mini_patch4_32"),
+        ("model.lr=0.1", "unknown key; did you mean optimizer.lr?"),
+        ("data.augment.flop=true", "did you mean data.augment.flip?"),
+        ("data.augment=3", "allowed: a group of keys"),
+        ("ema.enabled=1", "given 1, allowed: true or false"),
+        ("ema.enabled=off", "given 'off', allowed: true or false"),
+        ("trainer.max_epochs=2.5", "allowed: a whole number"),
+        ("trainer.devices=0", "given 0"),
+        ("optimizer.lr=.nan", "finite"),
+        ("data=3", "an override names a section"),
+        ("data.name=[1", "not valid YAML"),
+    ],
+)
+def test_one_fault_one_line(override: str, expected: str) -> None:
+    found = faults(override)
+    assert any(expected in line for line in found), found
+    assert all("\n" not in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["schedule.min_lr=0.5"], "above optimizer.lr"),
+        (["schedule.warmup_epochs=200"], "trainer.max_epochs"),
+        (["data.batch_size=10", "trainer.accumulate_grad_batches=3"], "must divide by"),
+        (["trainer.early_stopping_patience=2", "data.val_fraction=0"], "needs validation"),
+    ],
+)
+def test_contradictions_between_sections(overrides: list[str], expected: str) -> None:
+    assert any(expected in line for line in faults(*overrides))
+
+
+def test_files_are_faulted_by_name(tmp_path: Path) -> None:
+    (tmp_path / "good.yaml").write_text("data: {name: digits}\n")
+    assert "did you mean" in faults(files=(tmp_path / "god.yaml",))[0]
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("data:\n  name: [\n")
+    assert "line" in faults(files=(bad,))[0]
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("data:\n  name: digits\n  name: digits\n")
+    assert "given twice" in faults(files=(twice,))[0]
+
+
+def test_order_is_base_files_overrides_and_extends(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("optimizer: {lr: 1e-2, eps: 1e-7}\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\noptimizer: {lr: 2e-2}\n")
+    config = load_config([tmp_path / "b.yaml"], ["optimizer.momentum=0.5"])
+    assert (config.optimizer.lr, config.optimizer.eps, config.optimizer.momentum) == (
+        2e-2,
+        1e-7,
+        0.5,
+    )
+    assert load_config(base=to_plain(config), overrides=["optimizer.lr=3e-2"]).optimizer.lr == 3e-2
+
+
+def test_the_embedded_default_steps_back_for_another_choice() -> None:
+    assert load_config().model.name == "vit_digits"
+    assert load_config([], ["run.seed=3"]).model.name == "vit_digits"
+    other = load_config([], ["data.name=cifar10"])
+    assert other.model.name == "vit_mini_patch4_32"
+    assert not other.ema.enabled
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_dumps_and_says_how_to_run_it(
+    path: Path, tmp_path: Path
+) -> None:
+    config = load_config([path])
+    dumped = tmp_path / "again.yaml"
+    dumped.write_text(dump_yaml(config))
+    assert load_config([dumped]) == config
+    head = path.read_text().split("model:")[0].split("extends:")[0]
+    assert f"configs/{path.name}" in head
+    assert "easured" in head
+
+
+def test_arguments_split_into_files_and_overrides() -> None:
+    assert split_arguments(["a.yaml", "b.c=1", "d"]) == (["a.yaml", "d"], ["b.c=1"])
+
+
+def test_every_key_is_described() -> None:
+    rows = describe_keys()
+    assert len(rows) > 60
+    assert all(description for _, _, description in rows)
+
+
+def test_config_needs_no_torch() -> None:
+    code = "import sys, vitkit, vitkit.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

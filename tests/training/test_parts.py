@@ -1,0 +1,182 @@
+"""Losses, mixing, schedules, optimisers, averaging: each against a closed form or torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from vitkit.app import train
+from vitkit.config import RunConfig
+from vitkit.models.registry import create_model
+from vitkit.training.averaging import average_decay
+from vitkit.training.config import OptimizerConfig
+from vitkit.training.loggers import CsvMetrics
+from vitkit.training.losses import balanced_class_weights, classification_loss
+from vitkit.training.mixing import mix_batch
+from vitkit.training.optimizers import build_optimizer, parameter_groups
+from vitkit.training.schedules import learning_rate_factor
+from vitkit.training.task import step_seed
+from vitkit.weights import read_checkpoint
+
+
+def test_loss_of_smoothed_weighted_targets() -> None:
+    logits, targets = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
+    soft = F.one_hot(targets, 4) * 0.9 + 0.1 / 4
+    want = -(soft * logits.float().log_softmax(1)).sum(1).mean().double()
+    torch.testing.assert_close(
+        classification_loss(logits, targets, label_smoothing=0.1).double(), want, rtol=1e-6, atol=0
+    )
+    hard = classification_loss(logits, F.one_hot(targets, 4).float(), label_smoothing=0.1)
+    torch.testing.assert_close(hard.double(), want, rtol=1e-6, atol=0)
+    weights = balanced_class_weights((10, 30, 0))
+    assert weights.tolist() == pytest.approx([2.0, 2 / 3, 0.0])
+    assert (weights * torch.tensor([10, 30, 0])).sum() == 40
+
+
+@given(st.integers(1, 9), st.sampled_from([(0.4, 0.0), (0.0, 1.0), (0.8, 1.0)]), st.integers(0, 99))
+def test_mixed_targets_tell_the_share_of_pixels(
+    batch: int, alphas: tuple[float, float], seed: int
+) -> None:
+    """Constant images of value = class: the mean pixel must equal the mean of the target."""
+    torch.manual_seed(seed)
+    targets = torch.randint(0, 5, (batch,))
+    images = targets.float()[:, None, None, None].expand(batch, 2, 7, 9)
+    mixed, goal = mix_batch(images, targets, num_classes=5, mixup=alphas[0], cutmix=alphas[1])
+    torch.testing.assert_close(goal.sum(1), torch.ones(batch))
+    expected = (goal * torch.arange(5.0)).sum(1)
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), expected, rtol=1e-4, atol=1e-5)
+    if alphas[0] == 0.0:  # cutmix copies pixels, it blends none
+        assert set(mixed.unique().tolist()) <= set(targets.float().tolist())
+
+
+def test_mix_prob_zero_changes_nothing() -> None:
+    images, targets = torch.rand(4, 3, 5, 5), torch.tensor([0, 1, 2, 3])
+    mixed, goal = mix_batch(images, targets, num_classes=4, mixup=1.0, cutmix=1.0, prob=0.0)
+    assert torch.equal(mixed, images)
+    assert torch.equal(goal, F.one_hot(targets, 4).float())
+
+
+def test_schedules() -> None:
+    def at(step: int, kind: str = "cosine") -> float:
+        return learning_rate_factor(step, kind=kind, total_steps=110, warmup_steps=10, floor=0.1)
+
+    assert [at(s) for s in (0, 4)] == pytest.approx([1 / 11, 5 / 11])
+    assert at(10) == at(10, "linear") == at(60, "constant") == 1.0
+    assert at(60) == pytest.approx(0.55)
+    assert at(35) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+    assert at(85, "linear") == pytest.approx(0.1 + 0.9 * 0.25)
+    assert at(110) == at(500) == pytest.approx(0.1)
+
+
+def test_weight_decay_spares_biases_norms_positions_and_tokens() -> None:
+    model = create_model("vit_mini_patch4_32", class_token=True, global_pool="token")
+    groups = parameter_groups(model, 0.05)
+    names = {id(p): name for name, p in model.named_parameters()}
+    spared = {names[id(p)] for p in groups[1]["params"]}
+    decayed = {names[id(p)] for p in groups[0]["params"]}
+    assert {"pos_embed", "cls_token", "norm.weight", "head.bias"} <= spared
+    assert "blocks.0.attn.qkv.weight" in decayed
+    assert spared | decayed == set(names.values())
+    assert all(name.endswith("weight") for name in decayed)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_optimiser_steps_equal_torchs_plain_loop(name: str) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3, bias=False), nn.Linear(5, 3, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.2)  # type: ignore[arg-type]
+    one = build_optimizer(ours, config)
+    two: torch.optim.Optimizer
+    if name == "sgd":
+        two = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=0.2, foreach=False)
+    else:
+        two = torch.optim.AdamW(theirs.parameters(), 0.1, weight_decay=0.2, foreach=False)
+    for _ in range(5):
+        x = torch.randn(4, 5)
+        for model, optimizer in ((ours, one), (theirs, two)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_averaging_is_the_recurrence_and_is_what_gets_tested(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The average after every step, by the formula, from the weights Lightning trained."""
+    from vitkit.training.averaging import WeightAverage
+
+    seen: list[torch.Tensor] = []
+    original = WeightAverage.on_train_batch_end
+
+    def spy(self, trainer, module, *args):  # type: ignore[no-untyped-def]
+        seen.append(module.model.head.weight.detach().clone())
+        original(self, trainer, module, *args)
+
+    start: list[torch.Tensor] = []
+    begin = WeightAverage.on_fit_start
+
+    def first(self, trainer, module):  # type: ignore[no-untyped-def]
+        start.append(module.model.head.weight.detach().clone())
+        begin(self, trainer, module)
+
+    monkeypatch.setattr(WeightAverage, "on_train_batch_end", spy)
+    monkeypatch.setattr(WeightAverage, "on_fit_start", first)
+    result = train(tiny("ema.enabled=true", "ema.decay=0.5"), progress=False)
+    average = start[0].double()
+    for n, weight in enumerate(seen):
+        decay = min(0.5, (1 + n) / (10 + n))
+        assert average_decay(n, 0.5, warmup=True) == decay
+        average = decay * average + (1 - decay) * weight.double()
+    saved = read_checkpoint(result.checkpoint)
+    assert saved.averaged is not None
+    torch.testing.assert_close(
+        saved.averaged["head.weight"].double(), average, rtol=1e-5, atol=1e-7
+    )
+    assert torch.equal(saved.trained["head.weight"], seen[-1])
+    assert saved.weights_name == "averaged"
+    assert "averaged" in str(result.record.facts["weights"])
+
+
+def test_step_seeds_differ_by_every_coordinate() -> None:
+    base = step_seed(0, 0, 0, 0)
+    others = [
+        step_seed(1, 0, 0, 0),
+        step_seed(0, 1, 0, 0),
+        step_seed(0, 0, 1, 0),
+        step_seed(0, 0, 0, 1),
+    ]
+    assert len({base, *others}) == 5
+    assert all(0 <= seed < 2**63 for seed in (base, *others))
+
+
+def test_csv_is_cut_back_to_a_step_and_takes_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = CsvMetrics(path)
+    for step in range(4):
+        log.log_metrics({"loss": float(step)}, step)
+    log.save()
+    log.log_metrics({"acc": 0.5}, 4)
+    log.save()
+    assert path.read_text().splitlines()[0] == "step,epoch,loss,acc"
+    again = CsvMetrics(path, keep_before_step=2)
+    again.log_metrics({"loss": 9.0}, 2)
+    again.save()
+    assert path.read_text().splitlines()[1:] == ["0,,0.0,", "1,,1.0,", "2,,9.0,"]
+
+
+def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -> None:
+    config = tiny("trainer.early_stopping_patience=1", "trainer.max_epochs=30", "optimizer.lr=1e-9")
+    result = train(config, progress=False)
+    assert result.checkpoint.name == "best.ckpt"
+    assert int(str(result.record.facts["epochs"])) < 30
+    assert str(result.record.facts["weights"]).startswith("best")
