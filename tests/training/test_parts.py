@@ -180,3 +180,24 @@ def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -
     assert result.checkpoint.name == "best.ckpt"
     assert int(str(result.record.facts["epochs"])) < 30
     assert str(result.record.facts["weights"]).startswith("best")
+
+
+@pytest.mark.parametrize("clip", ["0.0", "0.01"])
+def test_gradients_are_clipped_in_bfloat16_too(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, clip: str
+) -> None:
+    """The norm that the optimiser sees, with its fused kernel."""
+    from vitkit.training.task import ClassificationTask
+
+    norms: list[float] = []
+    original = ClassificationTask.optimizer_step
+
+    def spy(self, epoch, batch_idx, optimizer, optimizer_closure=None):  # type: ignore[no-untyped-def]
+        original(self, epoch, batch_idx, optimizer, optimizer_closure)
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norms.append(float(nn.utils.get_total_norm(grads)))
+
+    monkeypatch.setattr(ClassificationTask, "optimizer_step", spy)
+    train(tiny("trainer.precision=bf16-mixed", f"trainer.gradient_clip={clip}"), progress=False)
+    assert len(norms) == 9
+    assert (max(norms) <= 0.0101) == (clip != "0.0")
