@@ -106,7 +106,7 @@ class TrainingProgress(Callback):
             rate = 0.0
         self._epoch_images = self._epoch_seconds = 0.0
         if self.show and trainer.is_global_zero:
-            line = _epoch_line(trainer, rate)
+            line = _epoch_line(trainer, pl_module, rate)
             if self._bar is not None:
                 self._bar.console.print(line, highlight=False)
             else:
@@ -128,11 +128,13 @@ class TrainingProgress(Callback):
             self._bar = None
 
 
-def _epoch_line(trainer: Trainer, rate: float) -> str:
+def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float) -> str:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
-    if "train/loss_epoch" in metrics:
-        parts.append(f"train loss {metrics['train/loss_epoch']:.4f}")
+    # The module logs its training metrics after this hook; of several processes this is one's share.
+    sums = getattr(pl_module, "train_sums", None)
+    if sums is not None and sums.count:
+        parts.append(f"train loss {sums.metrics()['loss']:.4f}")
     if "val/loss" in metrics:
         parts.append(f"val loss {metrics['val/loss']:.4f}")
         parts.append(f"val acc {metrics['val/acc']:.2%}")
