@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vitkit.app.build import build_data, build_from_checkpoint
+from vitkit.app.devices import best_device
 from vitkit.app.facts import environment_facts
 from vitkit.app.runs import find_checkpoint
 from vitkit.config import load_config
@@ -22,7 +23,7 @@ from vitkit.records import Record
 from vitkit.training.progress import progress_bar
 from vitkit.weights import read_checkpoint
 
-__all__ = ["EvalResult", "best_device", "evaluate", "evaluate_checkpoint"]
+__all__ = ["EvalResult", "evaluate", "evaluate_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,6 @@ def evaluate_checkpoint(
         **environment_facts(),
     }
     return EvalResult(metrics, path, checkpoint.weights_name, count, Record(metrics, facts))
-
-
-def best_device(accelerator: str) -> torch.device:
-    """The device an accelerator's name stands for; ``auto`` takes the fastest there is."""
-    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda")
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def _check_fit(trained_on: DataInfo, given: DataInfo) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitkit.app.build import build_from_checkpoint
-from vitkit.app.evaluator import best_device
+from vitkit.app.devices import best_device
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.preprocess import Preprocessing
 from vitkit.errors import DataError

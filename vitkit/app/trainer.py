@@ -19,6 +19,7 @@ from torch import nn
 
 from vitkit.app.build import Built, build
 from vitkit.app.evaluator import evaluate_checkpoint
+from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.facts import environment_facts
 from vitkit.app.runs import make_run_folder, resumable_checkpoint
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
@@ -77,7 +78,7 @@ def train(
         VitkitError: whatever a person can put right; see :mod:`vitkit.errors`.
     """
     started = time.perf_counter()
-    resolved = _resolve(config, overrides)
+    resolved = _concrete(_resolve(config, overrides))
     built = build(resolved, data, model)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
@@ -113,6 +114,7 @@ def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = N
 
 def try_one_batch(config: RunConfig) -> Built:
     """Build everything and take one training and one validation step; leave nothing on disk."""
+    config = _concrete(config)
     built = build(config)
     trainer = _trainer(config, fast_dev_run=True, logger=False, enable_checkpointing=False)
     train_loader, val_loader = _loaders(config, built, trainer)
@@ -155,7 +157,7 @@ def _fit(
         )
     task = _task(config, built, train_loader)
     if progress and trainer.is_global_zero:
-        _announce(config, built, folder, task)
+        _announce(config, built, folder, task.plan, trainer)
     _run_fit(trainer, task, train_loader, val_loader, checkpoint)
     return _finish(config, built, folder, trainer, checkpoints, bar, started, progress)
 
@@ -190,6 +192,7 @@ def _finish(
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seed": config.run.seed,
+        "precision": config.trainer.precision,
         "images_per_second": round(bar.images_per_second, 2),
         "wall_seconds": round(time.perf_counter() - started, 2),
         **environment_facts(),
@@ -239,7 +242,7 @@ def _run_fit(
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
-                "(same result, smaller batches at a time), or take trainer.precision=bf16-mixed"
+                "(same result, smaller batches at a time), or take trainer.precision=auto"
             ) from error
 
 
@@ -251,6 +254,14 @@ def _resolve(
     if isinstance(config, str | Path):
         return load_config([config], overrides)
     return load_config([], overrides, base=config)
+
+
+def _concrete(config: RunConfig) -> RunConfig:
+    """The config with its precision decided, so that the run's own files say what ran."""
+    device = best_device(config.trainer.accelerator)
+    precision = concrete_precision(config.trainer.precision, device)
+    trainer = config.trainer.model_copy(update={"precision": precision})
+    return config.model_copy(update={"trainer": trainer})
 
 
 def _task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
@@ -372,7 +383,9 @@ def _trainer(config: RunConfig, **options: Any) -> Trainer:
         )
 
 
-def _announce(config: RunConfig, built: Built, folder: Path, task: ClassificationTask) -> None:
+def _announce(
+    config: RunConfig, built: Built, folder: Path, plan: StepPlan, trainer: Trainer
+) -> None:
     info = built.info
     parameters = sum(p.numel() for p in built.model.parameters())
     print(f"model  {config.model.name}: {parameters:,} parameters")
@@ -382,4 +395,7 @@ def _announce(config: RunConfig, built: Built, folder: Path, task: Classificatio
     )
     if built.report is not None:
         print("weights", *built.report.lines(), sep="\n  ")
-    print(f"run    {folder}: {task.plan.total_steps:,} steps", flush=True)
+    precision = config.trainer.precision
+    if precision == "bf16-mixed" and not multiplies_bfloat16(trainer.strategy.root_device):
+        print("note   bfloat16 is emulated on this machine and slow; trainer.precision=auto is not")
+    print(f"run    {folder}: {plan.total_steps:,} steps in {precision}", flush=True)

@@ -94,8 +94,10 @@ class TrainerConfig(_Section):
     """How long, on what and how exactly to train."""
 
     max_epochs: int = Field(20, ge=1, description="length of the training, in epochs")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="number format of the forward and backward pass"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true",
+        description="number format of the forward and backward pass; auto = bf16-mixed where the "
+        "hardware multiplies bfloat16, else 32-true",
     )
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = Field(
         "auto", description="kind of device to train on; auto = the fastest one present"

@@ -131,7 +131,7 @@ class TrainingProgress(Callback):
 def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float) -> str:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
-    # The module logs its training metrics after this hook; of several processes this is one's share.
+    # The module logs its training metrics after this hook. Of several processes: one's share.
     sums = getattr(pl_module, "train_sums", None)
     if sums is not None and sums.count:
         parts.append(f"train loss {sums.metrics()['loss']:.4f}")
