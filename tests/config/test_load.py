@@ -70,7 +70,6 @@ def test_one_fault_one_line(override: str, expected: str) -> None:
     ("overrides", "expected"),
     [
         (["schedule.min_lr=0.5"], "above optimizer.lr"),
-        (["schedule.warmup_epochs=200"], "trainer.max_epochs"),
         (["data.batch_size=10", "trainer.accumulate_grad_batches=3"], "must divide by"),
         (["trainer.early_stopping_patience=2", "data.val_fraction=0"], "needs validation"),
     ],

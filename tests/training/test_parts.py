@@ -66,7 +66,7 @@ def test_mix_prob_zero_changes_nothing() -> None:
 
 def test_schedules() -> None:
     def at(step: int, kind: str = "cosine") -> float:
-        return learning_rate_factor(step, kind=kind, total_steps=110, warmup_steps=10, floor=0.1)
+        return learning_rate_factor(step, kind=kind, total_steps=110, warmup=10 / 110, floor=0.1)
 
     assert [at(s) for s in (0, 4)] == pytest.approx([1 / 11, 5 / 11])
     assert at(10) == at(10, "linear") == at(60, "constant") == 1.0

@@ -26,7 +26,7 @@ LIVELY = (
     "data.augment.flip=true",
     "model.drop_path_rate=0.2",
     "model.proj_drop_rate=0.1",
-    "schedule.warmup_epochs=1.0",
+    "schedule.warmup=0.3",
 )
 """Everything that draws random numbers or keeps state, on at once."""
 

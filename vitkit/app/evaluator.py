@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vitkit.app.build import build_data, build_from_checkpoint
 from vitkit.app.devices import best_device
 from vitkit.app.facts import environment_facts

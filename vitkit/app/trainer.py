@@ -18,8 +18,8 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from vitkit.app.build import Built, build
-from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
+from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts
 from vitkit.app.runs import make_run_folder, resumable_checkpoint
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
@@ -269,7 +269,6 @@ def _task(config: RunConfig, built: Built, train_loader: TrainLoader) -> Classif
     plan = StepPlan(
         steps_per_epoch=len(train_loader) // accumulate,
         max_epochs=config.trainer.max_epochs,
-        warmup_epochs=config.schedule.warmup_epochs,
     )
     augment = Augment(config.data.augment, config.run.seed)
     preprocessing = built.preprocessing

@@ -14,7 +14,7 @@ EMBEDDED_DEFAULT: dict[str, Any] = {
     "data": {"name": "digits", "batch_size": 64},
     "task": {"mixup": 0.2},
     "optimizer": {"name": "adamw", "lr": 3e-3, "weight_decay": 0.05},
-    "schedule": {"name": "cosine", "warmup_epochs": 5.0},
+    "schedule": {"name": "cosine", "warmup": 0.06},
     "ema": {"enabled": True, "decay": 0.99},
     "trainer": {"max_epochs": 80, "gradient_clip": 1.0, "accelerator": "cpu"},
 }

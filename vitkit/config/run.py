@@ -52,11 +52,6 @@ def contradictions(config: RunConfig) -> list[str]:
         faults.append(
             f"schedule.min_lr: given {schedule.min_lr}, above optimizer.lr {config.optimizer.lr}"
         )
-    if schedule.warmup_epochs >= trainer.max_epochs:
-        faults.append(
-            f"schedule.warmup_epochs: given {schedule.warmup_epochs}, but the whole training has "
-            f"trainer.max_epochs {trainer.max_epochs}"
-        )
     devices = trainer.devices if isinstance(trainer.devices, int) else 1
     parts = devices * trainer.accumulate_grad_batches
     if data.batch_size % parts:

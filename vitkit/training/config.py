@@ -70,8 +70,8 @@ class ScheduleConfig(_Section):
     name: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="shape of the learning rate after the warm-up"
     )
-    warmup_epochs: float = Field(
-        0.0, ge=0, description="linear warm-up from 0 to optimizer.lr, in epochs; fractions allowed"
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the training in which the rate rises from 0"
     )
     min_lr: float = Field(
         0.0,

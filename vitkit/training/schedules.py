@@ -8,7 +8,7 @@ __all__ = ["learning_rate_factor"]
 
 
 def learning_rate_factor(
-    step: int, *, kind: str, total_steps: int, warmup_steps: int = 0, floor: float = 0.0
+    step: int, *, kind: str, total_steps: int, warmup: float = 0.0, floor: float = 0.0
 ) -> float:
     """Factor of the base learning rate at an optimiser step.
 
@@ -16,9 +16,10 @@ def learning_rate_factor(
         step: number of steps already taken, from 0.
         kind: ``cosine``, ``linear`` or ``constant`` after the warm-up.
         total_steps: of the whole training.
-        warmup_steps: the factor rises linearly to 1 over these; the first step is not 0.
+        warmup: share of the training in which it rises linearly to 1; the first step is not 0.
         floor: the last factor of ``cosine`` and ``linear``.
     """
+    warmup_steps = round(total_steps * warmup)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if kind == "constant":

@@ -37,22 +37,15 @@ class StepPlan:
     Attributes:
         steps_per_epoch: optimiser steps of one epoch.
         max_epochs: epochs of the whole training.
-        warmup_epochs: epochs of warm-up; may be a fraction.
     """
 
     steps_per_epoch: int
     max_epochs: int
-    warmup_epochs: float = 0.0
 
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole training."""
         return self.steps_per_epoch * self.max_epochs
-
-    @property
-    def warmup_steps(self) -> int:
-        """Optimiser steps of the warm-up."""
-        return round(self.steps_per_epoch * self.warmup_epochs)
 
 
 class ClassificationTask(LightningModule):
@@ -184,15 +177,15 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimiser; the learning rate is a function of the step."""
         optimizer = build_optimizer(self.model, self.optimizer_config, fused=self.fused)
-        floor = self.schedule.min_lr / self.optimizer_config.lr
-        plan, kind = self.plan, self.schedule.name
+        plan, schedule = self.plan, self.schedule
+        floor = schedule.min_lr / self.optimizer_config.lr
 
         def factor(step: int) -> float:
             return learning_rate_factor(
                 step,
-                kind=kind,
+                kind=schedule.name,
                 total_steps=plan.total_steps,
-                warmup_steps=plan.warmup_steps,
+                warmup=schedule.warmup,
                 floor=floor,
             )
 
@@ -234,7 +227,7 @@ class ClassificationTask(LightningModule):
             raise TrainingError(
                 f"the loss became NaN or infinite at step {step}; the weights of the last "
                 "checkpoint are still good. Try a lower optimizer.lr, a longer "
-                "schedule.warmup_epochs, or trainer.gradient_clip=1"
+                "schedule.warmup, or trainer.gradient_clip=1"
             )
 
     def _watch(self, loss: Tensor) -> None:
