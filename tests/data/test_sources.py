@@ -61,7 +61,9 @@ def test_statistics_are_those_of_the_training_pixels() -> None:
 def test_preprocessing_equals_torchvision() -> None:
     images = torch.randint(0, 256, (5, 3, 8, 10), dtype=torch.uint8)
     prepare = Preprocessing((8, 10), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    want = tv.normalize(tv.to_dtype(images, torch.float32, scale=True), [0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
+    want = tv.normalize(
+        tv.to_dtype(images, torch.float32, scale=True), [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+    )
     torch.testing.assert_close(prepare(images), want, rtol=1e-5, atol=1e-5)
     assert Preprocessing.from_dict(prepare.to_dict()) == prepare
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8))
@@ -141,7 +143,7 @@ def test_cifar100_in_its_exact_layout(tmp_path: Path) -> None:
 
 
 def test_cifar_absent_damaged_or_malicious(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.download=true"):
+    with pytest.raises(DataError, match=r"data\.download=true"):
         load_data(DataConfig(name="cifar10", root=str(tmp_path)))
     layout = _cifar100(tmp_path)
     path = tmp_path / "cifar-100-python" / "train"
@@ -179,9 +181,7 @@ def _folder(root: Path, count: int = 12) -> Path:
 def test_image_folder_resident_and_streamed_agree(tmp_path: Path) -> None:
     root = str(_folder(tmp_path / "pictures"))
     resident = load_data(DataConfig(name="image_folder", root=root, img_size=16))
-    streamed = load_data(
-        DataConfig(name="image_folder", root=root, img_size=16, resident="never")
-    )
+    streamed = load_data(DataConfig(name="image_folder", root=root, img_size=16, resident="never"))
     assert isinstance(resident.train, ResidentSplit)
     assert isinstance(streamed.train, StreamedSplit)
     assert resident.info.class_names == ("cat", "dog")
@@ -208,7 +208,7 @@ def test_damaged_images_are_all_named_before_training(tmp_path: Path) -> None:
     kept = skipped.info.num_train + skipped.info.num_val + skipped.info.num_test
     assert kept == 24
     bomb = config.model_copy(update={"max_pixels": 500})
-    with pytest.raises(DataError, match="pixels, data.max_pixels is 500"):
+    with pytest.raises(DataError, match=r"pixels, data\.max_pixels is 500"):
         load_data(bomb)
 
 
@@ -230,7 +230,7 @@ def test_folder_contradictions(tmp_path: Path) -> None:
 def test_every_mode_is_decoded_to_what_was_meant(mode: str) -> None:
     grey = np.full((6, 6), 128, np.uint8)
     if mode == "I;16":
-        picture = Image.fromarray((grey.astype(np.uint16) * 257))
+        picture = Image.fromarray(grey.astype(np.uint16) * 257)
     elif mode == "I":
         picture = Image.fromarray(grey.astype(np.int32) * 257)
     elif mode == "F":

@@ -1,17 +1,54 @@
-"""What the commands do, as Python calls; where strings become objects."""
+"""What the commands do, as Python calls; where strings become objects.
 
-from vitkit.app.evaluator import EvalResult, evaluate
-from vitkit.app.predictor import Prediction, Predictor, load
-from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
+Lazy: importing ``vitkit.app`` brings no torch before one of its names is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitkit.app.catalogue import model_rows
+    from vitkit.app.evaluator import EvalResult, evaluate
+    from vitkit.app.inspector import check_data
+    from vitkit.app.predictor import Prediction, Predictor, load
+    from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
 
 __all__ = [
     "EvalResult",
     "Prediction",
     "Predictor",
     "TrainResult",
+    "check_data",
     "evaluate",
     "load",
+    "model_rows",
     "resume",
     "train",
     "try_one_batch",
 ]
+
+_HOMES = {
+    "EvalResult": "evaluator",
+    "Prediction": "predictor",
+    "Predictor": "predictor",
+    "TrainResult": "trainer",
+    "check_data": "inspector",
+    "evaluate": "evaluator",
+    "load": "predictor",
+    "model_rows": "catalogue",
+    "resume": "trainer",
+    "train": "trainer",
+    "try_one_batch": "trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

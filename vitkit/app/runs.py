@@ -84,7 +84,6 @@ def find_checkpoint(source: str | Path) -> Path:
 
 
 def _tested_name(folder: Path) -> str | None:
-
     results = folder / "results.json"
     if not results.is_file():
         return None

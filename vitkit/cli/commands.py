@@ -153,9 +153,13 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the models that model.name may be."""
+    from vitkit.app import model_rows
     from vitkit.cli.tables import model_lines
 
-    for line in model_lines(pattern):
+    rows = model_rows(pattern)
+    if not rows:
+        raise ConfigError(f"no model matches {pattern!r}; `vitkit models` lists all")
+    for line in model_lines(rows):
         print(line)
 
 
@@ -169,13 +173,13 @@ def check_data(
 
         vitkit check-data cifar10 data.root=data        vitkit check-data my_pictures/
     """
+    from vitkit.app import check_data as check
     from vitkit.config import load_config, split_arguments
-    from vitkit.data.check import check_data as check
 
     files, overrides = split_arguments(settings or [])
     named, files = _named_data(files)
     config = load_config(files, [*named, *overrides])
-    report = check(config.data)
+    report = check(config)
     for line in report.lines():
         print(line)
     if report.damaged:

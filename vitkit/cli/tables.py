@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 __all__ = ["metric_table", "model_lines"]
 
@@ -14,16 +14,9 @@ def metric_table(metrics: Mapping[str, float]) -> str:
     return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows)
 
 
-def model_lines(pattern: str) -> list[str]:
-    """Names that match, each with what it is."""
-    from vitkit.models.presets import PRESETS
-    from vitkit.models.registry import list_models
-
-    lines = []
-    for name in list_models(pattern):
-        preset = PRESETS.get(name)
-        lines.append(f"{name:<34}{preset.doc if preset else ''}"[:80].rstrip())
-    return lines
+def model_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A line a model: its name and what it is."""
+    return [f"{name:<34}{doc}"[:80].rstrip() if doc else name for name, doc in rows]
 
 
 def _shown(name: str, value: float) -> str:

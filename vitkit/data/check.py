@@ -53,7 +53,9 @@ class DataReport:
         lines.append(f"sizes: {common}{more}")
         train = [count for count in self.counts.get("train", []) if count]
         if train:
-            lines.append(f"balance: the largest class has {max(train) / min(train):.2f} x the smallest")
+            lines.append(
+                f"balance: the largest class has {max(train) / min(train):.2f} x the smallest"
+            )
         lines.append(f"damaged files: {len(self.damaged)}")
         lines += [f"  {bad.path}: {bad.reason}" for bad in self.damaged[:20]]
         for (one, two), count in sorted(self.duplicates.items()):

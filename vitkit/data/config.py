@@ -12,7 +12,11 @@ __all__ = ["AugmentConfig", "DataConfig"]
 def _size(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+    if (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(v, int) for v in value)
+    ):
         return tuple(value)
     raise ValueError("should be a whole number from 1 up or a pair [height, width] of them")
 
@@ -36,7 +40,8 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     """Which data, how they are split, and how they reach the model."""
 
     name: str = Field(
-        "digits", description="digits, cifar10, cifar100, image_folder, synthetic or a registered one"
+        "digits",
+        description="digits, cifar10, cifar100, image_folder, synthetic or a registered one",
     )
     root: str = Field("data", description="folder of the data set's files")
     download: bool = Field(False, description="fetch the files if they are absent")
@@ -47,7 +52,8 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     batch_size: int = Field(128, ge=1, description="images of one optimiser step, over all devices")
     eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
     img_size: Size | None = Field(
-        None, description="resize to this side in pixels, or [height, width]; model.img_size by default"
+        None,
+        description="resize to this side in pixels, or [height, width]; model.img_size by default",
     )
     resident: Literal["auto", "always", "never"] = Field(
         "auto", description="hold all images on the training device; auto = if they fit the budget"
@@ -59,7 +65,8 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
         2, ge=0, description="processes that decode images; only for data that is not resident"
     )
     normalize: Literal["auto", "dataset", "imagenet", "half", "none"] = Field(
-        "auto", description="mean and std: of the training images (auto), ImageNet's, 0.5, or 0 and 1"
+        "auto",
+        description="mean and std: of the training images (auto), ImageNet's, 0.5, or 0 and 1",
     )
     on_bad_image: Literal["stop", "skip"] = Field(
         "stop", description="image_folder: stop at unreadable files, or leave them out"

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 from vitkit.data.config import DataConfig
-from vitkit.data.preprocess import picture_to_tensor, resize_images
+from vitkit.data.preprocess import fit_image, picture_to_tensor
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
 from vitkit.errors import DataError
 
@@ -53,13 +52,7 @@ class Decoder:
     def __call__(self, path: object) -> Tensor:
         """uint8 (channels, height, width)."""
         image = open_picture(Path(str(path)), self.in_chans, self.max_pixels)
-        height, width = self.size
-        factor = max(height / image.shape[1], width / image.shape[2])
-        size = (
-            max(height, round(image.shape[1] * factor)),
-            max(width, round(image.shape[2] * factor)),
-        )
-        return tv.center_crop(resize_images(image[None], size)[0], [height, width])
+        return fit_image(image, self.size)
 
 
 def open_picture(path: Path, in_chans: int, max_pixels: int) -> Tensor:

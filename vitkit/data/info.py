@@ -45,5 +45,7 @@ class DataInfo:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataInfo:
         """The inverse of :meth:`to_dict`."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**plain)

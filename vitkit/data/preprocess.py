@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-__all__ = ["Preprocessing", "picture_to_tensor", "resize_images", "to_channels"]
+__all__ = ["Preprocessing", "fit_image", "picture_to_tensor", "resize_images", "to_channels"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class Preprocessing:
         shift = torch.tensor(
             [-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device
         )
-        return torch.addcmul(
-            shift[:, None, None], images.to(torch.float32), scale[:, None, None]
-        )
+        return torch.addcmul(shift[:, None, None], images.to(torch.float32), scale[:, None, None])
 
     def prepare_image(self, picture: Image.Image) -> Tensor:
         """A picture of any size and mode -> uint8 (channels, height, width).
@@ -52,10 +50,7 @@ class Preprocessing:
         out. EXIF rotation is applied.
         """
         image = picture_to_tensor(picture, self.in_chans)
-        height, width = self.img_size
-        factor = max(height / image.shape[1], width / image.shape[2]) / self.crop_pct
-        size = (max(height, round(image.shape[1] * factor)), max(width, round(image.shape[2] * factor)))
-        return tv.center_crop(resize_images(image[None], size, self.interpolation)[0], [height, width])
+        return fit_image(image, self.img_size, self.interpolation, self.crop_pct)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: lists in the place of tuples."""
@@ -64,7 +59,9 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """The inverse of :meth:`to_dict`."""
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**plain)
 
 
@@ -86,6 +83,26 @@ def picture_to_tensor(picture: Image.Image, in_chans: int) -> Tensor:
     array = np.array(picture.convert("L" if in_chans == 1 else "RGB"))
     tensor = torch.from_numpy(array)
     return tensor[None] if in_chans == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def fit_image(
+    image: Tensor,
+    size: tuple[int, int],
+    interpolation: str = "bicubic",
+    crop_pct: float = 1.0,
+) -> Tensor:
+    """Resize the shorter side to ``size`` over ``crop_pct``, then cut out the centre.
+
+    Args:
+        image: uint8 (channels, height, width).
+        size: (height, width) wanted.
+        interpolation, crop_pct: as in :class:`Preprocessing`.
+    """
+    height, width = size
+    rows, columns = image.shape[1:]
+    factor = max(height / rows, width / columns) / crop_pct
+    larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
+    return tv.center_crop(resize_images(image[None], larger, interpolation)[0], [height, width])
 
 
 def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:

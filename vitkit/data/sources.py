@@ -314,7 +314,9 @@ def _as_tensor(picture: Any, in_chans: int | None) -> Tensor:
         return picture_to_tensor(picture, channels)
     tensor = torch.as_tensor(np.asarray(picture)) if not isinstance(picture, Tensor) else picture
     if tensor.dtype != torch.uint8:
-        raise DataError(f"pictures must be uint8, given {tensor.dtype}; drop ToTensor/normalisation")
+        raise DataError(
+            f"pictures must be uint8, given {tensor.dtype}; drop ToTensor/normalisation"
+        )
     if not isinstance(picture, Tensor):
         tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
     return tensor if in_chans is None else to_channels(tensor[None], in_chans)[0]

@@ -19,6 +19,9 @@ from rich.progress import (
 
 __all__ = ["TrainingProgress", "progress_bar"]
 
+PLAIN_LINE_SECONDS = 30.0
+"""Where there is no terminal, a line at least this often: a silent job looks like a dead one."""
+
 
 def progress_bar(console: Console | None = None) -> Progress:
     """A bar: what, how far, images/s, time left."""
@@ -34,7 +37,7 @@ def progress_bar(console: Console | None = None) -> Progress:
 
 
 class TrainingProgress(Callback):
-    """Prints one line an epoch; on a terminal also a live bar of all steps.
+    """Prints one line an epoch; in between a live bar on a terminal, else a line now and then.
 
     It also measures: ``images_per_second`` is the rate of the training steps alone.
 
@@ -52,7 +55,7 @@ class TrainingProgress(Callback):
         self._epoch_images, self._epoch_seconds = 0.0, 0.0
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
-        self._bar_updated = 0.0
+        self._shown_at = 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -61,6 +64,7 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar, where there is a terminal."""
+        self._shown_at = time.perf_counter()
         if not self.show or not trainer.is_global_zero or not sys.stderr.isatty():
             return
         self._bar = progress_bar()
@@ -83,7 +87,7 @@ class TrainingProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop the clock; refresh the bar at most ten times a second."""
+        """Stop the clock; show how far it is."""
         now = time.perf_counter()
         images = self.batch_size / self.accumulate
         self._epoch_images += images
@@ -92,10 +96,26 @@ class TrainingProgress(Callback):
         self.seconds += now - self._started
         if self._bar is not None and self._bar_task is not None:
             self._bar.advance(self._bar_task)
-            if now - self._bar_updated > 0.1:
-                self._bar_updated = now
-                rate = self._epoch_images / self._epoch_seconds
+        if self.show and trainer.is_global_zero:
+            self._show(trainer, now)
+
+    def _show(self, trainer: Trainer, now: float) -> None:
+        """Refresh the bar at most ten times a second; without one, a line every half minute."""
+        rate = self._epoch_images / self._epoch_seconds
+        if self._bar is not None and self._bar_task is not None:
+            if now - self._shown_at > 0.1:
+                self._shown_at = now
                 self._bar.update(self._bar_task, rate=f"{rate:,.0f} images/s")
+        elif now - self._shown_at > PLAIN_LINE_SECONDS:
+            self._shown_at = now
+            done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
+            total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+            left = (total - done) * self.batch_size / self.accumulate / rate
+            print(
+                f"  step {done // self.accumulate:,}/{total // self.accumulate:,}  "
+                f"{rate:,.0f} images/s  {_clock(left)} left",
+                flush=True,
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line: losses, accuracies, rate."""
@@ -106,6 +126,7 @@ class TrainingProgress(Callback):
             rate = 0.0
         self._epoch_images = self._epoch_seconds = 0.0
         if self.show and trainer.is_global_zero:
+            self._shown_at = time.perf_counter()
             line = _epoch_line(trainer, pl_module, rate)
             if self._bar is not None:
                 self._bar.console.print(line, highlight=False)
@@ -126,6 +147,13 @@ class TrainingProgress(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _clock(seconds: float) -> str:
+    """Such as 4:05 or 1:02:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float) -> str:

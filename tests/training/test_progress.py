@@ -1,0 +1,42 @@
+"""A long job is never silent: lines with rate and time left where there is no terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from vitkit.app import train
+from vitkit.config import RunConfig
+from vitkit.training import progress
+
+
+def test_plain_lines_tell_step_rate_and_time_left(
+    tiny: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    train(tiny("trainer.accumulate_grad_batches=2"))
+    lines = capsys.readouterr().out.splitlines()
+    steps = [line for line in lines if line.startswith("  step ")]
+    assert steps and all(
+        re.fullmatch(r"  step \d/9  [\d,]+ images/s  \d+:\d\d left", line) for line in steps
+    )
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert len(epochs) == 3
+    assert all("train loss" in line and "val acc" in line for line in epochs)
+
+
+def test_quiet_prints_nothing(
+    tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny("trainer.max_epochs=1"), progress=False)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5.4, "0:05"), (245, "4:05"), (3729.2, "1:02:09")])
+def test_clock(seconds: float, text: str) -> None:
+    assert progress._clock(seconds) == text
