@@ -39,4 +39,4 @@ def test_quiet_prints_nothing(
 
 @pytest.mark.parametrize(("seconds", "text"), [(5.4, "0:05"), (245, "4:05"), (3729.2, "1:02:09")])
 def test_clock(seconds: float, text: str) -> None:
-    assert progress._clock(seconds) == text
+    assert progress.clock(seconds) == text

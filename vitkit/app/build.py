@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitkit.app.progress import counted
 from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
@@ -46,14 +47,18 @@ class Built:
 
 
 def build(
-    config: RunConfig, data: ImageData | None = None, model: nn.Module | None = None
+    config: RunConfig,
+    data: ImageData | None = None,
+    model: nn.Module | None = None,
+    *,
+    progress: bool = False,
 ) -> Built:
     """Data and model of a config; either may be handed in ready-made.
 
     Raises:
         ConfigError: model and data contradict each other.
     """
-    data = build_data(config) if data is None else data
+    data = build_data(config, progress=progress) if data is None else data
     section = model_section(config.model, data.info)
     report = None
     if model is None:
@@ -65,15 +70,17 @@ def build(
     return Built(model, section, preprocessing, data.info, data, report)
 
 
-def build_data(config: RunConfig) -> ImageData:
+def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
     """The data of a config, at the size and with the channels that its model asks for."""
     size = config.model.constructor_kwargs().get("img_size")
     given = config.model.img_size is not None or config.data.img_size is None
-    return load_data(
-        config.data,
-        img_size=_pair(size) if size and given else None,
-        in_chans=config.model.in_chans,
-    )
+    with counted("reading", "files", show=progress) as tell:
+        return load_data(
+            config.data,
+            img_size=_pair(size) if size and given else None,
+            in_chans=config.model.in_chans,
+            on_file=tell,
+        )
 
 
 def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from vitkit.app.build import build_data, build_from_checkpoint
 from vitkit.app.devices import best_device
 from vitkit.app.facts import environment_facts
+from vitkit.app.progress import counted
 from vitkit.app.runs import find_checkpoint
 from vitkit.config import load_config
 from vitkit.data.info import DataInfo
@@ -18,7 +19,6 @@ from vitkit.data.splits import ImageData
 from vitkit.errors import DataError
 from vitkit.evaluation import predict_all
 from vitkit.records import Record
-from vitkit.training.progress import progress_bar
 from vitkit.weights import read_checkpoint
 
 __all__ = ["EvalResult", "evaluate", "evaluate_checkpoint"]
@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
     config = load_config(base=checkpoint.config, overrides=overrides)
     if data is None:
-        data = build_data(config)
+        data = build_data(config, progress=progress)
     _check_fit(trained_on, data.info)
     images = data.test if split == "test" else data.val
     if images is None:
@@ -97,13 +97,11 @@ def evaluate_checkpoint(
         device=device,
         num_workers=config.data.num_workers,
     )
-    with progress_bar() as bar:
-        bar.disable = not progress
-        task = bar.add_task(f"evaluating {split}", total=len(images), rate="")
+    with counted(f"evaluating {split}", "images", show=progress) as tell:
         predictions = predict_all(
             lambda batch: model(preprocessing(batch)),
             loader,
-            on_batch=lambda count: bar.advance(task, count),
+            on_batch=lambda done: tell(done, len(images)),
         )
     metrics = {f"{split}/{name}": value for name, value in predictions.metrics().items()}
     count = len(predictions.targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vitkit.app.progress import counted
 from vitkit.config import RunConfig
 from vitkit.data.check import DataReport
 from vitkit.data.check import check_data as look_through
@@ -9,10 +10,11 @@ from vitkit.data.check import check_data as look_through
 __all__ = ["check_data"]
 
 
-def check_data(config: RunConfig) -> DataReport:
+def check_data(config: RunConfig, *, progress: bool = True) -> DataReport:
     """Counts, sizes, damaged files, duplicates and class balance of a config's data.
 
     Raises:
         DataError: the data set is absent or has no classes.
     """
-    return look_through(config.data)
+    with counted("reading", "files", show=progress) as tell:
+        return look_through(config.data, tell)

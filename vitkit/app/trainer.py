@@ -79,7 +79,7 @@ def train(
     """
     started = time.perf_counter()
     resolved = _concrete(_resolve(config, overrides))
-    built = build(resolved, data, model)
+    built = build(resolved, data, model, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
     return _fit(resolved, built, folder, started=started, progress=progress)
@@ -100,7 +100,7 @@ def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = N
     path = resumable_checkpoint(run)
     checkpoint = read_checkpoint(path)
     config = load_config(base=checkpoint.config)
-    built = build(config, data)
+    built = build(config, data, progress=progress)
     return _fit(
         config,
         built,

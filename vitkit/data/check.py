@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitkit.data.config import DataConfig
-from vitkit.data.folder import BadFile, find_images, open_picture
+from vitkit.data.folder import BadFile, decoded, find_images, open_picture
+from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ResidentSplit, Split
-from vitkit.errors import DataError
 
 __all__ = ["DataReport", "check_data"]
 
@@ -67,14 +67,18 @@ class DataReport:
         return lines
 
 
-def check_data(config: DataConfig) -> DataReport:
+def check_data(config: DataConfig, on_file: OnFile | None = None) -> DataReport:
     """Look at every image once.
+
+    Args:
+        config: which data.
+        on_file: told (files done, files in all) while a folder is read.
 
     Raises:
         DataError: the data set is absent or has no classes.
     """
     if config.name == "image_folder":
-        return _check_folder(config)
+        return _check_folder(config, on_file)
     data = load_data(config)
     report = DataReport(data.info.name, list(data.info.class_names))
     seen: dict[bytes, tuple[str, str]] = {}
@@ -90,22 +94,26 @@ def check_data(config: DataConfig) -> DataReport:
     return report
 
 
-def _check_folder(config: DataConfig) -> DataReport:
+def _check_folder(config: DataConfig, on_file: OnFile | None) -> DataReport:
     classes, found = find_images(Path(config.root))
     report = DataReport(str(config.root), classes)
     seen: dict[bytes, tuple[str, str]] = {}
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(classes))
+    total, done = sum(len(pairs) for pairs in found.values()), 0
     for split, pairs in found.items():
-        for path, target in pairs:
-            try:
-                image = open_picture(path, 3, config.max_pixels)
-            except DataError as error:
-                report.damaged.append(BadFile(path, str(error).removeprefix(f"{path}: ")))
+        counts = [0] * len(classes)
+        for (path, target), image in decoded(
+            pairs, lambda path: open_picture(path, 3, config.max_pixels)
+        ):
+            done += 1
+            if on_file is not None:
+                on_file(done, total)
+            if isinstance(image, BadFile):
+                report.damaged.append(image)
                 continue
-            counts[split][target] += 1
+            counts[target] += 1
             report.sizes[(image.shape[1], image.shape[2])] += 1
             _note(report, seen, _digest(image.numpy().tobytes()), split, str(path))
-    report.counts = dict(counts)
+        report.counts[split] = counts
     return report
 
 

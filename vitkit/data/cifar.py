@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from vitkit.data.raw import RawData, Request
+from vitkit.data.splits import ResidentSplit
 from vitkit.errors import DataError
 
-__all__ = ["LAYOUTS", "CifarLayout", "read_cifar"]
+__all__ = ["LAYOUTS", "CifarLayout", "read", "read_cifar"]
 
 Arrays = tuple[Tensor, Tensor]
 
@@ -59,6 +61,16 @@ LAYOUTS = {
     "cifar10": _layout(datasets.CIFAR10, "labels"),
     "cifar100": _layout(datasets.CIFAR100, "fine_labels"),
 }
+
+
+def read(request: Request) -> RawData:
+    """CIFAR-10 or CIFAR-100, by ``data.name``: 50,000 training and 10,000 test images.
+
+    Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    """
+    config = request.config
+    names, train, test = read_cifar(config.name, config.root, config.download)
+    return RawData(config.name, names, ResidentSplit(*train), test=ResidentSplit(*test))
 
 
 def read_cifar(

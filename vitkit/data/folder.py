@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +12,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitkit.data.config import DataConfig
 from vitkit.data.preprocess import fit_image, picture_to_tensor
-from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
+from vitkit.data.raw import RawData, Request
+from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, stratified_split
 from vitkit.errors import DataError
 
-__all__ = ["SUFFIXES", "BadFile", "Decoder", "find_images", "open_picture", "read_folder"]
+__all__ = ["SUFFIXES", "BadFile", "Decoder", "decoded", "find_images", "open_picture", "read"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = (224, 224)
+TEST_FRACTION = 0.2
+PIECE = 256
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,12 @@ def open_picture(path: Path, in_chans: int, max_pixels: int) -> Tensor:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: empty file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                pixels = picture.width * picture.height
-                if pixels > max_pixels:
-                    raise DataError(f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,}")
-                picture.load()
-                return picture_to_tensor(picture, in_chans)
+        with Image.open(path) as picture:
+            pixels = picture.width * picture.height
+            if pixels > max_pixels:
+                raise DataError(f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,}")
+            picture.load()
+            return picture_to_tensor(picture, in_chans)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: {_reason(error)}") from error
 
@@ -106,54 +108,88 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
     return classes, found
 
 
-def read_folder(
-    config: DataConfig, size: tuple[int, int] | None, in_chans: int
-) -> tuple[list[str], tuple[Split, Split | None, Split | None]]:
-    """Class names and (train, val, test); all files were decoded once to see that they can be.
+def read(request: Request) -> RawData:
+    """A folder a class; without a folder ``test`` a fifth is cut off as the test set.
+
+    Every file is decoded once, to see that it can be.
 
     Raises:
         DataError: as :func:`find_images`; or damaged files, all of them named.
     """
+    config = request.config
     classes, found = find_images(Path(config.root))
-    decoder = Decoder(size or DEFAULT_SIZE, in_chans, config.max_pixels)
+    splits = _read_splits(found, request)
+    train, test = splits["train"], splits.get("test")
+    if test is None:
+        # Cut before validation, so that the test set never depends on the validation share.
+        kept, cut = stratified_split(train.targets, TEST_FRACTION, config.split_seed)
+        train, test = train.subset(kept), train.subset(cut)
+    return RawData("image_folder", classes, train, splits.get("val"), test)
+
+
+def _read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> dict[str, Split]:
+    config = request.config
+    in_chans = request.in_chans or 3
+    decoder = Decoder(request.img_size or DEFAULT_SIZE, in_chans, config.max_pixels)
     count = sum(len(pairs) for pairs in found.values())
     megabytes = count * in_chans * decoder.size[0] * decoder.size[1] / 2**20
     fits = config.resident == "always" or megabytes <= config.resident_budget_mb
     resident = fits and config.resident != "never"
     splits: dict[str, Split] = {}
     bad: list[BadFile] = []
+    done = 0
     for name, pairs in found.items():
-        images, good = _decode_all(pairs, decoder, keep=resident, bad=bad)
+        images, good = [], []
+        for (path, target), image in decoded(pairs, decoder):
+            done += 1
+            if request.on_file is not None:
+                request.on_file(done, count)
+            if isinstance(image, BadFile):
+                bad.append(image)
+                continue
+            good.append((path, target))
+            if resident:
+                images.append(image)
         targets = [target for _, target in good]
         if resident and images:
             splits[name] = ResidentSplit(torch.stack(images), torch.tensor(targets))
         elif good:
             splits[name] = StreamedSplit([str(path) for path, _ in good], targets, decoder)
     if bad and config.on_bad_image == "stop":
-        shown = "\n  ".join(f"{b.path}: {b.reason}" for b in bad[:20])
-        more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
-        raise DataError(
-            f"{len(bad)} damaged images; repair them, or leave them out with "
-            f"data.on_bad_image=skip:\n  {shown}{more}"
-        )
-    return classes, (splits["train"], splits.get("val"), splits.get("test"))
+        raise DataError(_damage(bad))
+    if "train" not in splits:
+        raise DataError(f"{config.root} holds no readable training pictures")
+    return splits
 
 
-def _decode_all(
-    pairs: list[tuple[Path, int]], decoder: Decoder, *, keep: bool, bad: list[BadFile]
-) -> tuple[list[Tensor], list[tuple[Path, int]]]:
-    """Decoded images (if kept) and the pairs that could be read; the others go to ``bad``."""
-    images, good = [], []
-    for path, target in pairs:
+def decoded(
+    pairs: list[tuple[Path, int]], decode: Callable[[Path], Tensor]
+) -> Iterator[tuple[tuple[Path, int], Tensor | BadFile]]:
+    """Each (file, class index) with its picture or what is wrong with it, in order.
+
+    Decoding runs in threads, for Pillow lets go of the interpreter meanwhile.
+    """
+
+    def attempt(pair: tuple[Path, int]) -> Tensor | BadFile:
         try:
-            image = decoder(path)
+            return decode(pair[0])
         except DataError as error:
-            bad.append(BadFile(path, str(error).removeprefix(f"{path}: ")))
-            continue
-        good.append((path, target))
-        if keep:
-            images.append(image)
-    return images, good
+            return BadFile(pair[0], str(error).removeprefix(f"{pair[0]}: "))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # In pieces, so that a large set is never held whole on its way through.
+        for start in range(0, len(pairs), PIECE):
+            piece = pairs[start : start + PIECE]
+            yield from zip(piece, pool.map(attempt, piece), strict=True)
+
+
+def _damage(bad: list[BadFile]) -> str:
+    shown = "\n  ".join(f"{b.path}: {b.reason}" for b in bad[:20])
+    more = f"\n  and {len(bad) - 20} more" if len(bad) > 20 else ""
+    return (
+        f"{len(bad)} damaged images; repair them, or leave them out with "
+        f"data.on_bad_image=skip:\n  {shown}{more}"
+    )
 
 
 def _class_folders(folder: Path) -> list[str]:

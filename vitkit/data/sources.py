@@ -1,58 +1,38 @@
-"""Data sets by name. Add one: a function in a file of its own and a line in :data:`DATASETS`."""
+"""Data sets by name, split, and fitted to a model.
+
+Add one: a file with a function ``read(request)`` and a line of :data:`DATASETS`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import StratifiedShuffleSplit
 from torch import Tensor
 
-from vitkit.data.cifar import read_cifar
 from vitkit.data.config import DataConfig
-from vitkit.data.folder import read_folder
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import picture_to_tensor, resize_images, to_channels
-from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit
+from vitkit.data.raw import OnFile, RawData, Request, Source
+from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, stratified_split
 from vitkit.errors import DataError, UnknownNameError
 
-__all__ = [
-    "DATASETS",
-    "RawData",
-    "data_from_datasets",
-    "load_data",
-    "register_dataset",
-    "stratified_split",
-]
+__all__ = ["DATASETS", "data_from_datasets", "load_data", "register_dataset"]
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-DIGITS_TEST_SEED, DIGITS_TEST_FRACTION = 0, 0.2
 
-
-@dataclass(frozen=True)
-class RawData:
-    """What a source yields, before it is fitted to a model.
-
-    Attributes:
-        name: of the data set.
-        class_names: by class index.
-        train: training images, validation not yet cut from them unless ``val`` is given.
-        val, test: as the source has them, or None.
-    """
-
-    name: str
-    class_names: Sequence[str]
-    train: Split
-    val: Split | None = None
-    test: Split | None = None
-
-
-Source = Callable[[DataConfig, "tuple[int, int] | None", "int | None"], RawData]
+DATASETS: dict[str, str | Source] = {
+    "digits": "vitkit.data.digits",
+    "cifar10": "vitkit.data.cifar",
+    "cifar100": "vitkit.data.cifar",
+    "image_folder": "vitkit.data.folder",
+    "synthetic": "vitkit.data.synthetic",
+}
+"""Name -> the module whose ``read`` reads it, imported when asked for, or a function like it."""
 
 
 def load_data(
@@ -60,6 +40,7 @@ def load_data(
     *,
     img_size: tuple[int, int] | None = None,
     in_chans: int | None = None,
+    on_file: OnFile | None = None,
 ) -> ImageData:
     """Read a data set, cut validation from it, and fit it to a model's size and channels.
 
@@ -67,16 +48,15 @@ def load_data(
         config: which data, and how.
         img_size: (height, width) that the model wants; the data's own size if None.
         in_chans: channels that the model wants; the data's own if None.
+        on_file: told (files done, files in all) by sources that take long.
 
     Raises:
         DataError: missing, damaged, or two sizes that contradict each other.
         UnknownNameError: no such data set.
     """
-    source = DATASETS.get(config.name)
-    if source is None:
-        raise UnknownNameError("data set", config.name, DATASETS, f"known: {', '.join(DATASETS)}")
-    wanted = _wanted_size(config, img_size)
-    return _finish(source(config, wanted, in_chans), config, wanted, in_chans)
+    request = Request(config, _wanted_size(config, img_size), in_chans, on_file)
+    raw = _source(config.name)(request)
+    return _finish(raw, config, request.img_size, in_chans)
 
 
 def data_from_datasets(
@@ -111,7 +91,9 @@ def data_from_datasets(
 
 
 def register_dataset(name: str) -> Callable[[Source], Source]:
-    """Make a function (config, img_size, in_chans) -> :class:`RawData` known as ``data.name``."""
+    """Make a function from :class:`~vitkit.data.raw.Request` to
+    :class:`~vitkit.data.raw.RawData` known as ``data.name``.
+    """
 
     def register(source: Source) -> Source:
         DATASETS[name] = source
@@ -120,91 +102,14 @@ def register_dataset(name: str) -> Callable[[Source], Source]:
     return register
 
 
-def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(kept, cut) indices, ascending; each class gives its share, at least what rounding leaves.
-
-    Args:
-        targets: int64 (N,).
-        fraction: share that is cut.
-        seed: of the choice.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    cut = []
-    for label in targets.unique(sorted=True):
-        members = (targets == label).nonzero().flatten()
-        order = members[torch.randperm(len(members), generator=generator)]
-        cut.append(order[: round(len(members) * fraction)])
-    chosen = torch.cat(cut).sort().values
-    kept = torch.ones(len(targets), dtype=torch.bool)
-    kept[chosen] = False
-    return kept.nonzero().flatten(), chosen
-
-
-def _digits(config: DataConfig, size: Any, in_chans: Any) -> RawData:
-    """1,797 handwritten digits of 8 x 8 pixels that ship with scikit-learn; fixed test indices."""
-    digits = load_digits()
-    pixels = (digits.images * (255.0 / 16.0)).round().astype(np.uint8)
-    images = torch.from_numpy(pixels)[:, None]
-    targets = torch.from_numpy(digits.target.astype(np.int64))
-    splitter = StratifiedShuffleSplit(
-        1, test_size=DIGITS_TEST_FRACTION, random_state=DIGITS_TEST_SEED
-    )
-    train, test = next(splitter.split(digits.images, digits.target))
-    whole = ResidentSplit(images, targets)
-    return RawData(
-        "digits",
-        [str(d) for d in range(10)],
-        whole.subset(torch.from_numpy(np.sort(train))),
-        test=whole.subset(torch.from_numpy(np.sort(test))),
-    )
-
-
-def _cifar10(config: DataConfig, size: Any, in_chans: Any) -> RawData:
-    names, train, test = read_cifar("cifar10", config.root, config.download)
-    return RawData("cifar10", names, ResidentSplit(*train), test=ResidentSplit(*test))
-
-
-def _cifar100(config: DataConfig, size: Any, in_chans: Any) -> RawData:
-    names, train, test = read_cifar("cifar100", config.root, config.download)
-    return RawData("cifar100", names, ResidentSplit(*train), test=ResidentSplit(*test))
-
-
-def _synthetic(config: DataConfig, size: tuple[int, int] | None, in_chans: int | None) -> RawData:
-    """A pattern a class, under noise: learnable, made on the spot, for trying things out."""
-    height, width = size or (32, 32)
-    channels = in_chans or 3
-    generator = torch.Generator().manual_seed(config.split_seed)
-    classes, count = config.synthetic_classes, config.synthetic_size
-    patterns = torch.rand(classes, channels, height, width, generator=generator)
-    targets = torch.arange(count) % classes
-    noise = torch.rand(count, channels, height, width, generator=generator)
-    images = ((0.5 * patterns[targets] + 0.5 * noise) * 255).to(torch.uint8)
-    whole = ResidentSplit(images, targets)
-    train, test = stratified_split(targets, 0.2, config.split_seed)
-    names = [f"class {i}" for i in range(classes)]
-    return RawData("synthetic", names, whole.subset(train), test=whole.subset(test))
-
-
-def _image_folder(
-    config: DataConfig, size: tuple[int, int] | None, in_chans: int | None
-) -> RawData:
-    names, splits = read_folder(config, size, in_chans or 3)
-    train, val, test = splits
-    if test is None:
-        # One folder of classes: a test set is cut first, so that it never depends on the
-        # validation share.
-        kept, cut = stratified_split(train.targets, 0.2, config.split_seed)
-        train, test = train.subset(kept), train.subset(cut)
-    return RawData("image_folder", names, train, val, test)
-
-
-DATASETS: dict[str, Source] = {
-    "digits": _digits,
-    "cifar10": _cifar10,
-    "cifar100": _cifar100,
-    "image_folder": _image_folder,
-    "synthetic": _synthetic,
-}
+def _source(name: str) -> Source:
+    home = DATASETS.get(name)
+    if home is None:
+        raise UnknownNameError("data set", name, DATASETS, f"known: {', '.join(DATASETS)}")
+    if isinstance(home, str):
+        source: Source = import_module(home).read
+        return source
+    return home
 
 
 def _finish(

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from vitkit.data.info import DataInfo
 
-__all__ = ["ImageData", "ResidentSplit", "Split", "StreamedSplit"]
+__all__ = ["ImageData", "ResidentSplit", "Split", "StreamedSplit", "stratified_split"]
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,23 @@ class ImageData:
     train: Split
     val: Split | None
     test: Split | None
+
+
+def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """(kept, cut) indices, ascending; each class gives its share, at least what rounding leaves.
+
+    Args:
+        targets: int64 (N,).
+        fraction: share that is cut.
+        seed: of the choice.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cut = []
+    for label in targets.unique(sorted=True):
+        members = (targets == label).nonzero().flatten()
+        order = members[torch.randperm(len(members), generator=generator)]
+        cut.append(order[: round(len(members) * fraction)])
+    chosen = torch.cat(cut).sort().values
+    kept = torch.ones(len(targets), dtype=torch.bool)
+    kept[chosen] = False
+    return kept.nonzero().flatten(), chosen

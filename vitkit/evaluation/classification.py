@@ -99,15 +99,17 @@ def predict_all(
     Args:
         predict: images -> logits (B, classes).
         batches: (images, targets, indices) in any order and size.
-        on_batch: told the number of images of each batch, for a progress bar.
+        on_batch: told after each batch how many images are done.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    done = 0
     with torch.inference_mode():
         for images, targets, indices in batches:
             logits = predict(images).float()
             parts.append((logits.cpu(), targets.cpu(), indices.cpu()))
+            done += len(targets)
             if on_batch is not None:
-                on_batch(len(targets))
+                on_batch(done)
     logits, targets, indices = (torch.cat(part) for part in zip(*parts, strict=True))
     order = indices.argsort()
     return Predictions(logits[order], targets[order], indices[order])

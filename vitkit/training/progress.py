@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["TrainingProgress", "progress_bar"]
+__all__ = ["PLAIN_LINE_SECONDS", "TrainingProgress", "clock", "progress_bar"]
 
 PLAIN_LINE_SECONDS = 30.0
 """Where there is no terminal, a line at least this often: a silent job looks like a dead one."""
@@ -113,7 +113,7 @@ class TrainingProgress(Callback):
             left = (total - done) * self.batch_size / self.accumulate / rate
             print(
                 f"  step {done // self.accumulate:,}/{total // self.accumulate:,}  "
-                f"{rate:,.0f} images/s  {_clock(left)} left",
+                f"{rate:,.0f} images/s  {clock(left)} left",
                 flush=True,
             )
 
@@ -149,7 +149,7 @@ class TrainingProgress(Callback):
             self._bar = None
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Such as 4:05 or 1:02:09."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
