@@ -94,6 +94,9 @@ def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
         (["train", *TINY, "model.num_classes=7"], 2, ["given 7", "has 4"]),
         (["train", *TINY, "model.img_size=10"], 2, ["10 x 10", "multiple", "patch"]),
         (["train", "data.name=cifar10", "data.root=none"], 1, ["data.download=true"]),
+        (["train", *TINY, "trainer.accelerator=gpu"], 2, ["trainer.accelerator=gpu", "auto"]),
+        (["train", *TINY, "trainer.wandb=true"], 2, ["vitkit[wandb]"]),
+        (["models", "nonsense"], 2, ["no model matches"]),
         (["train", "--resume", "nothing"], 1, ["nothing to resume"]),
         (["train", "--resume", "x", "run.seed=1"], 2, ["own settings"]),
         (["eval", "nothing"], 1, ["no such run folder or checkpoint"]),
@@ -110,6 +113,16 @@ def test_bad_arguments(run: Run, arguments: list[str], exit_code: int, parts: li
         assert part in err, err
     if parts:
         _one_line(err)
+
+
+@pytest.mark.parametrize(
+    "fault", ["trainer.accelerator=gpu", "trainer.wandb=true", "data.batch_size=500"]
+)
+def test_a_run_that_never_began_leaves_no_folder(run: Run, tmp_path: Path, fault: str) -> None:
+    code, _, err = run("train", *TINY, "run.dir=fresh", fault)
+    assert code > 0
+    _one_line(err)
+    assert not (tmp_path / "fresh").exists()
 
 
 def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -201,3 +202,18 @@ def test_gradients_are_clipped_in_bfloat16_too(
     train(tiny("trainer.precision=bf16-mixed", f"trainer.gradient_clip={clip}"), progress=False)
     assert len(norms) == 9
     assert (max(norms) <= 0.0101) == (clip != "0.0")
+
+
+def test_the_epochs_loss_is_the_mean_of_what_was_trained_on(
+    tiny: Callable[..., RunConfig],
+) -> None:
+    """With mixing and smoothing the loss is not the cross-entropy of the plain labels."""
+    more = ("task.mixup=0.8", "task.label_smoothing=0.1", "trainer.max_epochs=2")
+    folder = train(tiny(*more), progress=False).folder
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    epochs = [float(row["train/loss_epoch"]) for row in rows if row["train/loss_epoch"]]
+    assert len(steps) == 6
+    assert epochs == pytest.approx([sum(steps[:3]) / 3, sum(steps[3:]) / 3], rel=1e-6)
+    assert all(row["train/acc_mixed"] for row in rows if row["train/loss_epoch"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 from vitkit.config import RunConfig
 from vitkit.errors import RunError
 
-__all__ = ["find_checkpoint", "make_run_folder", "resumable_checkpoint"]
+__all__ = ["discard_run_folder", "find_checkpoint", "make_run_folder", "resumable_checkpoint"]
 
 FOLDER_VARIABLE = "VITKIT_RUN_DIR"
 """Tells the processes that a run starts which folder is theirs."""
@@ -43,6 +44,12 @@ def make_run_folder(config: RunConfig) -> Path:
         ) from error
     os.environ[FOLDER_VARIABLE] = str(folder)
     return folder
+
+
+def discard_run_folder(folder: Path) -> None:
+    """Remove a run folder in which nothing was trained yet."""
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def resumable_checkpoint(run: str | Path) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -21,12 +22,12 @@ from vitkit.app.build import Built, build
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts
-from vitkit.app.runs import make_run_folder, resumable_checkpoint
+from vitkit.app.runs import discard_run_folder, make_run_folder, resumable_checkpoint
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.data.augment import Augment
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
-from vitkit.errors import ConfigError, TrainingError
+from vitkit.errors import ConfigError, DataError, TrainingError
 from vitkit.records import Record, write_text
 from vitkit.training.averaging import WeightAverage
 from vitkit.training.checkpoints import Checkpoints
@@ -82,7 +83,11 @@ def train(
     built = build(resolved, data, model, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
-    return _fit(resolved, built, folder, started=started, progress=progress)
+    try:
+        return _fit(resolved, built, folder, started=started, progress=progress)
+    except (ConfigError, DataError):
+        discard_run_folder(folder)
+        raise
 
 
 def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = None) -> TrainResult:
@@ -359,27 +364,52 @@ def _loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
         TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),
     ]
     if config.trainer.wandb:
-        from pytorch_lightning.loggers import WandbLogger  # an extra
-
-        loggers.append(WandbLogger(save_dir=folder, name=folder.name))
+        loggers.append(_wandb_logger(folder))
     return loggers
+
+
+def _wandb_logger(folder: Path) -> Logger:
+    from pytorch_lightning.loggers import WandbLogger  # an extra
+
+    try:
+        return WandbLogger(save_dir=folder, name=folder.name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "trainer.wandb: Weights & Biases is not installed; pip install 'vitkit[wandb]', "
+            "or leave trainer.wandb out"
+        ) from error
 
 
 def _trainer(config: RunConfig, **options: Any) -> Trainer:
     """A Trainer on the devices that the config names, without Lightning's own bars and tables."""
     trainer = config.trainer
-    with _calm():
+    precision = trainer.precision
+    assert precision != "auto"  # _concrete() has decided
+    with _calm(), _no_such_device(trainer.accelerator, trainer.devices):
         return Trainer(
             accelerator=trainer.accelerator,
             devices=trainer.devices,
             strategy=trainer.strategy,
-            precision=trainer.precision,
+            precision=precision,
             deterministic=trainer.deterministic,
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             **options,
         )
+
+
+@contextmanager
+def _no_such_device(accelerator: str, devices: int | str) -> Iterator[None]:
+    """Lightning's complaint about hardware that is not there, as one line."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"trainer.accelerator={accelerator} trainer.devices={devices}: {reason}; "
+            "trainer.accelerator=auto takes what this machine has"
+        ) from error
 
 
 def _announce(

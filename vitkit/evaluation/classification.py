@@ -27,12 +27,21 @@ class ClassificationSums:
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.sums = torch.zeros(4, dtype=dtype, device=device)
 
-    def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Add a batch: logits (B, classes), targets int64 (B,)."""
+    def update(self, logits: Tensor, targets: Tensor, mean_loss: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            logits: (B, classes).
+            targets: int64 (B,).
+            mean_loss: of the batch, where it is another one than the cross-entropy of the targets.
+        """
         logits = logits.detach().to(self.sums.dtype)
-        loss = F.cross_entropy(logits, targets, reduction="sum")
+        count = self.sums.new_tensor(float(len(targets)))
+        if mean_loss is None:
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+        else:
+            loss = mean_loss.detach().to(self.sums.dtype) * count
         ranks = rank_of_target(logits, targets)
-        count = loss.new_tensor(float(len(targets)))
         self.sums += torch.stack([count, loss, (ranks < 1).sum(), (ranks < 5).sum()])
 
     def merge(self, sums: Tensor) -> None:

@@ -145,11 +145,11 @@ class ClassificationTask(LightningModule):
         self.log("train/loss", loss, on_step=True, on_epoch=False)
         if self.train_sums is None:
             self.train_sums = ClassificationSums(self.device)
-        self.train_sums.update(logits, targets)
+        self.train_sums.update(logits, targets, mean_loss=loss)
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's training accuracy: ratios of sums over its images."""
+        """Log the epoch's mean loss, as it was trained on, and its accuracy."""
         self.stop_if_not_finite()
         if self.train_sums is None:
             return
