@@ -12,8 +12,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from vitkit.app import resume, train
-from vitkit.app import trainer as app_trainer
+from vitkit.app import assemble, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
 from vitkit.weights import read_checkpoint, read_file
@@ -49,9 +48,9 @@ class StopAt(Callback):
 
 
 def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
-    original = app_trainer._callbacks
+    original = assemble.make_callbacks
     monkeypatch.setattr(
-        app_trainer, "_callbacks", lambda *args: [StopAt(step, signum), *original(*args)]
+        assemble, "make_callbacks", lambda *args: [StopAt(step, signum), *original(*args)]
     )
 
 
@@ -107,9 +106,9 @@ def test_resume_from_a_periodic_checkpoint_is_exact(
             if trainer.global_step == 5:
                 raise MemoryError("gone")
 
-    original = app_trainer._callbacks
+    original = assemble.make_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(app_trainer, "_callbacks", lambda *args: [Crash(), *original(*args)])
+        patch.setattr(assemble, "make_callbacks", lambda *args: [Crash(), *original(*args)])
         with pytest.raises(MemoryError):
             train(tiny(*more, folder="parts"), progress=False)
     folder = whole.folder.parent / "parts"

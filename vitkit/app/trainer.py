@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning import Trainer
 from torch import nn
 
+from vitkit.app import assemble
 from vitkit.app.build import Built, build
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts
 from vitkit.app.runs import discard_run_folder, make_run_folder, resumable_checkpoint
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
-from vitkit.data.augment import Augment
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, TrainingError
 from vitkit.records import Record, write_text
-from vitkit.training.averaging import WeightAverage
 from vitkit.training.checkpoints import Checkpoints
-from vitkit.training.loggers import CsvMetrics
-from vitkit.training.losses import balanced_class_weights
 from vitkit.training.progress import TrainingProgress
 from vitkit.training.task import ClassificationTask, StepPlan
-from vitkit.weights import FORMAT_VERSION, read_checkpoint
+from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
 
@@ -121,9 +112,13 @@ def try_one_batch(config: RunConfig) -> Built:
     """Build everything and take one training and one validation step; leave nothing on disk."""
     config = _concrete(config)
     built = build(config)
-    trainer = _trainer(config, fast_dev_run=True, logger=False, enable_checkpointing=False)
-    train_loader, val_loader = _loaders(config, built, trainer)
-    _run_fit(trainer, _task(config, built, train_loader), train_loader, val_loader, None)
+    trainer = assemble.make_trainer(
+        config, fast_dev_run=True, logger=False, enable_checkpointing=False
+    )
+    train_loader, val_loader = assemble.make_loaders(config, built, trainer)
+    _run_fit(
+        trainer, assemble.make_task(config, built, train_loader), train_loader, val_loader, None
+    )
     return built
 
 
@@ -140,19 +135,19 @@ def _fit(
     trainer_config = config.trainer
     accumulate = trainer_config.accumulate_grad_batches
     bar = TrainingProgress(config.data.batch_size, accumulate, show=progress)
-    checkpoints = _checkpoints(config, built, folder)
-    trainer = _trainer(
+    checkpoints = assemble.make_checkpoints(config, built, folder)
+    trainer = assemble.make_trainer(
         config,
         max_epochs=trainer_config.max_epochs,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=trainer_config.gradient_clip or None,
         log_every_n_steps=trainer_config.log_every_n_steps,
-        callbacks=_callbacks(config, bar, checkpoints),
-        logger=_loggers(config, folder, step),
+        callbacks=assemble.make_callbacks(config, bar, checkpoints),
+        logger=assemble.make_loggers(config, folder, step),
         default_root_dir=folder,
         num_sanity_val_steps=0,
     )
-    train_loader, val_loader = _loaders(config, built, trainer)
+    train_loader, val_loader = assemble.make_loaders(config, built, trainer)
     if step is not None:
         # Lightning restores a loader only where it stopped inside an epoch; the place of a step is
         # known anyway.
@@ -160,7 +155,7 @@ def _fit(
         train_loader.load_state_dict(
             {"epoch": step // per_epoch, "next_batch": step % per_epoch * accumulate}
         )
-    task = _task(config, built, train_loader)
+    task = assemble.make_task(config, built, train_loader)
     if progress and trainer.is_global_zero:
         _announce(config, built, folder, task.plan, trainer)
     _run_fit(trainer, task, train_loader, val_loader, checkpoint)
@@ -208,32 +203,6 @@ def _finish(
     return TrainResult(folder, tested, metrics, record)
 
 
-UNHELPFUL = (
-    ".*does not have many workers.*",  # loaders over resident tensors need none
-    ".*number of training batches.*smaller than the.*",
-    ".*treespec.*",  # a deprecation between torch and Lightning
-    ".*available but not used.*",
-)
-"""Warnings of the libraries that a person can do nothing about."""
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Lightning speaks in warnings and logs; ours is one line an epoch."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in UNHELPFUL:
-                warnings.filterwarnings("ignore", message=message)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _run_fit(
     trainer: Trainer,
     task: ClassificationTask,
@@ -241,7 +210,7 @@ def _run_fit(
     val_loader: EvalLoader | None,
     checkpoint: Path | None,
 ) -> None:
-    with _calm():
+    with assemble.calm():
         try:
             trainer.fit(task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
@@ -267,149 +236,6 @@ def _concrete(config: RunConfig) -> RunConfig:
     precision = concrete_precision(config.trainer.precision, device)
     trainer = config.trainer.model_copy(update={"precision": precision})
     return config.model_copy(update={"trainer": trainer})
-
-
-def _task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
-    accumulate = config.trainer.accumulate_grad_batches
-    plan = StepPlan(
-        steps_per_epoch=len(train_loader) // accumulate,
-        max_epochs=config.trainer.max_epochs,
-    )
-    augment = Augment(config.data.augment, config.run.seed)
-    preprocessing = built.preprocessing
-    weights = None
-    if config.task.class_weights == "balanced":
-        weights = balanced_class_weights(built.info.class_counts)
-    if config.trainer.compile:
-        built.model.compile(dynamic=False)
-    return ClassificationTask(
-        built.model,
-        num_classes=built.info.num_classes,
-        task=config.task,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        plan=plan,
-        prepare_train=lambda images, positions, epoch: preprocessing(
-            augment(images, positions, epoch)
-        ),
-        prepare_eval=preprocessing,
-        class_weights=weights,
-        seed=config.run.seed,
-        fused=config.trainer.precision != "16-mixed",
-        payload={
-            "format_version": FORMAT_VERSION,
-            "config": to_plain(config),
-            "model": built.section,
-            "data": built.info.to_dict(),
-            "preprocessing": preprocessing.to_dict(),
-        },
-    )
-
-
-def _loaders(
-    config: RunConfig, built: Built, trainer: Trainer
-) -> tuple[TrainLoader, EvalLoader | None]:
-    device = trainer.strategy.root_device
-    place: dict[str, Any] = {
-        "rank": trainer.global_rank,
-        "world_size": trainer.world_size,
-        "device": device,
-        "num_workers": config.data.num_workers,
-    }
-    train_loader = TrainLoader(
-        built.data.train,
-        batch_size=config.data.batch_size,
-        micro_batches=config.trainer.accumulate_grad_batches,
-        seed=config.run.seed,
-        **place,
-    )
-    if built.data.val is None:
-        return train_loader, None
-    return train_loader, EvalLoader(built.data.val, batch_size=config.data.eval_batch_size, **place)
-
-
-def _checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
-    has_val = built.data.val is not None
-    if config.trainer.early_stopping_patience and not has_val:
-        raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
-    return Checkpoints(
-        folder / "checkpoints",
-        monitor=config.trainer.monitor if has_val else None,
-        maximize=config.trainer.monitor == "val/acc",
-        every_n_steps=config.trainer.save_every_n_steps,
-        resume_hint=f"Go on with: vitkit train --resume {folder}",
-    )
-
-
-def _callbacks(
-    config: RunConfig, bar: TrainingProgress, checkpoints: Checkpoints
-) -> list[Callback]:
-    callbacks: list[Callback] = [bar]
-    if config.ema.enabled:
-        callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
-    if config.trainer.early_stopping_patience:
-        callbacks.append(
-            EarlyStopping(
-                config.trainer.monitor,
-                patience=config.trainer.early_stopping_patience,
-                mode="max" if config.trainer.monitor == "val/acc" else "min",
-            )
-        )
-    return [*callbacks, checkpoints]
-
-
-def _loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
-    loggers: list[Logger] = [
-        CsvMetrics(folder / "metrics.csv", keep_before_step=step),
-        TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),
-    ]
-    if config.trainer.wandb:
-        loggers.append(_wandb_logger(folder))
-    return loggers
-
-
-def _wandb_logger(folder: Path) -> Logger:
-    from pytorch_lightning.loggers import WandbLogger  # an extra
-
-    try:
-        return WandbLogger(save_dir=folder, name=folder.name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "trainer.wandb: Weights & Biases is not installed; pip install 'vitkit[wandb]', "
-            "or leave trainer.wandb out"
-        ) from error
-
-
-def _trainer(config: RunConfig, **options: Any) -> Trainer:
-    """A Trainer on the devices that the config names, without Lightning's own bars and tables."""
-    trainer = config.trainer
-    precision = trainer.precision
-    assert precision != "auto"  # _concrete() has decided
-    with _calm(), _no_such_device(trainer.accelerator, trainer.devices):
-        return Trainer(
-            accelerator=trainer.accelerator,
-            devices=trainer.devices,
-            strategy=trainer.strategy,
-            precision=precision,
-            deterministic=trainer.deterministic,
-            use_distributed_sampler=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            **options,
-        )
-
-
-@contextmanager
-def _no_such_device(accelerator: str, devices: int | str) -> Iterator[None]:
-    """Lightning's complaint about hardware that is not there, as one line."""
-    try:
-        yield
-    except (MisconfigurationException, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            f"trainer.accelerator={accelerator} trainer.devices={devices}: {reason}; "
-            "trainer.accelerator=auto takes what this machine has"
-        ) from error
 
 
 def _announce(

@@ -1,0 +1,207 @@
+"""The parts of a training, made from a config: loaders, task, callbacks, loggers, Trainer."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+
+from vitkit.app.build import Built
+from vitkit.config import RunConfig, to_plain
+from vitkit.data.augment import Augment
+from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.errors import ConfigError
+from vitkit.training.averaging import WeightAverage
+from vitkit.training.checkpoints import Checkpoints
+from vitkit.training.loggers import CsvMetrics
+from vitkit.training.losses import balanced_class_weights
+from vitkit.training.progress import TrainingProgress
+from vitkit.training.task import ClassificationTask, StepPlan
+from vitkit.weights import FORMAT_VERSION
+
+__all__ = [
+    "calm",
+    "make_callbacks",
+    "make_checkpoints",
+    "make_loaders",
+    "make_loggers",
+    "make_task",
+    "make_trainer",
+]
+
+
+def make_loaders(
+    config: RunConfig, built: Built, trainer: Trainer
+) -> tuple[TrainLoader, EvalLoader | None]:
+    device = trainer.strategy.root_device
+    place: dict[str, Any] = {
+        "rank": trainer.global_rank,
+        "world_size": trainer.world_size,
+        "device": device,
+        "num_workers": config.data.num_workers,
+    }
+    train_loader = TrainLoader(
+        built.data.train,
+        batch_size=config.data.batch_size,
+        micro_batches=config.trainer.accumulate_grad_batches,
+        seed=config.run.seed,
+        **place,
+    )
+    if built.data.val is None:
+        return train_loader, None
+    return train_loader, EvalLoader(built.data.val, batch_size=config.data.eval_batch_size, **place)
+
+
+def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
+    accumulate = config.trainer.accumulate_grad_batches
+    plan = StepPlan(
+        steps_per_epoch=len(train_loader) // accumulate,
+        max_epochs=config.trainer.max_epochs,
+    )
+    augment = Augment(config.data.augment, config.run.seed)
+    preprocessing = built.preprocessing
+    weights = None
+    if config.task.class_weights == "balanced":
+        weights = balanced_class_weights(built.info.class_counts)
+    if config.trainer.compile:
+        built.model.compile(dynamic=False)
+    return ClassificationTask(
+        built.model,
+        num_classes=built.info.num_classes,
+        task=config.task,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        plan=plan,
+        prepare_train=lambda images, positions, epoch: preprocessing(
+            augment(images, positions, epoch)
+        ),
+        prepare_eval=preprocessing,
+        class_weights=weights,
+        seed=config.run.seed,
+        fused=config.trainer.precision != "16-mixed",
+        payload={
+            "format_version": FORMAT_VERSION,
+            "config": to_plain(config),
+            "model": built.section,
+            "data": built.info.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
+        },
+    )
+
+
+def make_checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
+    has_val = built.data.val is not None
+    if config.trainer.early_stopping_patience and not has_val:
+        raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
+    return Checkpoints(
+        folder / "checkpoints",
+        monitor=config.trainer.monitor if has_val else None,
+        maximize=config.trainer.monitor == "val/acc",
+        every_n_steps=config.trainer.save_every_n_steps,
+        resume_hint=f"Go on with: vitkit train --resume {folder}",
+    )
+
+
+def make_callbacks(
+    config: RunConfig, bar: TrainingProgress, checkpoints: Checkpoints
+) -> list[Callback]:
+    callbacks: list[Callback] = [bar]
+    if config.ema.enabled:
+        callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
+    if config.trainer.early_stopping_patience:
+        callbacks.append(
+            EarlyStopping(
+                config.trainer.monitor,
+                patience=config.trainer.early_stopping_patience,
+                mode="max" if config.trainer.monitor == "val/acc" else "min",
+            )
+        )
+    return [*callbacks, checkpoints]
+
+
+def make_loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
+    loggers: list[Logger] = [
+        CsvMetrics(folder / "metrics.csv", keep_before_step=step),
+        TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),
+    ]
+    if config.trainer.wandb:
+        loggers.append(_wandb_logger(folder))
+    return loggers
+
+
+def _wandb_logger(folder: Path) -> Logger:
+    from pytorch_lightning.loggers import WandbLogger  # an extra
+
+    try:
+        return WandbLogger(save_dir=folder, name=folder.name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "trainer.wandb: Weights & Biases is not installed; pip install 'vitkit[wandb]', "
+            "or leave trainer.wandb out"
+        ) from error
+
+
+def make_trainer(config: RunConfig, **options: Any) -> Trainer:
+    """A Trainer on the devices that the config names, without Lightning's own bars and tables."""
+    trainer = config.trainer
+    precision = trainer.precision
+    assert precision != "auto"  # _concrete() has decided
+    with calm(), _no_such_device(trainer.accelerator, trainer.devices):
+        return Trainer(
+            accelerator=trainer.accelerator,
+            devices=trainer.devices,
+            strategy=trainer.strategy,
+            precision=precision,
+            deterministic=trainer.deterministic,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **options,
+        )
+
+
+@contextmanager
+def _no_such_device(accelerator: str, devices: int | str) -> Iterator[None]:
+    """Lightning's complaint about hardware that is not there, as one line."""
+    try:
+        yield
+    except (MisconfigurationException, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"trainer.accelerator={accelerator} trainer.devices={devices}: {reason}; "
+            "trainer.accelerator=auto takes what this machine has"
+        ) from error
+
+
+UNHELPFUL = (
+    ".*does not have many workers.*",  # loaders over resident tensors need none
+    ".*number of training batches.*smaller than the.*",
+    ".*treespec.*",  # a deprecation between torch and Lightning
+    ".*available but not used.*",
+)
+"""Warnings of the libraries that a person can do nothing about."""
+
+
+@contextmanager
+def calm() -> Iterator[None]:
+    """Lightning speaks in warnings and logs; ours is one line an epoch."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in UNHELPFUL:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
