@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitkit.nn import attention, attention_kernel, attention_weights, causal_mask, functional
+from vitkit.nn import (
+    attention,
+    attention_kernel,
+    attention_weights,
+    causal_mask,
+    functional,
+    hardware,
+)
 from vitkit.nn.functional import KERNELS, choose_kernel
 
 BATCH, HEADS, WIDTH = 2, 4, 8
@@ -152,7 +159,10 @@ def test_weights_are_those_that_are_applied() -> None:
     torch.testing.assert_close(weights @ v.repeat_interleave(2, 1), out, rtol=1e-5, atol=1e-6)
 
 
-def test_autocast_trains_by_the_explicit_kernel_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autocast_trains_by_the_explicit_kernel_where_bfloat16_is_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _pretend(monkeypatch, avx512=True, bfloat16=True)
     picked = []
 
     def spy(*args: object) -> str:
@@ -165,9 +175,40 @@ def test_autocast_trains_by_the_explicit_kernel_on_the_cpu(monkeypatch: pytest.M
         out = attention(q, k, v)
     assert out.dtype == torch.bfloat16
     assert picked == [(torch.bfloat16, "explicit")]
-    assert choose_kernel("cpu", torch.bfloat16, 4096, 4096, True) == "fused"
-    assert choose_kernel("cpu", torch.float32, 197, 197, True) == "fused"
-    assert choose_kernel("cuda", torch.bfloat16, 65, 65, True) == "fused"
+
+
+@pytest.mark.parametrize(
+    ("avx512", "bfloat16", "device", "dtype", "tokens", "needs_grad", "kernel"),
+    [
+        (True, True, "cpu", torch.bfloat16, 65, True, "explicit"),
+        (True, True, "cpu", torch.bfloat16, 1024, True, "explicit"),
+        (True, True, "cpu", torch.bfloat16, 1025, True, "fused"),
+        (True, True, "cpu", torch.bfloat16, 577, False, "fused"),
+        (True, False, "cpu", torch.bfloat16, 65, True, "fused"),
+        (False, False, "cpu", torch.bfloat16, 65, True, "fused"),
+        (True, True, "cpu", torch.float32, 17, True, "explicit"),
+        (True, True, "cpu", torch.float32, 197, True, "fused"),
+        (False, False, "cpu", torch.float32, 17, True, "fused"),
+        (True, True, "cuda", torch.bfloat16, 65, True, "fused"),
+    ],
+)
+def test_the_rule(
+    monkeypatch: pytest.MonkeyPatch,
+    avx512: bool,
+    bfloat16: bool,
+    device: str,
+    dtype: torch.dtype,
+    tokens: int,
+    needs_grad: bool,
+    kernel: str,
+) -> None:
+    _pretend(monkeypatch, avx512=avx512, bfloat16=bfloat16)
+    assert choose_kernel(device, dtype, tokens, tokens, needs_grad) == kernel
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, *, avx512: bool, bfloat16: bool) -> None:
+    monkeypatch.setattr(hardware, "HAS_AVX512", avx512)
+    monkeypatch.setattr(hardware, "MULTIPLIES_BFLOAT16", bfloat16)
 
 
 def test_forcing_a_kernel_ends_with_its_block_and_knows_its_names() -> None:

@@ -41,6 +41,7 @@ __all__ = [
 def make_loaders(
     config: RunConfig, built: Built, trainer: Trainer
 ) -> tuple[TrainLoader, EvalLoader | None]:
+    """The training loader of this process, and the validation loader if there are images for it."""
     device = trainer.strategy.root_device
     place: dict[str, Any] = {
         "rank": trainer.global_rank,
@@ -61,6 +62,7 @@ def make_loaders(
 
 
 def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
+    """The Lightning task, with what it needs of the data handed in as functions and plain values."""
     accumulate = config.trainer.accumulate_grad_batches
     plan = StepPlan(
         steps_per_epoch=len(train_loader) // accumulate,
@@ -98,6 +100,11 @@ def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> Cla
 
 
 def make_checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
+    """The callback that writes ``last.ckpt`` and ``best.ckpt``.
+
+    Raises:
+        ConfigError: early stopping without validation images.
+    """
     has_val = built.data.val is not None
     if config.trainer.early_stopping_patience and not has_val:
         raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
@@ -113,6 +120,7 @@ def make_checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoin
 def make_callbacks(
     config: RunConfig, bar: TrainingProgress, checkpoints: Checkpoints
 ) -> list[Callback]:
+    """Progress first, then averaging and early stopping if asked for, checkpoints last."""
     callbacks: list[Callback] = [bar]
     if config.ema.enabled:
         callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
@@ -128,6 +136,7 @@ def make_callbacks(
 
 
 def make_loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
+    """CSV and TensorBoard, and Weights & Biases if asked for; cut back to ``step`` on resume."""
     loggers: list[Logger] = [
         CsvMetrics(folder / "metrics.csv", keep_before_step=step),
         TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-
 import torch
+
+from vitkit.nn import hardware
 
 __all__ = ["best_device", "concrete_precision", "multiplies_bfloat16"]
 
@@ -31,15 +31,7 @@ def concrete_precision(setting: str, device: torch.device) -> str:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 matrices are fast here.
-
-    A CPU without instructions for them emulates: several hundred times slower than float32.
-    """
+    """Whether products of bfloat16 matrices are fast on a device."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    if platform.machine().lower() in ("x86_64", "amd64"):
-        # oneDNN's own answer says yes to any AVX-512, where the products are emulated too.
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type == "cpu" and hardware.MULTIPLIES_BFLOAT16

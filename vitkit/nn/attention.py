@@ -163,7 +163,9 @@ class Attention(nn.Module):
         q, k, v = self.project(x, context, rotary, cache)
         mask = combine_masks(mask, bias)
         if self.recorder is not None:
-            self.recorder(attention_weights(q, k, mask=mask, is_causal=is_causal, scale=self.scale))
+            with torch.no_grad():  # beside the graph, so that recomputing a block finds it alike
+                weights = attention_weights(q, k, mask=mask, is_causal=is_causal, scale=self.scale)
+            self.recorder(weights)
         dropout_p = self.attn_drop if self.training else 0.0
         x = attention(
             q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=self.scale

@@ -204,6 +204,10 @@ class SwiGlu(nn.Module):
         return self.drop2(self.fc2(self.drop1(self.act(gate) * value)))
 
 
+TOKENWISE = (Mlp, SwiGlu, nn.LayerNorm, nn.RMSNorm, nn.Identity)
+"""Modules that never mix tokens."""
+
+
 class Block(nn.Module):
     """The usual block: tokens mix, then channels mix, each on a residual branch.
 
@@ -246,9 +250,21 @@ class Block(nn.Module):
         return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
 
     def can_read(self) -> bool:
-        """Whether :meth:`read` may stand in for :meth:`forward`: nobody listens inside."""
-        plain = isinstance(self.attn, Attention) and type(self.attn.qkv) is nn.Linear
-        return plain and self.attn.recorder is None and not any(map(_is_hooked, self.modules()))
+        """Whether :meth:`read` may stand in for :meth:`forward`: all but attention works token by
+        token, no subclass has its own forward, and nobody listens inside.
+        """
+        attn = self.attn
+        plain = (
+            type(self).forward is Block.forward
+            and isinstance(attn, Attention)
+            and not attn.is_cross
+            and type(attn.qkv) is nn.Linear
+            and attn.recorder is None
+            and isinstance(self.mlp, TOKENWISE)
+            and isinstance(self.norm1, TOKENWISE)
+            and isinstance(self.norm2, TOKENWISE)
+        )
+        return plain and not _globally_hooked() and not any(map(_is_hooked, self.modules()))
 
     def read(self, x: Tensor, count: int, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """What :meth:`forward` gives for the first ``count`` tokens, (B, count, C), and no more.
@@ -361,6 +377,12 @@ def _rows(mask: Tensor | None, count: int) -> Tensor | None:
     if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
         return mask
     return mask[..., :count, :]
+
+
+def _globally_hooked() -> bool:
+    return bool(
+        nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+    )
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -6,11 +6,12 @@ The rule that picks a kernel is :func:`choose_kernel`; ``python -m benchmarks.at
 what it is built on. Two kernels exist:
 
 ``fused``
-    torch's ``scaled_dot_product_attention``: never holds the (N, M) scores. The fastest in float32
-    from about 32 tokens up, and on accelerators.
+    torch's ``scaled_dot_product_attention``: never holds the (N, M) scores. The fastest in float32,
+    on accelerators, and wherever a CPU only emulates bfloat16.
 ``explicit``
-    batched product, softmax, batched product. On a CPU in bfloat16 it is the faster one, for
-    training by far, because torch's fused backward pass has no bfloat16 path of its own there.
+    batched product, softmax, batched product. On a CPU with bfloat16 instructions it is the faster
+    one in bfloat16, for training by far, because torch's fused backward pass has no bfloat16 path
+    of its own there; with AVX-512 also for the shortest sequences in float32.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.nn import hardware
 from vitkit.nn.masks import causal_mask, combine_masks
 
 __all__ = [
@@ -39,6 +41,12 @@ KERNELS: tuple[str, ...] = ("fused", "explicit")
 
 SCORE_BUDGET = 1024 * 1024
 """Largest N x M for which the explicit kernel may hold a head's scores; above it, ``fused``."""
+
+LONGEST_QUICK = 512
+"""Most keys for which ``explicit`` wins in bfloat16 without a backward pass."""
+
+LONGEST_TINY = 32
+"""Most keys for which ``explicit`` wins in float32, with AVX-512."""
 
 # A plain module variable, because torch.compile can guard on it (a ContextVar breaks the graph).
 _forced: KernelName = "auto"
@@ -135,11 +143,12 @@ def choose_kernel(
         num_keys: M.
         needs_grad: whether a backward pass may follow.
     """
-    if device != "cpu" or num_queries * num_keys > SCORE_BUDGET:
+    if device != "cpu" or num_queries * num_keys > SCORE_BUDGET or not hardware.HAS_AVX512:
         return "fused"
     if dtype == torch.bfloat16:
-        return "explicit" if needs_grad or num_keys <= 512 else "fused"
-    return "explicit" if num_keys <= 32 else "fused"
+        pays = hardware.MULTIPLIES_BFLOAT16 and (needs_grad or num_keys <= LONGEST_QUICK)
+        return "explicit" if pays else "fused"
+    return "explicit" if num_keys <= LONGEST_TINY else "fused"
 
 
 def _dispatch(
@@ -179,8 +188,9 @@ def _fused(
     plain_causal = is_causal and mask is None and q.shape[2] == k.shape[2]
     if not plain_causal:
         mask = _with_causal(q, k, mask, is_causal)
-    if mask is not None and mask.dtype != torch.bool:
-        mask = mask.to(q.dtype)
+    if mask is not None:
+        mask = torch.atleast_2d(mask)  # torch's kernels refuse fewer axes
+        mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=plain_causal, scale=scale
     )

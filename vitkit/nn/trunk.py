@@ -97,7 +97,8 @@ class Trunk(nn.ModuleList):
         return last if last.can_read() else None
 
     def _run(self, block: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
-        if self.grad_checkpointing and self.training:
+        # Not with a cache: recomputing would append to it again.
+        if self.grad_checkpointing and self.training and ctx.caches is None:
             out: Tensor = checkpoint(block, x, ctx, use_reentrant=False)
             return out
         out = block(x, ctx)

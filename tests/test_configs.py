@@ -1,0 +1,148 @@
+"""Every shipped config: it says how to run it and what came out, and it does run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from tests.small_data import write_cifar, write_pictures
+from vitkit.app import try_one_batch
+from vitkit.app.build import build
+from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
+from vitkit.config.default import EMBEDDED_DEFAULT
+from vitkit.config.load import SECTIONS
+from vitkit.models import create_model
+from vitkit.models.config import CONFIGS
+
+FOLDER = Path(__file__).parents[1] / "configs"
+FILES = sorted(FOLDER.glob("*.yaml"))
+SHAPES = {"cifar10": (10, (3, 32, 32)), "cifar100": (100, (3, 32, 32)), "image_folder": (2, None)}
+"""Data set -> classes and shape of its pictures; folders of pictures take the model's size."""
+
+each_config = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def _head(path: Path) -> str:
+    """The comment that a config opens with, as one text."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# ").rstrip())
+    return "\n".join(lines)
+
+
+def head_faults(name: str, head: str) -> list[str]:
+    """What the opening comment of a config lacks."""
+    faults = []
+    if not re.search(rf"^python train\.py configs/{re.escape(name)}( |$)", head, re.M):
+        faults.append(f"no line 'python train.py configs/{name}'")
+    measured = re.search(r"\bMeasured: (.*?)(\.\s|\.$|$)", head, re.S)
+    if measured is None and not re.search(r"\bnot measured yet\b", head, re.I):
+        faults.append("neither 'Measured: <result>' nor 'Not measured yet'")
+    if measured is not None and not re.search(r"\d", measured[1]):
+        faults.append(f"'Measured: {measured[1]}' names no number")
+    return faults
+
+
+def test_there_are_configs() -> None:
+    assert len(FILES) >= 7
+    assert {load_config([path]).data.name for path in FILES} == set(SHAPES)
+
+
+@each_config
+def test_it_opens_with_its_command_and_its_result(path: Path) -> None:
+    assert head_faults(path.name, _head(path)) == []
+
+
+def test_an_opening_without_command_or_result_is_seen() -> None:
+    good = "A model.\n\npython train.py configs/a.yaml data.root=data\n\n"
+    assert head_faults("a.yaml", good + "Measured: 91.50 % after 3\nepochs.") == []
+    assert head_faults("a.yaml", good + "The full 50 epochs: not measured yet.") == []
+    assert head_faults("a.yaml", "Measured: 91.5 %") == ["no line 'python train.py configs/a.yaml'"]
+    assert head_faults("b.yaml", good + "Not measured yet.")
+    assert head_faults("a.yaml", good)
+    unmeasured = "Measured: see docs/results.md. The full 34 epochs: not measured yet."
+    assert head_faults("a.yaml", good + unmeasured)
+
+
+@each_config
+def test_it_reads_back_as_it_was_written(path: Path, tmp_path: Path) -> None:
+    config = load_config([path])
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_yaml(config), encoding="utf-8")
+    assert load_config([again]) == config
+
+
+@each_config
+def test_its_model_has_the_size_that_the_comment_claims(path: Path) -> None:
+    config = load_config([path])
+    classes, _ = SHAPES[config.data.name]
+    with torch.device("meta"):
+        model = create_model(config.model, num_classes=classes, in_chans=3)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    for claim in re.findall(r"(\d+\.\d+) M\s+parameters", _head(path)):
+        assert f"{count:.{len(claim.split('.')[1])}f}" == claim
+
+
+@each_config
+def test_it_takes_a_training_step(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = load_config([path]).data.name
+    if name == "image_folder":
+        write_pictures(tmp_path / "data")
+    else:
+        write_cifar(name, tmp_path / "data", monkeypatch)
+    config = load_config(
+        [path],
+        ["data.batch_size=2", "data.eval_batch_size=2", "trainer.accelerator=cpu"],
+    )
+    before = build(config)
+    after = try_one_batch(config)
+    classes, shape = SHAPES[name]
+    assert after.info.num_classes == classes
+    assert (after.info.in_chans, *after.info.img_size) == (shape or (3, 64, 64))
+    changed = 0
+    fresh = before.model.state_dict()
+    for key, value in after.model.state_dict().items():
+        assert value.isfinite().all(), key
+        changed += int(not torch.equal(value, fresh[key]))
+    assert changed > 0.5 * len(fresh)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+
+
+def test_the_embedded_default_is_what_runs_when_nothing_is_said() -> None:
+    default = load_config()
+    assert default == load_config(base=EMBEDDED_DEFAULT)
+    plain = to_plain(default)
+    for section, keys in EMBEDDED_DEFAULT.items():
+        assert {key: plain[section][key] for key in keys} == keys
+    assert default.data.name == "digits"
+    assert default.trainer.accelerator == "cpu"
+
+
+def _undescribed(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _undescribed(kind, f"{prefix}.{name}")
+        elif not (field.description or "").strip():
+            yield f"{prefix}.{name}"
+
+
+def test_every_key_of_every_section_is_described() -> None:
+    assert set(SECTIONS) | {"model"} == set(RunConfig.model_fields)
+    sections = {**SECTIONS, **{f"model[{family}]": kind for family, kind in CONFIGS.items()}}
+    assert [key for name, kind in sections.items() for key in _undescribed(kind, name)] == []
+
+    class Bare(BaseModel):
+        size: int = 0
+
+    assert list(_undescribed(Bare, "bare")) == ["bare.size"]
