@@ -20,8 +20,6 @@ NEEDED = ("build", "setuptools")
 """Setuptools makes wheels by itself since 70.1."""
 PARTS = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:

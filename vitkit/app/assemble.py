@@ -62,7 +62,7 @@ def make_loaders(
 
 
 def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
-    """The Lightning task, with what it needs of the data handed in as functions and plain values."""
+    """The Lightning task; what it needs of the data is handed in as functions and plain values."""
     accumulate = config.trainer.accumulate_grad_batches
     plan = StepPlan(
         steps_per_epoch=len(train_loader) // accumulate,
