@@ -41,6 +41,7 @@ SMALL: dict[str, Any] = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 VIT: dict[str, Any] = {**SMALL, "num_classes": CLASSES, "img_size": (8, 12), "in_chans": 3}
 CCT: dict[str, Any] = {**VIT, "attn_drop_rate": 0.0, "drop_path_rate": 0.0}
 CVT = {**CCT, "patch_size": 4}
+HYBRID: dict[str, Any] = {**VIT, "patch_size": 2, "norm_eps": 1e-3}
 TEXT: dict[str, Any] = {**SMALL, "vocab_size": 11, "max_len": 9}
 PIXELS = {**SMALL, "num_classes": CLASSES, "img_size": 6, "pos_drop_rate": 0.0}
 SCORE = ("seq_pool.score.bias",)
@@ -58,6 +59,25 @@ CASES = {
     "cct": Case("cct_2_3x2_32", pictures(3, 8, 12), CCT, idle=SCORE),
     "cvt": Case("cvt_6_4_32", pictures(3, 8, 12), CVT, idle=SCORE),
     "vit_lite": Case("vit_lite_6_patch4_32", pictures(3, 8, 12), CVT),
+    "mixer": Case("mixer_s16_224", pictures(3, 8, 12), HYBRID),
+    "convmixer": Case("convmixer_256_8_32", pictures(3, 8, 12), {**HYBRID, "kernel_size": 3}),
+    "hybrid": Case(
+        "nb03_2mixer_vit",
+        pictures(3, 8, 12),
+        {
+            **HYBRID,
+            "blocks": ("conv", "mixer", "attention"),
+            "depth": 4,
+            "pos_embed": "learn",
+            "stem": "convmixer",
+            "global_pool": "flatten",
+            "head_hidden_dims": (12, 10),
+            "mlp_drop_rate": 0.0,
+            "mixer_drop_rate": 0.0,
+            "attn_drop_rate": 0.0,
+            "drop_rate": 0.0,
+        },
+    ),
     "text": Case("text_mini", words(9), {**TEXT, "num_classes": CLASSES}),
     "text_token": Case(
         "text_mini",
@@ -168,7 +188,7 @@ def test_reset_classifier(key: str) -> None:
     assert model.num_classes == 8 and model.get_classifier().out_features == 8
     for name, value in model.state_dict().items():
         is_head = name.endswith(("head.weight", "head.bias"))
-        assert is_head or torch.equal(value, trunk[name].double())
+        assert is_head or torch.equal(value, trunk[name].to(value.dtype))
     model.reset_classifier(0)
     features = model.forward_head(model.forward_features(inputs), pre_logits=True)
     torch.testing.assert_close(model(inputs), features)

@@ -12,13 +12,16 @@ from vitkit.errors import UnknownNameError
 from vitkit.models import (
     CausalLanguageModel,
     CompactTransformer,
+    HybridClassifier,
     PixelTextClassifier,
     TextTransformer,
     VisionTransformer,
 )
 from vitkit.models.config import (
+    BLOCK_KINDS,
     CONFIGS,
     CompactConfig,
+    HybridConfig,
     LanguageModelConfig,
     ModelConfig,
     PixelTextConfig,
@@ -27,6 +30,7 @@ from vitkit.models.config import (
     ViTConfig,
     validate_model,
 )
+from vitkit.models.hybrid import BLOCKS
 from vitkit.models.presets import DEFAULT_MODEL, FAMILIES, PRESETS
 from vitkit.models.timm_baseline import build_timm
 
@@ -42,6 +46,7 @@ def arguments_of(constructor: Any) -> set[str]:
     [
         (ViTConfig, arguments_of(VisionTransformer)),
         (CompactConfig, arguments_of(CompactTransformer)),
+        (HybridConfig, arguments_of(HybridClassifier)),
         (TextClassifierConfig, arguments_of(TextTransformer) | {"in_chans", "img_size"}),
         (
             PixelTextConfig,
@@ -126,6 +131,29 @@ def test_faults_name_their_field_once(field: str, value: object) -> None:
     with pytest.raises(ValidationError) as caught:
         validate_model({"name": "vit_tiny_patch4_32", field: value})
     assert [fault["loc"] for fault in caught.value.errors()] == [(field,)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("blocks", "mixer"),
+        ("blocks", []),
+        ("blocks", ["mixer", "pool"]),
+        ("head_hidden_dims", 64),
+        ("head_hidden_dims", [64, 0]),
+        ("bn_momentum", 0.0),
+        ("bn_momentum", 1.5),
+        ("mixer_drop_rate", 1.0),
+    ],
+)
+def test_faults_of_lists_name_their_field_once(field: str, value: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_model({"name": "nb02_mixer", field: value})
+    assert [fault["loc"] for fault in caught.value.errors()] == [(field,)]
+
+
+def test_the_kinds_of_block_are_those_that_can_be_built() -> None:
+    assert set(BLOCK_KINDS) == set(BLOCKS)
 
 
 def test_all_faults_at_once() -> None:

@@ -95,6 +95,8 @@ def test_listing() -> None:
         ("vit_tiny_patch4_32", {"depth": "3"}, ["depth", "'3'", "integer"]),
         ("vit_tiny_patch4_32", {"drop_rate": 2.0}, ["drop_rate", "2.0", "less than 1"]),
         ("vit_tiny_patch4_32", {"weights": "x.pt"}, ["load_weights"]),
+        ("nb03_mixer_vit", {"img_size": 60}, ["60 x 60", "8 x 8", "64 x 64"]),
+        ("nb03_mixer_vit", {"blocks": ["mixer", "pool"]}, ["blocks", "pool", "conv"]),
         ("timm/resnet18", {"kwargs": {"no_such": 1}}, ["resnet18", "no_such"]),
     ],
 )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vitkit.models.compact import CompactTransformer
     from vitkit.models.config import ModelConfig, validate_model
     from vitkit.models.decoding import generate
+    from vitkit.models.hybrid import HybridClassifier
     from vitkit.models.pixels import PixelTextClassifier
     from vitkit.models.registry import create_model, list_models, register_model
     from vitkit.models.text import CausalLanguageModel, TextTransformer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CausalLanguageModel",
     "CompactTransformer",
+    "HybridClassifier",
     "ModelConfig",
     "PixelTextClassifier",
     "TextTransformer",
@@ -37,6 +39,7 @@ __all__ = [
 _HOMES = {
     "CausalLanguageModel": "text",
     "CompactTransformer": "compact",
+    "HybridClassifier": "hybrid",
     "ModelConfig": "config",
     "PixelTextClassifier": "pixels",
     "TextTransformer": "text",

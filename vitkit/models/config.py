@@ -18,6 +18,7 @@ __all__ = [
     "CONFIGS",
     "CompactConfig",
     "CustomConfig",
+    "HybridConfig",
     "LanguageModelConfig",
     "ModelConfig",
     "PixelTextConfig",
@@ -47,10 +48,25 @@ def _size(value: object) -> object:
     raise ValueError("should be a whole number from 1 up or a pair [height, width] of them")
 
 
+def _kinds(value: object) -> object:
+    if isinstance(value, list | tuple) and value and all(kind in BLOCK_KINDS for kind in value):
+        return tuple(value)
+    raise ValueError(f"should be a list of {', '.join(BLOCK_KINDS)}")
+
+
+def _widths(value: object) -> object:
+    if isinstance(value, list | tuple) and all(map(_is_count, value)):
+        return tuple(value)
+    raise ValueError("should be a list of whole numbers from 1 up")
+
+
+BLOCK_KINDS = ("attention", "mixer", "conv")
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pair = Annotated[tuple[int, int], BeforeValidator(_pair)]
 Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
+Kinds = Annotated[tuple[str, ...], BeforeValidator(_kinds)]
+Widths = Annotated[tuple[int, ...], BeforeValidator(_widths)]
 Above0 = Annotated[float, Field(gt=0.0)]
 Norm = Literal["layernorm", "rmsnorm"]
 Mixer = Literal["mlp", "swiglu"]
@@ -171,6 +187,61 @@ class CompactConfig(_TrunkConfig):
     drop_rate: Rate | None = Field(None, description="dropout before the head")
 
 
+class HybridConfig(_TrunkConfig):
+    """Arguments of :class:`vitkit.models.hybrid.HybridClassifier`."""
+
+    family: ClassVar[str | None] = "hybrid"
+
+    blocks: Kinds | None = Field(
+        None, description="kinds of the blocks in their order: a list of attention, mixer, conv"
+    )
+    depth: Positive | None = Field(
+        None, description="number of blocks; the list of kinds is repeated to reach it"
+    )
+    patch_size: Size | None = Field(None, description="patch side in pixels, or [height, width]")
+    stem: Literal["patch", "convmixer"] | None = Field(
+        None, description="a bare projection, or with activation and BatchNorm behind it"
+    )
+    pos_embed: Literal["none", "learn", "sincos2d"] | None = Field(
+        None, description="position scheme"
+    )
+    head_dim: Positive | None = Field(None, description="attention: D, width of a head")
+    qkv_bias: bool | None = Field(None, description="attention: bias of the projections")
+    mlp_act_last: bool | None = Field(
+        None, description="attention: activation behind the MLP's second layer too"
+    )
+    mlp_drop_rate: Rate | None = Field(
+        None, description="attention: dropout in the MLP; proj_drop_rate unless given"
+    )
+    tokens_mlp_dim: Positive | None = Field(
+        None, description="mixer: hidden width of the MLP over tokens; embed_dim / 2 unless given"
+    )
+    channels_mlp_dim: Positive | None = Field(
+        None, description="mixer: hidden width of the MLP over channels; by mlp_ratio unless given"
+    )
+    shared_norm: bool | None = Field(None, description="mixer: one norm instead of two")
+    mixer_drop_rate: Rate | None = Field(
+        None, description="mixer: dropout behind each MLP; proj_drop_rate, inside too, unless given"
+    )
+    kernel_size: Positive | None = Field(None, description="conv: side of the kernel in tokens")
+    bn_eps: Above0 | None = Field(None, description="epsilon of the BatchNorms")
+    bn_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="share of the new batch in BatchNorm's running statistics"
+    )
+    final_norm: bool | None = Field(None, description="norm after the blocks")
+    norm_eps: Above0 | None = Field(None, description="epsilon of the LayerNorms")
+    act_layer: Activation | None = Field(None, description="activation, everywhere")
+    global_pool: Literal["avg", "max", "flatten"] | None = Field(
+        None, description="what the head reads: mean, maximum, or all tokens side by side"
+    )
+    head_hidden_dims: Widths | None = Field(
+        None, description="widths of hidden layers in the head, a list"
+    )
+    drop_rate: Rate | None = Field(
+        None, description="dropout before the head and behind its hidden layers"
+    )
+
+
 class _TextConfig(_WideTrunkConfig):
     """Fields of every model that reads tokens."""
 
@@ -265,6 +336,7 @@ class CustomConfig(ModelConfig):
 CONFIGS: dict[str, type[ModelConfig]] = {
     "vit": ViTConfig,
     "compact": CompactConfig,
+    "hybrid": HybridConfig,
     "pixels": PixelTextConfig,
     "text": TextClassifierConfig,
     "lm": LanguageModelConfig,

@@ -34,6 +34,7 @@ TIMM_PREFIX = "timm/"
 FAMILIES: dict[str, str] = {
     "vit": "Vision Transformer",
     "compact": "CCT, CVT and ViT-Lite",
+    "hybrid": "MLP-Mixer, ConvMixer, and any list of their blocks and attention's",
     "pixels": "text Transformer that reads an image as a sequence of pixels",
     "text": "text Transformer for classification",
     "lm": "causal language model",
@@ -160,6 +161,84 @@ def _compacts() -> Iterator[tuple[str, Preset]]:
         yield f"vit_lite_{layers}_patch4_32", Preset("compact", kwargs, doc)
 
 
+# MLP-Mixer: embed_dim, depth. Source: arXiv 2105.01601, as in timm.
+_MIXER_SIZES: dict[str, tuple[int, int]] = {"s": (512, 8), "b": (768, 12), "l": (1024, 24)}
+# ConvMixer: what follows the width and depth in timm's name, embed_dim, depth, kernel, patch,
+# activation. Source: arXiv 2201.09792, as in timm.
+_CONVMIXER_SHAPES = (
+    *(("", 1536, 20, 9, 7, "gelu"), ("", 768, 32, 7, 7, "relu")),
+    ("_ks9_p14", 1024, 20, 9, 14, "gelu"),
+)
+
+
+def _mixers() -> Iterator[tuple[str, Preset]]:
+    for size, (embed_dim, depth) in _MIXER_SIZES.items():
+        for patch in (32, 16):
+            kwargs: Kwargs = {"img_size": 224, "patch_size": patch, "num_classes": 1000}
+            kwargs |= {"blocks": ("mixer",), "depth": depth, "embed_dim": embed_dim}
+            doc = f"MLP-Mixer {size.upper()}/{patch}, 224 px (timm)"
+            yield f"mixer_{size}{patch}_224", Preset("hybrid", kwargs, doc)
+    conv: Kwargs = {"blocks": ("conv",), "stem": "convmixer", "final_norm": False}
+    for suffix, embed_dim, depth, kernel, patch, act in _CONVMIXER_SHAPES:
+        kwargs = {"img_size": 224, "patch_size": patch, "num_classes": 1000, **conv}
+        kwargs |= {"embed_dim": embed_dim, "depth": depth, "kernel_size": kernel, "act_layer": act}
+        doc = f"ConvMixer-{embed_dim}/{depth}, patch {patch}, kernel {kernel}, 224 px (timm)"
+        yield f"convmixer_{embed_dim}_{depth}{suffix}", Preset("hybrid", kwargs, doc)
+    kwargs = {"img_size": 32, "patch_size": 2, "num_classes": 10, **conv}
+    kwargs |= {"embed_dim": 256, "depth": 8, "kernel_size": 5}
+    doc = "ConvMixer-256/8, patch 2, kernel 5, 32 px: CIFAR"
+    yield "convmixer_256_8_32", Preset("hybrid", kwargs, doc)
+
+
+def _notebooks() -> Iterator[tuple[str, Preset]]:
+    """The models of the four notebooks of "Transformers: from NLP to CV", with their dropout."""
+
+    def preset(
+        number: int, what: str, img_size: int, patch_size: int, embed_dim: int, **more: object
+    ) -> Preset:
+        shape: Kwargs = {"img_size": img_size, "patch_size": patch_size, "num_classes": 10}
+        kwargs = {**shape, "embed_dim": embed_dim, "final_norm": False, **more}
+        doc = f"{what}, {img_size} px, patch {patch_size} (from NLP to CV, notebook {number})"
+        return Preset("hybrid", kwargs, doc)
+
+    def mixer(width: int, drop: float) -> Kwargs:
+        widths: Kwargs = {"tokens_mlp_dim": width, "channels_mlp_dim": width}
+        return {**widths, "shared_norm": True, "mixer_drop_rate": drop, "drop_rate": drop}
+
+    attention: Kwargs = {"num_heads": 4, "head_dim": 64, "mlp_act_last": True}
+    attention |= {"attn_drop_rate": 0.1, "mlp_drop_rate": 0.1}
+    tanh: Kwargs = {"act_layer": "gelu_tanh"}
+    # Keras' defaults.
+    conv: Kwargs = {"stem": "convmixer", "kernel_size": 5, "bn_eps": 1e-3, "bn_momentum": 0.01}
+
+    vit: Kwargs = {"blocks": ("attention",), **attention, "mlp_ratio": 2.0, "pos_embed": "learn"}
+    vit |= {"final_norm": True, "global_pool": "flatten"}
+    vit |= {"head_hidden_dims": (2048, 1024), "drop_rate": 0.5}
+    yield "nb01_vit", preset(1, "ViT of one block", 72, 6, 64, **vit)
+
+    four: Kwargs = {"blocks": ("mixer",), "depth": 4, **mixer(16, 0.2), **tanh}
+    yield "nb02_mixer", preset(2, "MLP-Mixer of four blocks", 32, 8, 256, **four)
+
+    two: Kwargs = {"blocks": ("mixer",), "depth": 2, **mixer(64, 0.2), **tanh}
+    yield "nb03_mixer", preset(3, "MLP-Mixer of two blocks", 64, 8, 128, **two)
+    vit = {"blocks": ("attention",), **attention, **tanh, "drop_rate": 0.3}
+    wide, deep = {**vit, "mlp_ratio": 0.25}, {**vit, "mlp_ratio": 0.5, "depth": 2}
+    yield "nb03_vit1", preset(3, "ViT of one block of width 256", 64, 8, 256, **wide)
+    yield "nb03_vit2", preset(3, "ViT of two blocks of width 128", 64, 8, 128, **deep)
+    both: Kwargs = {**attention, "mlp_ratio": 0.5, **mixer(64, 0.4), **tanh}
+    one: Kwargs = {"blocks": ("mixer", "attention"), **both}
+    yield "nb03_mixer_vit", preset(3, "MLP-Mixer and ViT, a block each", 64, 8, 128, **one)
+    three: Kwargs = {"blocks": ("mixer", "mixer", "attention"), **both}
+    yield "nb03_2mixer_vit", preset(3, "two MLP-Mixer blocks, one ViT's", 64, 8, 128, **three)
+
+    single: Kwargs = {"blocks": ("mixer",), **mixer(256, 0.5), **tanh}
+    yield "nb04_mixer", preset(4, "MLP-Mixer of one block", 64, 4, 64, **single)
+    tiny: Kwargs = {"blocks": ("conv",), **conv}
+    yield "nb04_convmixer", preset(4, "ConvMixer-16/1", 32, 2, 16, **tiny)
+    last: Kwargs = {"blocks": ("conv", "mixer"), **conv, **mixer(256, 0.9), "drop_rate": 0.0}
+    yield "nb04_convmixer_mixer", preset(4, "ConvMixer and MLP-Mixer", 32, 2, 16, **last)
+
+
 def _texts() -> Iterator[tuple[str, Preset]]:
     lra: Kwargs = {"img_size": 32, "num_classes": 10, "embed_dim": 128, "depth": 1, "num_heads": 8}
     lra |= {"head_dim": 8, "mlp_ratio": 1.0, "qkv_bias": False, "proj_bias": False}
@@ -227,7 +306,9 @@ def _aliases() -> Iterator[tuple[str, str]]:
         yield f"cct_{layers}_{kernel}x{convs}", name
 
 
-PRESETS: dict[str, Preset] = dict([*_small_vits(), *_vits(), *_compacts(), *_texts()])
+PRESETS: dict[str, Preset] = dict(
+    [*_small_vits(), *_vits(), *_compacts(), *_mixers(), *_notebooks(), *_texts()]
+)
 """Every named size that vitkit builds itself."""
 
 ALIASES: dict[str, str] = dict(_aliases())

@@ -14,6 +14,7 @@ from vitkit import models as face
 from vitkit.errors import ConfigError, nearest
 from vitkit.models.compact import CompactTransformer
 from vitkit.models.config import CONFIGS, ModelConfig, validate_model
+from vitkit.models.hybrid import HybridClassifier
 from vitkit.models.pixels import PixelTextClassifier
 from vitkit.models.presets import (
     ALIASES,
@@ -42,6 +43,7 @@ def _build_timm(**kwargs: Any) -> nn.Module:
 MODELS: dict[str, Builder] = {
     "vit": VisionTransformer,
     "compact": CompactTransformer,
+    "hybrid": HybridClassifier,
     "pixels": PixelTextClassifier,
     "text": TextTransformer,
     "lm": CausalLanguageModel,

@@ -22,6 +22,7 @@ from vitkit.nn.blocks import (
 )
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
+from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, TwiceActivatedMlp
 from vitkit.nn.positions import (
     Rotary1d,
     Rotary2d,
@@ -41,17 +42,20 @@ __all__ = [
     "Block",
     "BlockContext",
     "CompactBlock",
+    "ConvMixerBlock",
     "DecoderBlock",
     "DropPath",
     "KeyValueCache",
     "LayerCache",
     "LayerScale",
+    "MixerBlock",
     "Mlp",
     "Rotary1d",
     "Rotary2d",
     "Rotation",
     "SwiGlu",
     "Trunk",
+    "TwiceActivatedMlp",
     "attention",
     "attention_kernel",
     "attention_weights",

@@ -151,7 +151,7 @@ class Mlp(nn.Module):
         embed_dim: C.
         hidden_dim: inner width.
         act_layer: name in :data:`ACTIVATIONS`.
-        drop: dropout after each of the two layers.
+        drop: dropout after each of the two layers, or a pair of rates.
         bias: biases of both layers.
     """
 
@@ -161,15 +161,16 @@ class Mlp(nn.Module):
         hidden_dim: int,
         *,
         act_layer: str = "gelu",
-        drop: float = 0.0,
+        drop: float | tuple[float, float] = 0.0,
         bias: bool = True,
     ) -> None:
         super().__init__()
+        inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[act_layer]()
-        self.drop1 = nn.Dropout(drop)
+        self.drop1 = nn.Dropout(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = nn.Dropout(drop)
+        self.drop2 = nn.Dropout(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""

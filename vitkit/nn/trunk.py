@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +23,8 @@ from vitkit.nn.blocks import (
 )
 
 __all__ = ["Trunk", "encoder_blocks", "make_mlp"]
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
 class Trunk(nn.ModuleList):
@@ -99,10 +105,40 @@ class Trunk(nn.ModuleList):
     def _run(self, block: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
         # Not with a cache: recomputing would append to it again.
         if self.grad_checkpointing and self.training and ctx.caches is None:
-            out: Tensor = checkpoint(block, x, ctx, use_reentrant=False)
+            norms = [m for m in block.modules() if isinstance(m, BatchNorm)]
+            more: dict[str, Any] = {"context_fn": partial(_two_passes, norms)} if norms else {}
+            out: Tensor = checkpoint(block, x, ctx, use_reentrant=False, **more)
             return out
         out = block(x, ctx)
         return out
+
+
+def _two_passes(
+    norms: list[BatchNorm],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a block's first pass and of its recomputation: a batch is counted once."""
+    return nullcontext(), _uncounted(norms)
+
+
+@contextmanager
+def _uncounted(norms: list[BatchNorm]) -> Iterator[None]:
+    """Running statistics stay: the new batch's share is 0. Turning them off would change what the
+    pass saves, which the recomputation compares.
+    """
+    before = [(norm.momentum, _counter(norm).clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            _counter(norm).copy_(count)
+
+
+def _counter(norm: BatchNorm) -> Tensor:
+    count = norm.num_batches_tracked
+    return torch.zeros(()) if count is None else count
 
 
 def make_mlp(

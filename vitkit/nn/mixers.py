@@ -1,0 +1,152 @@
+"""Blocks that mix tokens without attention: MLP-Mixer's and ConvMixer's.
+
+They are modules from (B, N, C) to (B, N, C) that read a :class:`BlockContext`, so a trunk may hold
+them beside attention in any order. Every token reaches every other here, or its neighbours on the
+grid, whatever a mask says: a context that forbids something is refused.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.nn.attention import NormLayer
+from vitkit.nn.blocks import ACTIVATIONS, NO_CONTEXT, BlockContext, DropPath, Mlp
+
+__all__ = ["ConvMixerBlock", "MixerBlock", "TwiceActivatedMlp"]
+
+
+class MixerBlock(nn.Module):
+    """MLP-Mixer's block: an MLP over the tokens of each channel, then one over each token's
+    channels, pre-norm, each on a residual branch.
+
+    Parameter names are timm's.
+
+    Args:
+        embed_dim: C.
+        num_tokens: N, fixed: the token MLP has a weight for each pair of tokens.
+        tokens_dim: hidden width of the MLP over tokens.
+        channels_dim: hidden width of the MLP over channels.
+        shared_norm: one norm in front of both MLPs, as in Keras' example, instead of two.
+        norm_layer: makes a norm from a width.
+        act_layer: activation of both MLPs.
+        drop: dropout in both MLPs, as in :class:`Mlp`.
+        drop_path: probability of dropping a branch.
+
+    Source: Tolstikhin et al., "MLP-Mixer: an all-MLP architecture for vision", arXiv 2105.01601.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_tokens: int,
+        *,
+        tokens_dim: int,
+        channels_dim: int,
+        shared_norm: bool = False,
+        norm_layer: NormLayer = nn.LayerNorm,
+        act_layer: str = "gelu",
+        drop: float | tuple[float, float] = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_tokens = num_tokens
+        self.norm1 = norm_layer(embed_dim)
+        self.mlp_tokens = Mlp(num_tokens, tokens_dim, act_layer=act_layer, drop=drop)
+        # None, not the same module twice: a state dict would then hold its weights twice.
+        self.norm2 = None if shared_norm else norm_layer(embed_dim)
+        self.mlp_channels = Mlp(embed_dim, channels_dim, act_layer=act_layer, drop=drop)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C).
+
+        Raises:
+            ValueError: another number of tokens than the block was built for, or a context that
+                forbids attending.
+        """
+        _refuse_rules(ctx, "MLP-Mixer")
+        if x.shape[1] != self.num_tokens:
+            raise ValueError(
+                f"{x.shape[1]} tokens given to an MLP-Mixer block built for {self.num_tokens}; "
+                "its weights fit no other number"
+            )
+        x = x + self.drop_path(self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2))
+        norm2 = self.norm1 if self.norm2 is None else self.norm2
+        return x + self.drop_path(self.mlp_channels(norm2(x)))
+
+
+class ConvMixerBlock(nn.Module):
+    """ConvMixer's block: a depthwise convolution on a residual branch, then a pointwise one, each
+    with its activation and BatchNorm behind it.
+
+    Reads ``ctx.grid``. Prefix tokens have no place on the grid and pass unchanged.
+
+    Args:
+        embed_dim: C.
+        kernel_size: side of the depthwise kernel in tokens; the grid keeps its size.
+        act_layer: activation.
+        bn_eps, bn_momentum: of both BatchNorms; the momentum is the new batch's share.
+        drop_path: probability of dropping the residual branch.
+
+    Source: Trockman & Kolter, "Patches are all you need?", arXiv 2201.09792.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        kernel_size: int = 9,
+        act_layer: str = "gelu",
+        bn_eps: float = 1e-5,
+        bn_momentum: float = 0.1,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            embed_dim, embed_dim, kernel_size, padding="same", groups=embed_dim
+        )
+        self.norm1 = nn.BatchNorm2d(embed_dim, eps=bn_eps, momentum=bn_momentum)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.pointwise = nn.Conv2d(embed_dim, embed_dim, 1)
+        self.norm2 = nn.BatchNorm2d(embed_dim, eps=bn_eps, momentum=bn_momentum)
+        self.act = ACTIVATIONS[act_layer]()
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C).
+
+        Raises:
+            ValueError: tokens without a grid, or a context that forbids attending.
+        """
+        _refuse_rules(ctx, "ConvMixer")
+        if ctx.grid is None:
+            raise ValueError("a ConvMixer block needs the grid of the tokens; there is none")
+        prefix, patches = x[:, : ctx.num_prefix], x[:, ctx.num_prefix :]
+        # Views: what the convolutions see lies channels last in memory.
+        grid = patches.transpose(1, 2).unflatten(2, ctx.grid)
+        grid = grid + self.drop_path(self.norm1(self.act(self.depthwise(grid))))
+        grid = self.norm2(self.act(self.pointwise(grid)))
+        patches = grid.flatten(2).transpose(1, 2)
+        return torch.cat([prefix, patches], dim=1) if ctx.num_prefix else patches
+
+
+class TwiceActivatedMlp(Mlp):
+    """A channel mixer with the activation behind its second layer too, as in Keras' ViT example.
+
+    Takes what :class:`Mlp` takes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
+        return self.drop2(self.act(self.fc2(self.drop1(self.act(self.fc1(x))))))
+
+
+def _refuse_rules(ctx: BlockContext, kind: str) -> None:
+    rules = {"a mask": ctx.mask, "a bias": ctx.bias, "a cache": ctx.cache}
+    given = [name for name, rule in rules.items() if rule is not None]
+    given += ["causal order"] if ctx.is_causal else []
+    if given:
+        raise ValueError(
+            f"a {kind} block mixes all tokens and cannot keep {' or '.join(given)}; "
+            "take attention blocks"
+        )
