@@ -1,52 +1,196 @@
-"""Random crop and flip of a whole batch at once, each image with its own parameters."""
+"""Random changes of a whole batch at once, each image with its own parameters."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.config import AugmentConfig
-from vitkit.data.random import position_uniform
+from vitkit.data.ops import erase, operate, pick, resized_crop
+from vitkit.data.policies import ColorJitter, Policy, make_policy
+from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
+from vitkit.errors import DataError
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "random_boxes"]
 
 CROP_Y, CROP_X, FLIP = range(3)
 """The draws of an image: which of its random numbers decides what."""
+RESIZED_CROP, POLICY, JITTER, CUTOUT, ERASE, NOISE = range(1000, 7000, 1000)
+"""The first draw of each part that needs several."""
+
+ATTEMPTS = 10
+"""Boxes that an image draws until one fits, as torchvision and timm do."""
+BOX_DRAWS = 2 * ATTEMPTS + 2
 
 
 class Augment:
     """Training augmentation in tensors, on any device, reproducible from (seed, epoch, position).
 
+    In order: crop, flip, policy, colour jitter; then, on normalised images, cutout and erasing.
+    Crop and flip run without waiting for the device. For the rest the positions are read on the
+    CPU, so that the same operations of the same strength are drawn on every device.
+
     Args:
         config: what to do.
         seed: of the run.
+        mean: of the training pixels, in [0, 1]: what a policy of timm's shows outside an image.
+        size: training images; asked for by ``flip: alternate`` alone.
+        repeats: places of each image in an epoch.
     """
 
-    def __init__(self, config: AugmentConfig, seed: int = 0) -> None:
-        self.config, self.seed = config, seed
+    def __init__(
+        self,
+        config: AugmentConfig,
+        seed: int = 0,
+        *,
+        mean: Sequence[float] = (0.5,),
+        size: int = 0,
+        repeats: int = 1,
+    ) -> None:
+        self.config, self.seed, self.size, self.repeats = config, seed, size, repeats
+        self.mean = [min(255, round(255 * value)) for value in mean]
+        self.policies: list[tuple[int, Policy]] = []
+        policy = make_policy(config.policy)
+        if policy is not None:
+            self.policies.append((POLICY, policy))
+        if config.color_jitter or config.color_jitter_hue:
+            jitter = ColorJitter(config.color_jitter, config.color_jitter_hue)
+            self.policies.append((JITTER, jitter))
+        self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, images: Tensor, positions: Tensor, epoch: int) -> Tensor:
         """uint8 (B, channels, height, width) -> the same shape and type."""
-        if not self.config.crop_padding and not self.config.flip:
+        size = (images.shape[2], images.shape[3])
+        if self.config.resized_crop_scale:
+            numbers = self._numbers(epoch, positions, RESIZED_CROP, BOX_DRAWS)
+            images = resized_crop(images, self._crop_boxes(numbers, size))
+        images = self._crop_and_flip(images, positions, epoch)
+        for first_draw, policy in self.policies:
+            layers = policy(self._numbers(epoch, positions, first_draw, policy.draws), size)
+            fill = self.mean if policy.like_timm else (0,)
+            for codes, amounts in zip(*layers, strict=True):
+                images = operate(images, codes, amounts, fill=fill, bilinear=policy.like_timm)
+        return images
+
+    def erase(self, inputs: Tensor, positions: Tensor, epoch: int) -> Tensor:
+        """Cutout and random erasing (arXiv 1708.04552, 1708.04896) of normalised images.
+
+        Zero is the mean colour there, and noise has mean 0 and variance 1.
+
+        Args:
+            inputs: float (B, channels, height, width).
+            positions, epoch: as in the call before it.
+        """
+        config, size = self.config, (inputs.shape[2], inputs.shape[3])
+        if config.cutout:
+            numbers = self._numbers(epoch, positions, CUTOUT, 2)
+            inputs = erase(inputs, _squares(numbers, config.cutout, size))
+        if config.erase_prob:
+            numbers = self._numbers(epoch, positions, ERASE, BOX_DRAWS + 1)
+            most = (size[0] - 1, size[1] - 1)
+            boxes = random_boxes(numbers[:-1], size, most, config.erase_scale, config.erase_ratio)
+            boxes[numbers[-1] >= config.erase_prob] = 0
+            inputs = erase(
+                inputs,
+                boxes,
+                None
+                if config.erase_mode == "constant"
+                else lambda image, element: position_noise(
+                    self.seed, epoch, positions[image], element, NOISE
+                ),
+            )
+        return inputs
+
+    def _crop_and_flip(self, images: Tensor, positions: Tensor, epoch: int) -> Tensor:
+        padding = self.config.crop_padding
+        if not padding and self.config.flip == "none":
             return images
         height, width = images.shape[-2:]
-        padding = self.config.crop_padding
         top = self._draw(epoch, positions, CROP_Y, 2 * padding + 1)
         left = self._draw(epoch, positions, CROP_X, 2 * padding + 1)
         rows = top[:, None] + torch.arange(height, device=images.device)
         columns = left[:, None] + torch.arange(width, device=images.device)
-        if self.config.flip:
-            flipped = self._draw(epoch, positions, FLIP, 2).bool()
+        if self.config.flip != "none":
+            flipped = self._flipped(epoch, positions)
             columns = torch.where(flipped[:, None], columns.flip(1), columns)
         if padding:
             mode = "constant" if self.config.padding_mode == "zero" else "reflect"
             images = F.pad(images, (padding,) * 4, mode=mode)
-        batch = torch.arange(len(images), device=images.device)[:, None, None]
-        # One gather does crop and flip: (B, rows, columns, channels), then channels back in front.
-        return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return pick(images, rows, columns)
+
+    def _flipped(self, epoch: int, positions: Tensor) -> Tensor:
+        """Which images are mirrored, bool (B,).
+
+        Alternating: by chance when an image is first seen, from then on in turn.
+        """
+        if self.config.flip == "random":
+            return self._draw(epoch, positions, FLIP, 2).bool()
+        if self._order is None or self._order[0] != epoch:
+            order = epoch_order(self.size, self.seed, epoch, self.repeats)
+            self._order = (epoch, order.to(positions.device))
+        first = self._draw(0, self._order[1][positions], FLIP, 2)
+        turn = epoch * self.repeats + positions % self.repeats
+        return (first + turn) % 2 == 1
+
+    def _crop_boxes(self, numbers: Tensor, size: tuple[int, int]) -> Tensor:
+        """Boxes of a share of the area and an aspect by chance; the largest one if none fits."""
+        least, ratio = self.config.resized_crop_scale, self.config.resized_crop_ratio
+        boxes = random_boxes(numbers, size, size, (least, 1.0), ratio)
+        height, width = size
+        rows, columns = min(height, round(width / ratio)), min(width, round(height / ratio))
+        whole = torch.tensor([(height - rows) // 2, (width - columns) // 2, rows, columns])
+        return torch.where(boxes[:, 2:3] > 0, boxes, whole)
 
     def _draw(self, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
-        """A whole number from 0 to count - 1 for each image."""
+        """A whole number from 0 to count - 1 for each image, where the positions are."""
         uniform = position_uniform(self.seed, epoch, positions, draw)
         return (uniform * count).to(torch.int64)
+
+    def _numbers(self, epoch: int, positions: Tensor, first: int, count: int) -> Tensor:
+        """Random numbers of each image, float64 (count, B) on the CPU."""
+        draws = range(first, first + count)
+        return uniform_table(self.seed, epoch, positions.cpu(), draws).to(torch.float64)
+
+
+def random_boxes(
+    numbers: Tensor,
+    size: tuple[int, int],
+    most: tuple[int, int],
+    scale: tuple[float, float],
+    ratio: float,
+) -> Tensor:
+    """The first box of ten that fits, int64 (B, 4): top, left, height, width; zeros if none does.
+
+    Args:
+        numbers: float64 in [0, 1), (:data:`BOX_DRAWS`, B).
+        size: (height, width) of the images.
+        most: (height, width) that a box may have.
+        scale: smallest and largest share of the area, evenly spread.
+        ratio: smallest width over height; its logarithm is evenly spread up to the inverse.
+    """
+    share, shape = numbers[:-2].view(2, ATTEMPTS, -1)
+    area = (scale[0] + (scale[1] - scale[0]) * share) * (size[0] * size[1])
+    aspect = torch.exp(math.log(ratio) * (1.0 - 2.0 * shape))
+    rows, columns = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+    fits = (rows >= 1) & (rows <= most[0]) & (columns >= 1) & (columns <= most[1])
+    first = fits.int().argmax(0, keepdim=True)
+    rows, columns = rows.gather(0, first)[0], columns.gather(0, first)[0]
+    top = (numbers[-2] * (size[0] - rows + 1)).floor()
+    left = (numbers[-1] * (size[1] - columns + 1)).floor()
+    boxes = torch.stack((top, left, rows, columns), 1).to(torch.int64)
+    return torch.where(fits.any(0)[:, None], boxes, 0)
+
+
+def _squares(numbers: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    if side > min(size):
+        raise DataError(
+            f"data.augment.cutout: given {side}, allowed: up to {min(size)}, the shorter side of "
+            "the images in pixels"
+        )
+    room = torch.tensor([[size[0] - side + 1], [size[1] - side + 1]])
+    corners = (numbers * room).floor().to(torch.int64)
+    return torch.cat((corners, torch.full_like(corners, side))).T

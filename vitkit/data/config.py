@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+
+from vitkit.data.notation import parse_policy
 
 __all__ = ["AugmentConfig", "DataConfig"]
 
@@ -24,8 +26,30 @@ def _size(value: Any) -> Any:
 Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
 
 
-class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True):
-    """Random changes of the training images; each image draws its own."""
+def _shares(value: Any) -> Any:
+    """A list of two shares as a tuple: YAML knows lists only, and strict tuples refuse them."""
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in pair)
+    if len(pair) != 2 or not numbers or not 0 < pair[0] <= pair[1] <= 1:
+        raise ValueError("should be a list of two shares above 0 and up to 1, the smaller first")
+    return pair
+
+
+def _flip(value: Any) -> Any:
+    """true and false are the older way to say random and none."""
+    return {True: "random", False: "none"}[value] if isinstance(value, bool) else value
+
+
+def _policy(value: str) -> str:
+    parse_policy(value)
+    return value
+
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
+    """Random changes of the training images; each image draws its own. In this order."""
 
     crop_padding: int = Field(
         0, ge=0, description="pixels of padding around the image before a random crop; 0 = off"
@@ -33,7 +57,58 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     padding_mode: Literal["zero", "reflect"] = Field(
         "zero", description="what the padding shows: black, or the image mirrored at its border"
     )
-    flip: bool = Field(False, description="mirror left and right with probability one half")
+    resized_crop_scale: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="smallest share of the area that a random crop keeps; it is resized back to "
+        "the whole; 0 = off",
+    )
+    resized_crop_ratio: Share = Field(
+        0.75, description="smallest width over height of that crop; the largest is its inverse"
+    )
+    flip: Annotated[Literal["none", "random", "alternate"], BeforeValidator(_flip)] = Field(
+        "none",
+        description="mirror left and right: never, by chance, or by chance in the first epoch and "
+        "then in turn; true = random",
+    )
+    policy: Annotated[str, AfterValidator(_policy)] = Field(
+        "none",
+        description="none, randaugment, autoaugment_cifar10, trivialaugment, three_augment, or "
+        "timm's notation such as rand-m9-mstd0.5-inc1",
+    )
+    color_jitter: float = Field(
+        0.0,
+        ge=0,
+        description="largest change of brightness, contrast and saturation, as a share; 0 = off",
+    )
+    color_jitter_hue: float = Field(
+        0.0, ge=0, le=0.5, description="largest turn of the hue, as a share of the circle; 0 = off"
+    )
+    cutout: int = Field(
+        0, ge=0, description="side in pixels of a square set to the mean colour; 0 = off"
+    )
+    erase_prob: float = Field(
+        0.0, ge=0, le=1, description="probability that a random rectangle is erased"
+    )
+    erase_scale: Annotated[tuple[float, float], BeforeValidator(_shares)] = Field(
+        (0.02, 1 / 3), description="smallest and largest share of the area that is erased"
+    )
+    erase_ratio: Share = Field(
+        0.3, description="smallest height over width of that rectangle; the largest is its inverse"
+    )
+    erase_mode: Literal["constant", "pixel"] = Field(
+        "pixel", description="erase to the mean colour, or to normal noise in each pixel"
+    )
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> AugmentConfig:
+        if self.crop_padding and self.resized_crop_scale:
+            raise ValueError(
+                "crop_padding and resized_crop_scale are two kinds of random crop; set one of "
+                "them to 0"
+            )
+        return self
 
 
 class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -50,6 +125,9 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     )
     split_seed: int = Field(0, ge=0, description="seed of the splits; independent of run.seed")
     batch_size: int = Field(128, ge=1, description="images of one optimiser step, over all devices")
+    repeats: int = Field(
+        1, ge=1, description="times that each image appears in an epoch, each time changed anew"
+    )
     eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
     img_size: Size | None = Field(
         None,

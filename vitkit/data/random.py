@@ -6,10 +6,19 @@ of processes, so a resumed run draws what an uninterrupted one would have drawn.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["epoch_permutation", "position_uniform"]
+__all__ = [
+    "epoch_order",
+    "epoch_permutation",
+    "position_noise",
+    "position_uniform",
+    "uniform_table",
+]
 
 MASK = (1 << 32) - 1
 
@@ -18,6 +27,14 @@ def epoch_permutation(size: int, seed: int, epoch: int) -> Tensor:
     """The order of an epoch's images, int64 (size,) on the CPU."""
     generator = torch.Generator().manual_seed(_place(seed, epoch, 0x5EED))
     return torch.randperm(size, generator=generator)
+
+
+def epoch_order(size: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
+    """The image at each place of an epoch, int64 (size * repeats,) on the CPU.
+
+    The copies of an image lie side by side (Hoffer et al., arXiv 1901.09335).
+    """
+    return epoch_permutation(size, seed, epoch).repeat_interleave(repeats)
 
 
 def position_uniform(seed: int, epoch: int, positions: Tensor, draw: int) -> Tensor:
@@ -33,11 +50,47 @@ def position_uniform(seed: int, epoch: int, positions: Tensor, draw: int) -> Ten
         float32 (B,) on the device of ``positions``.
     """
     key = _place(seed, epoch, draw)
-    x = positions & MASK
-    x = _mix(x ^ (key & MASK))
-    x = _mix((x + (key >> 32)) & MASK)
+    return _unit(_bits(positions, key & MASK, key >> 32))
+
+
+def uniform_table(seed: int, epoch: int, positions: Tensor, draws: Sequence[int]) -> Tensor:
+    """:func:`position_uniform` of several draws at once, float32 (draws, B)."""
+    keys = [_place(seed, epoch, draw) for draw in draws]
+    halves = [[key & MASK for key in keys], [key >> 32 for key in keys]]
+    low, high = torch.tensor(halves, device=positions.device).view(2, len(keys), 1)
+    return _unit(_bits(positions, low, high))
+
+
+def position_noise(seed: int, epoch: int, positions: Tensor, elements: Tensor, draw: int) -> Tensor:
+    """Normal numbers with mean 0 and variance 1, for single elements of images.
+
+    Args:
+        seed, epoch, draw: as in :func:`position_uniform`.
+        positions: int64, any shape: whose image an element is of.
+        elements: int64, as broadcast with ``positions``: which of the image's elements.
+
+    Returns:
+        float32, of the two shapes broadcast.
+    """
+    key = _place(seed, epoch, draw)
+    image = _bits(positions, key & MASK, key >> 32)
+    first = _mix((image + _multiply(elements & MASK, 0x9E3779B9)) & MASK)
+    second = _mix(first ^ 0x5BD1E995)
+    # Box and Muller's pair, of which one is taken; 1 - u lies in (0, 1].
+    radius = torch.log1p(-_unit(first)).mul_(-2.0).sqrt_()
+    return radius.mul_(_unit(second).mul_(2.0 * math.pi).cos_())
+
+
+def _bits(positions: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    """32 random bits for each position under a key's two halves, held in int64."""
+    x = _mix((positions & MASK) ^ low)
+    return _mix((x + high) & MASK)
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """32 bits -> float32 in [0, 1)."""
     # 24 bits: what float32 holds exactly, so that 1.0 is never reached by rounding.
-    return (x >> 8).to(torch.float32) * (1.0 / (1 << 24))
+    return (bits >> 8).to(torch.float32) * (1.0 / (1 << 24))
 
 
 def _mix(x: Tensor) -> Tensor:
