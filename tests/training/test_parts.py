@@ -18,6 +18,7 @@ from vitkit.app import train
 from vitkit.config import RunConfig
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
+from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.losses import balanced_class_weights, classification_loss
@@ -66,23 +67,53 @@ def test_mix_prob_zero_changes_nothing() -> None:
 
 
 def test_schedules() -> None:
-    def at(step: int, kind: str = "cosine") -> float:
-        return learning_rate_factor(step, kind=kind, total_steps=110, warmup=10 / 110, floor=0.1)
+    def at(progress: float, kind: str = "cosine", **more: float) -> float:
+        return learning_rate_factor(progress, kind=kind, warmup=0.1, floor=0.1, **more)
 
-    assert [at(s) for s in (0, 4)] == pytest.approx([1 / 11, 5 / 11])
-    assert at(10) == at(10, "linear") == at(60, "constant") == 1.0
-    assert at(60) == pytest.approx(0.55)
-    assert at(35) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
-    assert at(85, "linear") == pytest.approx(0.1 + 0.9 * 0.25)
-    assert at(110) == at(500) == pytest.approx(0.1)
+    for kind in ("cosine", "linear", "trapezoid", "constant"):
+        assert [at(p, kind) for p in (0.0, 0.04, 0.1)] == pytest.approx([0.0, 0.4, 1.0])
+    assert at(0.325) == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
+    assert at(0.55) == at(0.55, "one_cycle") == pytest.approx(0.55)
+    assert at(0.775, "linear") == pytest.approx(0.1 + 0.9 * 0.25)
+    assert at(0.6, "constant") == at(0.6, "trapezoid", decay=0.4) == 1.0
+    assert at(0.8, "trapezoid", decay=0.4) == pytest.approx(0.55)
+    assert at(0.05, "one_cycle") == pytest.approx((1 + 1 / 25) / 2)
+    for kind in ("cosine", "linear", "trapezoid", "one_cycle"):
+        assert at(1.0, kind) == at(2.0, kind) == pytest.approx(0.1)
+
+
+def test_one_cycle_is_torchs() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=101, pct_start=0.31, cycle_momentum=False
+    )
+    for step in range(101):
+        # torch puts the peak at pct_start * total_steps - 1
+        ours = learning_rate_factor(step / 100, kind="one_cycle", warmup=0.3031, floor=4e-6)
+        assert ours == pytest.approx(theirs.get_last_lr()[0], abs=1e-5)
+        optimizer.step()
+        theirs.step()
+
+
+@given(st.integers(1, 40), st.integers(1, 5))
+def test_progress_goes_by_steps_or_by_time(steps: int, epochs: int) -> None:
+    plan = StepPlan(steps, epochs)
+    shares = [plan.progress(step) for step in range(plan.total_steps)]
+    assert shares == sorted(set(shares))
+    assert shares[0] > 0.0 and shares[-1] < 1.0
+    plan.time_done = 0.75
+    assert [plan.progress(step) for step in range(plan.total_steps)] == [
+        max(share, 0.75) for share in shares
+    ]
 
 
 def test_weight_decay_spares_biases_norms_positions_and_tokens() -> None:
     model = create_model("vit_mini_patch4_32", class_token=True, global_pool="token")
-    groups = parameter_groups(model, 0.05)
+    groups = parameter_groups(model, OptimizerConfig(weight_decay=0.05))
     names = {id(p): name for name, p in model.named_parameters()}
-    spared = {names[id(p)] for p in groups[1]["params"]}
-    decayed = {names[id(p)] for p in groups[0]["params"]}
+    spared = {names[id(p)] for g in groups if not g["weight_decay"] for p in g["params"]}
+    decayed = {names[id(p)] for g in groups if g["weight_decay"] for p in g["params"]}
     assert {"pos_embed", "cls_token", "norm.weight", "head.bias"} <= spared
     assert "blocks.0.attn.qkv.weight" in decayed
     assert spared | decayed == set(names.values())
@@ -94,7 +125,7 @@ def test_optimiser_steps_equal_torchs_plain_loop(name: str) -> None:
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3, bias=False), nn.Linear(5, 3, bias=False)
     theirs.load_state_dict(ours.state_dict())
-    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.2)  # type: ignore[arg-type]
+    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.2)
     one = build_optimizer(ours, config)
     two: torch.optim.Optimizer
     if name == "sgd":
@@ -179,7 +210,7 @@ def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -
     config = tiny("trainer.early_stopping_patience=1", "trainer.max_epochs=30", "optimizer.lr=1e-9")
     result = train(config, progress=False)
     assert result.checkpoint.name == "best.ckpt"
-    assert int(str(result.record.facts["epochs"])) < 30
+    assert float(str(result.record.facts["epochs"])) < 30
     assert str(result.record.facts["weights"]).startswith("best")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitkit.app.catalogue import model_rows
     from vitkit.app.evaluator import EvalResult, evaluate
+    from vitkit.app.facts import process_seconds
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
@@ -24,6 +25,7 @@ __all__ = [
     "evaluate",
     "load",
     "model_rows",
+    "process_seconds",
     "resume",
     "train",
     "try_one_batch",
@@ -38,6 +40,7 @@ _HOMES = {
     "evaluate": "evaluator",
     "load": "predictor",
     "model_rows": "catalogue",
+    "process_seconds": "facts",
     "resume": "trainer",
     "train": "trainer",
     "try_one_batch": "trainer",

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ from vitkit.data.augment import Augment
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.errors import ConfigError
 from vitkit.training.averaging import WeightAverage
+from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.training.checkpoints import Checkpoints
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.losses import balanced_class_weights
 from vitkit.training.progress import TrainingProgress
-from vitkit.training.task import ClassificationTask, StepPlan
+from vitkit.training.task import ClassificationTask
 from vitkit.weights import FORMAT_VERSION
 
 __all__ = [
+    "Run",
     "calm",
     "make_callbacks",
     "make_checkpoints",
@@ -38,10 +41,34 @@ __all__ = [
 ]
 
 
-def make_loaders(
-    config: RunConfig, built: Built, trainer: Trainer
-) -> tuple[TrainLoader, EvalLoader | None]:
+@dataclass
+class Run:
+    """What the parts of one training share.
+
+    Attributes:
+        config: resolved.
+        built: model and data.
+        folder: where everything goes.
+        clock: of the whole run.
+        plan: how long it is.
+        show: print how it is going.
+    """
+
+    config: RunConfig
+    built: Built
+    folder: Path
+    clock: Clock = field(default_factory=Clock)
+    show: bool = False
+    plan: StepPlan = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = len(self.built.data.train) // self.config.data.batch_size
+        self.plan = StepPlan(steps, self.config.trainer.max_epochs)
+
+
+def make_loaders(run: Run, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
     """The training loader of this process, and the validation loader if there are images for it."""
+    config, built = run.config, run.built
     device = trainer.strategy.root_device
     place: dict[str, Any] = {
         "rank": trainer.global_rank,
@@ -61,13 +88,9 @@ def make_loaders(
     return train_loader, EvalLoader(built.data.val, batch_size=config.data.eval_batch_size, **place)
 
 
-def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> ClassificationTask:
+def make_task(run: Run) -> ClassificationTask:
     """The Lightning task; what it needs of the data is handed in as functions and plain values."""
-    accumulate = config.trainer.accumulate_grad_batches
-    plan = StepPlan(
-        steps_per_epoch=len(train_loader) // accumulate,
-        max_epochs=config.trainer.max_epochs,
-    )
+    config, built = run.config, run.built
     augment = Augment(config.data.augment, config.run.seed)
     preprocessing = built.preprocessing
     weights = None
@@ -81,7 +104,7 @@ def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> Cla
         task=config.task,
         optimizer=config.optimizer,
         schedule=config.schedule,
-        plan=plan,
+        plan=run.plan,
         prepare_train=lambda images, positions, epoch: preprocessing(
             augment(images, positions, epoch)
         ),
@@ -99,29 +122,33 @@ def make_task(config: RunConfig, built: Built, train_loader: TrainLoader) -> Cla
     )
 
 
-def make_checkpoints(config: RunConfig, built: Built, folder: Path) -> Checkpoints:
+def make_checkpoints(run: Run) -> Checkpoints:
     """The callback that writes ``last.ckpt`` and ``best.ckpt``.
 
     Raises:
         ConfigError: early stopping without validation images.
     """
-    has_val = built.data.val is not None
+    config, has_val = run.config, run.built.data.val is not None
     if config.trainer.early_stopping_patience and not has_val:
         raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
     return Checkpoints(
-        folder / "checkpoints",
+        run.folder / "checkpoints",
         monitor=config.trainer.monitor if has_val else None,
         maximize=config.trainer.monitor == "val/acc",
         every_n_steps=config.trainer.save_every_n_steps,
-        resume_hint=f"Go on with: vitkit train --resume {folder}",
+        resume_hint=f"Go on with: vitkit train --resume {run.folder}",
     )
 
 
-def make_callbacks(
-    config: RunConfig, bar: TrainingProgress, checkpoints: Checkpoints
-) -> list[Callback]:
-    """Progress first, then averaging and early stopping if asked for, checkpoints last."""
-    callbacks: list[Callback] = [bar]
+def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) -> list[Callback]:
+    """Progress and clock first, then averaging and early stopping if asked for; checkpoints last,
+    so that they hold what the others did.
+    """
+    config, info = run.config, run.built.info
+    keeper = TimeKeeper(
+        config.trainer.max_time, run.clock, run.plan, images_after=info.num_val + info.num_test
+    )
+    callbacks: list[Callback] = [bar, keeper]
     if config.ema.enabled:
         callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
     if config.trainer.early_stopping_patience:
@@ -135,13 +162,14 @@ def make_callbacks(
     return [*callbacks, checkpoints]
 
 
-def make_loggers(config: RunConfig, folder: Path, step: int | None) -> list[Logger]:
+def make_loggers(run: Run, step: int | None) -> list[Logger]:
     """CSV and TensorBoard, and Weights & Biases if asked for; cut back to ``step`` on resume."""
+    folder = run.folder
     loggers: list[Logger] = [
         CsvMetrics(folder / "metrics.csv", keep_before_step=step),
         TensorBoardLogger(folder, name="", version="tensorboard", purge_step=step),
     ]
-    if config.trainer.wandb:
+    if run.config.trainer.wandb:
         loggers.append(_wandb_logger(folder))
     return loggers
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 
 from vitkit.records import Plain
 
-__all__ = ["environment_facts"]
+__all__ = ["environment_facts", "process_seconds"]
 
+IMPORTED = time.perf_counter()
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy")
 
 
@@ -26,6 +28,16 @@ def environment_facts() -> dict[str, Plain]:
     facts["threads"] = torch.get_num_threads()
     facts["git_commit"] = _git_commit()
     return facts
+
+
+def process_seconds() -> float:
+    """How long this process has been running; where the system does not tell, since the import."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, ValueError, IndexError):
+        return time.perf_counter() - IMPORTED
 
 
 def _version(package: str) -> str | None:

@@ -23,7 +23,7 @@ def counted(what: str, unit: str, *, show: bool = True) -> Iterator[Callable[[in
     """
     started = shown = time.perf_counter()
     bar = progress_bar() if show and sys.stderr.isatty() else None
-    task = bar.add_task(what, total=None, rate="") if bar is not None else None
+    task = bar.add_task(what, total=None, rate="", done="") if bar is not None else None
 
     def tell(done: int, total: int) -> None:
         nonlocal shown
@@ -32,7 +32,13 @@ def counted(what: str, unit: str, *, show: bool = True) -> Iterator[Callable[[in
         if bar is not None and task is not None:
             if now - shown > 0.1 or done == total:
                 shown = now
-                bar.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s")
+                bar.update(
+                    task,
+                    completed=done,
+                    total=total,
+                    done=f"{done:,}/{total:,}",
+                    rate=f"{rate:,.0f} {unit}/s",
+                )
         elif show and now - shown > PLAIN_LINE_SECONDS:
             shown = now
             left = clock((total - done) / rate)

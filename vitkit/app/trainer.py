@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from vitkit.app import assemble
+from vitkit.app.assemble import Run
 from vitkit.app.build import Built, build
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.evaluator import evaluate_checkpoint
@@ -23,9 +23,10 @@ from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, TrainingError
 from vitkit.records import Record, write_text
+from vitkit.training.budget import Clock
 from vitkit.training.checkpoints import Checkpoints
-from vitkit.training.progress import TrainingProgress
-from vitkit.training.task import ClassificationTask, StepPlan
+from vitkit.training.progress import TrainingProgress, clock
+from vitkit.training.task import ClassificationTask
 from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
@@ -55,6 +56,7 @@ def train(
     data: ImageData | None = None,
     model: nn.Module | None = None,
     progress: bool = True,
+    since: float = 0.0,
 ) -> TrainResult:
     """Train, test, and leave the results in a new run folder.
 
@@ -65,47 +67,48 @@ def train(
         data: data of your own in place of ``config.data`` (see ``vitkit.data_from_datasets``).
         model: a module of your own in place of ``config.model``: images -> logits.
         progress: print how it is going.
+        since: seconds that had passed before this call and count as part of the run.
 
     Raises:
         VitkitError: whatever a person can put right; see :mod:`vitkit.errors`.
     """
-    started = time.perf_counter()
+    timer = Clock(since)
     resolved = _concrete(_resolve(config, overrides))
     built = build(resolved, data, model, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
     try:
-        return _fit(resolved, built, folder, started=started, progress=progress)
+        return _fit(Run(resolved, built, folder, timer, progress))
     except (ConfigError, DataError):
         discard_run_folder(folder)
         raise
 
 
-def resume(run: str | Path, *, progress: bool = True, data: ImageData | None = None) -> TrainResult:
+def resume(
+    run: str | Path,
+    *,
+    progress: bool = True,
+    data: ImageData | None = None,
+    since: float = 0.0,
+) -> TrainResult:
     """Go on with a run from its last checkpoint, exactly as if it had not stopped.
 
     Args:
         run: the run's folder.
         progress: print how it is going.
         data: as given to :func:`train`, if any was.
+        since: as for :func:`train`.
 
     Raises:
         RunError: there is nothing to resume.
     """
-    started = time.perf_counter()
+    timer = Clock(since)
     path = resumable_checkpoint(run)
     checkpoint = read_checkpoint(path)
     config = load_config(base=checkpoint.config)
     built = build(config, data, progress=progress)
-    return _fit(
-        config,
-        built,
-        Path(run),
-        started=started,
-        progress=progress,
-        checkpoint=path,
-        step=checkpoint.step,
-    )
+    parts = Run(config, built, Path(run), timer, progress)
+    return _fit(parts, checkpoint=path, step=checkpoint.step)
 
 
 def try_one_batch(config: RunConfig) -> Built:
@@ -115,64 +118,45 @@ def try_one_batch(config: RunConfig) -> Built:
     trainer = assemble.make_trainer(
         config, fast_dev_run=True, logger=False, enable_checkpointing=False
     )
-    train_loader, val_loader = assemble.make_loaders(config, built, trainer)
-    _run_fit(
-        trainer, assemble.make_task(config, built, train_loader), train_loader, val_loader, None
-    )
+    run = Run(config, built, Path())
+    train_loader, val_loader = assemble.make_loaders(run, trainer)
+    _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, None)
     return built
 
 
-def _fit(
-    config: RunConfig,
-    built: Built,
-    folder: Path,
-    *,
-    started: float,
-    progress: bool,
-    checkpoint: Path | None = None,
-    step: int | None = None,
-) -> TrainResult:
-    trainer_config = config.trainer
-    accumulate = trainer_config.accumulate_grad_batches
-    bar = TrainingProgress(config.data.batch_size, accumulate, show=progress)
-    checkpoints = assemble.make_checkpoints(config, built, folder)
+def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -> TrainResult:
+    config = run.config
+    accumulate = config.trainer.accumulate_grad_batches
+    bar = TrainingProgress(run.plan, config.data.batch_size, accumulate, show=run.show)
+    checkpoints = assemble.make_checkpoints(run)
     trainer = assemble.make_trainer(
         config,
-        max_epochs=trainer_config.max_epochs,
+        max_epochs=config.trainer.max_epochs,
         accumulate_grad_batches=accumulate,
-        gradient_clip_val=trainer_config.gradient_clip or None,
-        log_every_n_steps=trainer_config.log_every_n_steps,
-        callbacks=assemble.make_callbacks(config, bar, checkpoints),
-        logger=assemble.make_loggers(config, folder, step),
-        default_root_dir=folder,
+        gradient_clip_val=config.trainer.gradient_clip or None,
+        log_every_n_steps=config.trainer.log_every_n_steps,
+        callbacks=assemble.make_callbacks(run, bar, checkpoints),
+        logger=assemble.make_loggers(run, step),
+        default_root_dir=run.folder,
         num_sanity_val_steps=0,
     )
-    train_loader, val_loader = assemble.make_loaders(config, built, trainer)
+    train_loader, val_loader = assemble.make_loaders(run, trainer)
     if step is not None:
         # Lightning restores a loader only where it stopped inside an epoch; the place of a step is
         # known anyway.
-        per_epoch = len(train_loader) // accumulate
-        train_loader.load_state_dict(
-            {"epoch": step // per_epoch, "next_batch": step % per_epoch * accumulate}
-        )
-    task = assemble.make_task(config, built, train_loader)
-    if progress and trainer.is_global_zero:
-        _announce(config, built, folder, task.plan, trainer)
-    _run_fit(trainer, task, train_loader, val_loader, checkpoint)
-    return _finish(config, built, folder, trainer, checkpoints, bar, started, progress)
+        epoch, done = divmod(step, run.plan.steps_per_epoch)
+        train_loader.load_state_dict({"epoch": epoch, "next_batch": done * accumulate})
+    if run.show and trainer.is_global_zero:
+        _announce(run, trainer)
+    _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
+    return _finish(run, trainer, checkpoints, bar)
 
 
 def _finish(
-    config: RunConfig,
-    built: Built,
-    folder: Path,
-    trainer: Trainer,
-    checkpoints: Checkpoints,
-    bar: TrainingProgress,
-    started: float,
-    progress: bool,
+    run: Run, trainer: Trainer, checkpoints: Checkpoints, bar: TrainingProgress
 ) -> TrainResult:
     """Test the weights on rank 0 alone (each image once), and write ``results.json``."""
+    config, built = run.config, run.built
     early = config.trainer.early_stopping_patience > 0 and checkpoints.best_path.exists()
     tested = checkpoints.best_path if early else checkpoints.last_path
     metrics = {
@@ -182,25 +166,25 @@ def _finish(
     }
     facts: dict[str, Any] = {"checkpoint": tested.name}
     if trainer.is_global_zero and built.data.test is not None:
-        outcome = evaluate_checkpoint(tested, data=built.data, progress=progress)
+        outcome = evaluate_checkpoint(tested, data=built.data, progress=run.show)
         metrics |= outcome.metrics
         facts["weights"] = f"{'best' if early else 'last'}, {outcome.weights_name}"
     facts |= {
         "model": config.model.name,
         "data": config.data.name,
         "parameters": sum(p.numel() for p in built.model.parameters()),
-        "epochs": trainer.current_epoch,
+        "epochs": round(trainer.global_step / run.plan.steps_per_epoch, 2),
         "steps": trainer.global_step,
         "seed": config.run.seed,
         "precision": config.trainer.precision,
         "images_per_second": round(bar.images_per_second, 2),
-        "wall_seconds": round(time.perf_counter() - started, 2),
         **environment_facts(),
+        "wall_seconds": round(run.clock.seconds(), 2),
     }
     record = Record(metrics, facts)
     if trainer.is_global_zero:
-        record.write(folder / "results.json")
-    return TrainResult(folder, tested, metrics, record)
+        record.write(run.folder / "results.json")
+    return TrainResult(run.folder, tested, metrics, record)
 
 
 def _run_fit(
@@ -238,19 +222,19 @@ def _concrete(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"trainer": trainer})
 
 
-def _announce(
-    config: RunConfig, built: Built, folder: Path, plan: StepPlan, trainer: Trainer
-) -> None:
-    info = built.info
-    parameters = sum(p.numel() for p in built.model.parameters())
-    print(f"model  {config.model.name}: {parameters:,} parameters")
+def _announce(run: Run, trainer: Trainer) -> None:
+    info, model, settings = run.built.info, run.built.model, run.config.trainer
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"model  {run.config.model.name}: {parameters:,} parameters")
     print(
         f"data   {info.name}: {info.num_train:,} train, {info.num_val:,} val, {info.num_test:,} "
         f"test images of {info.img_size[0]} x {info.img_size[1]}, {info.num_classes} classes"
     )
-    if built.report is not None:
-        print("weights", *built.report.lines(), sep="\n  ")
-    precision = config.trainer.precision
-    if precision == "bf16-mixed" and not multiplies_bfloat16(trainer.strategy.root_device):
+    if run.built.report is not None:
+        print("weights", *run.built.report.lines(), sep="\n  ")
+    if settings.precision == "bf16-mixed" and not multiplies_bfloat16(trainer.strategy.root_device):
         print("note   bfloat16 is emulated on this machine and slow; trainer.precision=auto is not")
-    print(f"run    {folder}: {plan.total_steps:,} steps in {precision}", flush=True)
+    length = f"{run.plan.total_steps:,} steps"
+    if settings.max_time:
+        length = f"{clock(settings.max_time)} from the start, at most {length},"
+    print(f"run    {run.folder}: {length} in {settings.precision}", flush=True)

@@ -63,9 +63,10 @@ def train(
             raise ConfigError(
                 f"--resume goes on with the run's own settings; leave out {settings[0]!r}"
             )
+        from vitkit.app import process_seconds
         from vitkit.app import resume as resume_run
 
-        _show_result(resume_run(resume, progress=not quiet), quiet)
+        _show_result(resume_run(resume, progress=not quiet, since=process_seconds()), quiet)
         return
     from vitkit.config import dump_yaml, load_config, split_arguments
 
@@ -81,9 +82,10 @@ def train(
         count = sum(p.numel() for p in built.model.parameters())
         print(f"{config.model.name} ({count:,} parameters) on {built.info.name}: one batch works")
         return
+    from vitkit.app import process_seconds
     from vitkit.app import train as train_run
 
-    _show_result(train_run(config, progress=not quiet), quiet)
+    _show_result(train_run(config, progress=not quiet, since=process_seconds()), quiet)
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 __all__ = ["EmaConfig", "OptimizerConfig", "ScheduleConfig", "TaskConfig", "TrainerConfig"]
 
@@ -17,6 +17,15 @@ __all__ = ["EmaConfig", "OptimizerConfig", "ScheduleConfig", "TaskConfig", "Trai
 def _list_to_tuple(value: Any) -> Any:
     """YAML knows lists only; strict tuples would refuse them."""
     return tuple(value) if isinstance(value, list) else value
+
+
+OPTIMIZERS = ("adamw", "sgd", "lion", "muon")
+
+
+def _optimizer_name(name: str) -> str:
+    if name in OPTIMIZERS or (name.startswith("timm/") and name != "timm/"):
+        return name
+    raise ValueError(f"should be one of {', '.join(OPTIMIZERS)} or timm/<name>")
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -52,31 +61,49 @@ class TaskConfig(_Section):
 class OptimizerConfig(_Section):
     """The optimiser; biases, norms, positions and tokens get no weight decay."""
 
-    name: Literal["adamw", "sgd"] = Field("adamw", description="the optimiser")
+    name: Annotated[str, AfterValidator(_optimizer_name)] = Field(
+        "adamw",
+        description="adamw, sgd, lion, muon (hidden matrices; AdamW trains the rest) or "
+        "timm/<name> for any of timm's",
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate, reached after the warm-up")
+    adamw_lr: float = Field(
+        4e-3, gt=0, description="muon: peak learning rate of what AdamW trains beside it"
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate from each block to the one before"
+    )
     weight_decay: float = Field(
         0.05, ge=0, description="decoupled weight decay per step, times the learning rate"
     )
     betas: Annotated[tuple[Beta, Beta], BeforeValidator(_list_to_tuple)] = Field(
-        (0.9, 0.999), description="adamw: decay rates of the two running means, per step"
+        (0.9, 0.999), description="adamw, lion: decay rates of the running means"
     )
     eps: float = Field(1e-8, gt=0, description="adamw: added to the denominator of the step")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: decay rate of the running step")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="sgd, muon, timm: decay rate of the running step"
+    )
+    ns_steps: int = Field(
+        5, ge=1, description="muon: Newton-Schulz iterations that orthogonalise each step"
+    )
 
 
 class ScheduleConfig(_Section):
-    """The learning rate over the steps of the run."""
+    """The learning rate over the training, in steps or in time."""
 
-    name: Literal["cosine", "linear", "constant"] = Field(
+    name: Literal["cosine", "linear", "trapezoid", "one_cycle", "constant"] = Field(
         "cosine", description="shape of the learning rate after the warm-up"
     )
     warmup: float = Field(
         0.0, ge=0, lt=1, description="share of the training in which the rate rises from 0"
     )
+    decay: float = Field(
+        0.2, gt=0, le=1, description="trapezoid: share of the training in which the rate falls"
+    )
     min_lr: float = Field(
         0.0,
         ge=0,
-        description="learning rate at the end of cosine or linear, not above optimizer.lr",
+        description="learning rate at the end, unless constant; not above optimizer.lr",
     )
 
 
@@ -94,6 +121,12 @@ class TrainerConfig(_Section):
     """How long, on what and how exactly to train."""
 
     max_epochs: int = Field(20, ge=1, description="length of the training, in epochs")
+    max_time: float = Field(
+        0.0,
+        ge=0,
+        description="seconds from start to results; the schedule ends with them if they end before "
+        "max_epochs; 0 = no limit",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true",
         description="number format of the forward and backward pass; auto = bf16-mixed where the "

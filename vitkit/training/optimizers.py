@@ -1,40 +1,32 @@
-"""Optimisers by name, over parameter groups with and without weight decay."""
+"""Optimisers by name, over parameter groups that differ in weight decay, rate and rule."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from typing import Any
 
 import torch
 from torch import nn
 
+from vitkit.errors import ConfigError
+from vitkit.nn import Attention
 from vitkit.training.config import OptimizerConfig
+from vitkit.training.muon import Muon
 
 __all__ = ["build_optimizer", "parameter_groups"]
 
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights that decay, and those that do not.
-
-    Biases, norms, gains (all of one dimension) and what the model's ``no_weight_decay()`` names
-    (positions, class and register tokens) do not decay. Frozen parameters are left out.
-    """
-    named: Any = getattr(model, "no_weight_decay", set)
-    spared = named()
-    decay: list[nn.Parameter] = []
-    no_decay: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spare = parameter.ndim <= 1 or name in spared
-            (no_decay if spare else decay).append(parameter)
-    groups = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": no_decay, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+TIMM = "timm/"
+NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
+"""The usual names of a stack of blocks, in our models and in timm's."""
 
 
 def build_optimizer(
-    model: nn.Module, config: OptimizerConfig, *, fused: bool = True
+    model: nn.Module,
+    config: OptimizerConfig,
+    *,
+    fused: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> torch.optim.Optimizer:
     """The optimiser that the config names.
 
@@ -43,8 +35,121 @@ def build_optimizer(
         config: name and settings.
         fused: torch's one-pass kernels, where the device has them. They unscale float16 gradients
             themselves, which forbids clipping, so float16 training turns them off.
+        dtype: number format of Muon's products.
+
+    Raises:
+        ConfigError: timm has no such optimiser.
     """
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config)
+    lr, betas, eps = config.lr, config.betas, config.eps
+    if config.name == "muon":
+        return Muon(
+            groups,
+            momentum=config.momentum,
+            ns_steps=config.ns_steps,
+            betas=betas,
+            eps=eps,
+            dtype=dtype,
+            fused=fused,
+        )
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused)
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+    if config.name == "lion":
+        from timm.optim import Lion  # timm is heavy, and rarely asked
+
+        return Lion(groups, lr=lr, betas=betas)
+    return _timm_optimizer(groups, config)
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Parameters by weight decay, learning rate and, under Muon, by who trains them.
+
+    Biases, norms, gains (all of one dimension) and what the model's ``no_weight_decay()`` names
+    (positions, class and register tokens) do not decay. Muon takes the hidden matrices: not the
+    first layer, which reads pixels or words, nor the classifier, nor depthwise kernels. With
+    ``layer_decay`` d, the rate of a block is d times that of the block after it. Frozen parameters
+    are left out.
+    """
+    named: Any = getattr(model, "no_weight_decay", set)
+    spared = named()
+    hidden = _hidden_matrices(model) if config.name == "muon" else {}
+    depths = _depths(model)
+    top = max(depths.values(), default=0)
+    groups: defaultdict[tuple[bool, bool, int], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and name not in spared
+            muon = decays and name in hidden
+            distance = top - depths[name] if config.layer_decay < 1.0 else 0
+            groups[not muon, not decays, distance].append(parameter)
+    rows = {id(p): hidden[name] for name, p in model.named_parameters() if name in hidden}
+    made = []
+    for (plain, still, distance), params in sorted(groups.items(), key=lambda item: item[0]):
+        base = config.adamw_lr if plain and config.name == "muon" else config.lr
+        group: dict[str, Any] = {
+            "params": params,
+            "lr": base * config.layer_decay**distance,
+            "weight_decay": 0.0 if still else config.weight_decay,
+        }
+        if not plain:
+            group |= {"muon": True, "rows": [rows[id(p)] for p in params]}
+        made.append(group)
+    return made
+
+
+def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
+    """Name of each weight that is a matrix between hidden layers, and the heights stacked in it."""
+    names = {module: name for name, module in model.named_modules()}
+    layers = [m for m in names if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
+    classifier = getattr(model, "get_classifier", lambda: None)()
+    outer = {*layers[:1], layers[-1] if classifier is None else classifier}
+    hidden = {}
+    for layer in layers:
+        weight = layer.weight
+        narrow = weight.ndim < 2 or weight[0].numel() < 2 or weight.shape[1] == 1
+        if layer in outer or isinstance(layer, nn.Embedding) or narrow:
+            continue
+        hidden[f"{names[layer]}.weight"] = _heights(model, names[layer], weight.shape[0])
+    return hidden
+
+
+def _heights(model: nn.Module, name: str, rows: int) -> list[int]:
+    """The matrices stacked in a layer: queries, keys and values under timm's name for the three."""
+    holder, _, own = name.rpartition(".")
+    attn = model.get_submodule(holder)
+    if own != "qkv":
+        return [rows]
+    if isinstance(attn, Attention):
+        kv = attn.num_kv_heads * attn.head_dim
+        return [attn.num_heads * attn.head_dim, kv, kv]
+    return [rows // 3] * 3 if rows % 3 == 0 else [rows]
+
+
+def _depths(model: nn.Module) -> dict[str, int]:
+    """Layer of each parameter: 0 before the blocks, 1 to n in them, n + 1 behind."""
+    names = [name for name, _ in model.named_parameters()]
+    numbers = [int(m.group(1)) if (m := NUMBERED.search(name)) else None for name in names]
+    behind = max((n for n in numbers if n is not None), default=-1) + 2
+    depths, outside = {}, 0
+    for name, number in zip(names, numbers, strict=True):
+        if number is not None:
+            outside = behind
+        depths[name] = outside if number is None else number + 1
+    return depths
+
+
+def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    from timm.optim import create_optimizer_v2  # timm is heavy, and rarely asked
+
+    name = config.name.removeprefix(TIMM)
+    try:
+        return create_optimizer_v2(
+            groups, opt=name, lr=config.lr, weight_decay=0.0, momentum=config.momentum
+        )
+    except (AssertionError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"optimizer.name: timm has no optimiser {name!r}; timm.optim.list_optimizers() lists "
+            "what it has"
+        ) from error

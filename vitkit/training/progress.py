@@ -10,12 +10,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
+
+from vitkit.training.budget import StepPlan
 
 __all__ = ["PLAIN_LINE_SECONDS", "TrainingProgress", "clock", "progress_bar"]
 
@@ -28,7 +29,7 @@ def progress_bar(console: Console | None = None) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[done]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
         console=console or Console(stderr=True),
@@ -42,12 +43,16 @@ class TrainingProgress(Callback):
     It also measures: ``images_per_second`` is the rate of the training steps alone.
 
     Args:
+        plan: how long the training is.
         batch_size: images of one optimiser step, over all processes.
         accumulate: micro-batches of one optimiser step.
         show: False measures and prints nothing.
     """
 
-    def __init__(self, batch_size: int, accumulate: int = 1, show: bool = True) -> None:
+    def __init__(
+        self, plan: StepPlan, batch_size: int, accumulate: int = 1, show: bool = True
+    ) -> None:
+        self.plan = plan
         self.batch_size, self.accumulate, self.show = batch_size, accumulate, show
         self.images = 0.0
         self.seconds = 0.0
@@ -56,6 +61,7 @@ class TrainingProgress(Callback):
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
         self._shown_at = 0.0
+        self._began_at, self._began_with = 0.0, 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -64,13 +70,14 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar, where there is a terminal."""
-        self._shown_at = time.perf_counter()
+        self._began_at = self._shown_at = time.perf_counter()
+        self._began_with = self.plan.progress(trainer.global_step)
         if not self.show or not trainer.is_global_zero or not sys.stderr.isatty():
             return
         self._bar = progress_bar()
-        total = trainer.num_training_batches * (trainer.max_epochs or 1)
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-        self._bar_task = self._bar.add_task("training", total=total, completed=done, rate="")
+        self._bar_task = self._bar.add_task(
+            "training", total=1.0, completed=self._began_with, rate="", done=""
+        )
         self._bar.start()
 
     def on_train_batch_start(
@@ -94,28 +101,22 @@ class TrainingProgress(Callback):
         self._epoch_seconds += now - self._started
         self.images += images
         self.seconds += now - self._started
-        if self._bar is not None and self._bar_task is not None:
-            self._bar.advance(self._bar_task)
         if self.show and trainer.is_global_zero:
-            self._show(trainer, now)
+            self._show(trainer.global_step, now)
 
-    def _show(self, trainer: Trainer, now: float) -> None:
+    def _show(self, step: int, now: float) -> None:
         """Refresh the bar at most ten times a second; without one, a line every half minute."""
-        rate = self._epoch_images / self._epoch_seconds
+        rate = f"{self._epoch_images / self._epoch_seconds:,.0f} images/s"
+        done = self.plan.progress(step)
+        steps = f"step {step:,}" + ("" if self.plan.time_done else f"/{self.plan.total_steps:,}")
         if self._bar is not None and self._bar_task is not None:
             if now - self._shown_at > 0.1:
                 self._shown_at = now
-                self._bar.update(self._bar_task, rate=f"{rate:,.0f} images/s")
-        elif now - self._shown_at > PLAIN_LINE_SECONDS:
+                self._bar.update(self._bar_task, completed=done, rate=rate, done=steps)
+        elif now - self._shown_at > PLAIN_LINE_SECONDS and done > self._began_with:
             self._shown_at = now
-            done = trainer.fit_loop.epoch_loop.batch_progress.total.completed
-            total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-            left = (total - done) * self.batch_size / self.accumulate / rate
-            print(
-                f"  step {done // self.accumulate:,}/{total // self.accumulate:,}  "
-                f"{rate:,.0f} images/s  {clock(left)} left",
-                flush=True,
-            )
+            pace = (now - self._began_at) / (done - self._began_with)
+            print(f"  {steps}  {rate}  {clock(pace * (1.0 - done))} left", flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line: losses, accuracies, rate."""
@@ -127,7 +128,7 @@ class TrainingProgress(Callback):
         self._epoch_images = self._epoch_seconds = 0.0
         if self.show and trainer.is_global_zero:
             self._shown_at = time.perf_counter()
-            line = _epoch_line(trainer, pl_module, rate)
+            line = _epoch_line(trainer, pl_module, rate, self.plan.time_done > 0)
             if self._bar is not None:
                 self._bar.console.print(line, highlight=False)
             else:
@@ -156,9 +157,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float) -> str:
+def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float, timed: bool) -> str:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    parts = [f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"]
+    parts = [f"epoch {trainer.current_epoch + 1:>3}" + ("" if timed else f"/{trainer.max_epochs}")]
     # The module logs its training metrics after this hook. Of several processes: one's share.
     sums = getattr(pl_module, "train_sums", None)
     if sums is not None and sums.count:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as functions of the step: nothing to save, nothing to drift on resume."""
+"""Learning-rate schedules as functions of how far the training is: nothing to save, no drift."""
 
 from __future__ import annotations
 
@@ -6,24 +6,34 @@ import math
 
 __all__ = ["learning_rate_factor"]
 
+ONE_CYCLE_START = 1 / 25
+"""First factor of ``one_cycle``, as in Smith and Topin, arXiv 1708.07120."""
+
 
 def learning_rate_factor(
-    step: int, *, kind: str, total_steps: int, warmup: float = 0.0, floor: float = 0.0
+    progress: float, *, kind: str, warmup: float = 0.0, decay: float = 0.2, floor: float = 0.0
 ) -> float:
-    """Factor of the base learning rate at an optimiser step.
+    """Factor of the base learning rate.
 
     Args:
-        step: number of steps already taken, from 0.
-        kind: ``cosine``, ``linear`` or ``constant`` after the warm-up.
-        total_steps: of the whole training.
-        warmup: share of the training in which it rises linearly to 1; the first step is not 0.
-        floor: the last factor of ``cosine`` and ``linear``.
+        progress: share of the training that is done, 0 to 1, in steps or in time.
+        kind: ``cosine``, ``linear``, ``trapezoid``, ``one_cycle`` or ``constant``.
+        warmup: share of the training in which it rises linearly from 0 to 1; ``one_cycle`` rises
+            along half a cosine.
+        decay: ``trapezoid``: share of the training in which it falls linearly.
+        floor: the last factor of every kind that falls.
     """
-    warmup_steps = round(total_steps * warmup)
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
+    if progress < warmup:
+        rise = progress / warmup
+        if kind == "one_cycle":
+            return ONE_CYCLE_START + (1.0 - ONE_CYCLE_START) * 0.5 * (
+                1.0 - math.cos(math.pi * rise)
+            )
+        return rise
     if kind == "constant":
         return 1.0
-    done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    falling = 0.5 * (1.0 + math.cos(math.pi * done)) if kind == "cosine" else 1.0 - done
+    start = max(warmup, 1.0 - decay) if kind == "trapezoid" else warmup
+    done = min(1.0, max(0.0, (progress - start) / max(1.0 - start, 1e-9)))
+    straight = kind in ("linear", "trapezoid")
+    falling = 1.0 - done if straight else 0.5 * (1.0 + math.cos(math.pi * done))
     return floor + (1.0 - floor) * falling

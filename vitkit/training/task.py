@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 
 from vitkit.errors import TrainingError
 from vitkit.evaluation import ClassificationSums
+from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig, ScheduleConfig, TaskConfig
 from vitkit.training.losses import classification_loss
 from vitkit.training.mixing import mix_batch
 from vitkit.training.optimizers import build_optimizer
 from vitkit.training.schedules import learning_rate_factor
 
-__all__ = ["CHECKPOINT_KEY", "ClassificationTask", "StepPlan", "step_seed"]
+__all__ = ["CHECKPOINT_KEY", "ClassificationTask", "step_seed"]
 
 CHECKPOINT_KEY = "vitkit"
 """Where our part of a Lightning checkpoint lies."""
@@ -28,24 +28,6 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 WATCH_EVERY = 20
 """Steps between looks, on an accelerator, at whether a loss was not finite: each look waits."""
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """How long a training is, in optimiser steps.
-
-    Attributes:
-        steps_per_epoch: optimiser steps of one epoch.
-        max_epochs: epochs of the whole training.
-    """
-
-    steps_per_epoch: int
-    max_epochs: int
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return self.steps_per_epoch * self.max_epochs
 
 
 class ClassificationTask(LightningModule):
@@ -143,6 +125,7 @@ class ClassificationTask(LightningModule):
         )
         self._watch(loss)
         self.log("train/loss", loss, on_step=True, on_epoch=False)
+        self.log("lr", self._rate(), on_step=True, on_epoch=False)
         if self.train_sums is None:
             self.train_sums = ClassificationSums(self.device)
         self.train_sums.update(logits, targets, mean_loss=loss)
@@ -175,17 +158,20 @@ class ClassificationTask(LightningModule):
             self.log(f"val/{name}", value)
 
     def configure_optimizers(self) -> Any:
-        """One optimiser; the learning rate is a function of the step."""
-        optimizer = build_optimizer(self.model, self.optimizer_config, fused=self.fused)
-        plan, schedule = self.plan, self.schedule
+        """One optimiser; the learning rate is a function of how far the training is."""
+        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else torch.float32
+        optimizer = build_optimizer(
+            self.model, self.optimizer_config, fused=self.fused, dtype=dtype
+        )
+        schedule = self.schedule
         floor = schedule.min_lr / self.optimizer_config.lr
 
         def factor(step: int) -> float:
             return learning_rate_factor(
-                step,
+                self.plan.progress(step),
                 kind=schedule.name,
-                total_steps=plan.total_steps,
                 warmup=schedule.warmup,
+                decay=schedule.decay,
                 floor=floor,
             )
 
@@ -229,6 +215,12 @@ class ClassificationTask(LightningModule):
                 "checkpoint are still good. Try a lower optimizer.lr, a longer "
                 "schedule.warmup, or trainer.gradient_clip=1"
             )
+
+    def _rate(self) -> float:
+        """Learning rate of the first parameter group."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return float(optimizer.param_groups[0]["lr"])
 
     def _watch(self, loss: Tensor) -> None:
         finite = torch.isfinite(loss.detach())

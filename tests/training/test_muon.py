@@ -1,0 +1,133 @@
+"""Muon: against the closed form of its iteration, torch's own Muon and torch's AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vitkit.app import train
+from vitkit.config import RunConfig
+from vitkit.errors import ConfigError
+from vitkit.models.registry import create_model
+from vitkit.training.config import OptimizerConfig
+from vitkit.training.muon import NEWTON_SCHULZ, Muon, orthogonalized
+from vitkit.training.optimizers import build_optimizer, parameter_groups
+
+
+def _by_singular_values(matrix: Tensor, steps: int) -> Tensor:
+    """The same iteration where it acts: on each singular value alone."""
+    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
+    s = s / matrix.norm()
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        s = a * s + b * s**3 + c * s**5
+    return u @ torch.diag(s) @ vt
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 5), (5, 12)])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_orthogonalisation_is_a_polynomial_of_the_singular_values(
+    shape: tuple[int, int], steps: int
+) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape, dtype=torch.float64)
+    (done,) = orthogonalized([matrix], [[shape[0]]], ns_steps=steps, dtype=torch.float64)
+    want = _by_singular_values(matrix, steps) * max(1.0, shape[0] / shape[1]) ** 0.5
+    torch.testing.assert_close(done, want, rtol=1e-10, atol=1e-12)
+
+
+def test_stacked_matrices_are_orthogonalised_one_by_one() -> None:
+    torch.manual_seed(0)
+    parts = [torch.randn(4, 6), torch.randn(2, 6), torch.randn(2, 6)]
+    alone = orthogonalized(parts, [[4], [2], [2]])
+    (together,) = orthogonalized([torch.cat(parts)], [[4, 2, 2]])
+    torch.testing.assert_close(together, torch.cat(alone))
+    (mixed,) = orthogonalized([torch.cat(parts)], [[8]])
+    assert not torch.allclose(mixed, together, atol=0.1)
+
+
+def test_a_step_is_torchs_muon_within_its_bfloat16() -> None:
+    """torch's runs its products in bfloat16, so it is compared in bfloat16 and to its digits."""
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(16, 24, bias=False), nn.Linear(16, 24, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    group = {"params": list(ours.parameters()), "muon": True, "rows": [[24]]}
+    one = Muon([group], lr=0.1, weight_decay=0.3, dtype=torch.bfloat16)
+    two = torch.optim.Muon(theirs.parameters(), lr=0.1, weight_decay=0.3, momentum=0.95)
+    start = ours.weight.detach().clone()
+    for _ in range(3):
+        x = torch.randn(8, 16)
+        for model, optimizer in ((ours, one), (theirs, two)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    moved, apart = (theirs.weight - start).norm(), (ours.weight - theirs.weight).norm()
+    assert apart < 0.02 * moved
+
+
+def test_the_rest_takes_adamws_steps() -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    one = Muon(
+        [{"params": list(ours.parameters())}], lr=0.1, weight_decay=0.2, betas=(0.8, 0.9), eps=1e-6
+    )
+    two = torch.optim.AdamW(theirs.parameters(), 0.1, (0.8, 0.9), 1e-6, weight_decay=0.2)
+    for _ in range(4):
+        x = torch.randn(4, 5)
+        for model, optimizer in ((ours, one), (theirs, two)):
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-5, atol=1e-6)
+
+
+def _muon_names(model: nn.Module) -> dict[str, list[int]]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = parameter_groups(model, OptimizerConfig(name="muon"))
+    assert sorted(names.values()) == sorted(names[id(p)] for g in groups for p in g["params"])
+    return {
+        names[id(p)]: rows
+        for group in groups
+        if group.get("muon")
+        for p, rows in zip(group["params"], group["rows"], strict=True)
+    }
+
+
+def test_muon_takes_the_hidden_matrices_alone() -> None:
+    vit = _muon_names(create_model("vit_mini_patch4_32", depth=1))
+    layers = {"attn.qkv": [128] * 3, "attn.proj": [128], "mlp.fc1": [512], "mlp.fc2": [128]}
+    assert vit == {f"blocks.0.{name}.weight": rows for name, rows in layers.items()}
+    cct = _muon_names(create_model("cct_2_3x2_32", depth=1))
+    assert "tokenizer.layers.3.weight" in cct  # its second convolution
+    assert not {"tokenizer.layers.0.weight", "head.weight", "pos_embed"} & set(cct)
+    text = _muon_names(create_model("text_mini", depth=1, vocab_size=9))
+    assert not any("embed" in name or name.startswith("head") for name in text)
+    timm = _muon_names(create_model("timm/vit_tiny_patch16_224", num_classes=3))
+    assert timm["blocks.0.attn.qkv.weight"] == [192] * 3
+    assert not {"patch_embed.proj.weight", "head.weight"} & set(timm)
+
+
+def test_layer_decay_shrinks_the_rate_from_block_to_block() -> None:
+    model = create_model("vit_mini_patch4_32", depth=3)
+    groups = parameter_groups(model, OptimizerConfig(lr=1.0, layer_decay=0.5))
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert rates["head.weight"] == rates["fc_norm.bias"] == 1.0
+    assert [rates[f"blocks.{i}.attn.qkv.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
+    assert rates["pos_embed"] == rates["patch_embed.proj.bias"] == 0.0625
+
+
+@pytest.mark.parametrize("name", ["lion", "muon", "timm/lamb"])
+def test_other_optimisers_train(tiny: Callable[..., RunConfig], name: str) -> None:
+    result = train(tiny(f"optimizer.name={name}", "optimizer.lr=0.002"), progress=False)
+    assert result.metrics["val/loss"] < 2.3
+
+
+def test_an_unknown_optimiser_of_timm_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="timm has no optimiser 'nonsense'"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/nonsense"))
