@@ -55,6 +55,11 @@ CASES = {
         pictures(3, 8, 12),
         {**VIT, "pos_embed": "rotary", "reg_tokens": 2, "qk_norm": True, "init_values": 0.1},
     ),
+    "vit_stem": Case(
+        "vit_mini_patch4_32",
+        pictures(3, 8, 12),
+        {**VIT, "conv_stem": [{"dim": 8, "kernel_size": 2, "norm": False}, {"dim": 8, "pool": 2}]},
+    ),
     "deit3": Case("deit3_small_patch16_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}),
     "cct": Case("cct_2_3x2_32", pictures(3, 8, 12), CCT, idle=SCORE),
     "cvt": Case("cvt_6_4_32", pictures(3, 8, 12), CVT, idle=SCORE),

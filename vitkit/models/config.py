@@ -61,6 +61,21 @@ def _widths(value: object) -> object:
 
 
 BLOCK_KINDS = ("attention", "mixer", "conv")
+
+
+def _layers(value: object) -> object:
+    if isinstance(value, list | tuple) and value:
+        return tuple(value)
+    raise ValueError("should be a list of layers such as {dim: 64, kernel_size: 3, pool: 2}")
+
+
+def _plain(value: object) -> object:
+    """Sections inside a field as the mappings that constructors take."""
+    if isinstance(value, tuple):
+        return tuple(v.model_dump() if isinstance(v, BaseModel) else v for v in value)
+    return value
+
+
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Pair = Annotated[tuple[int, int], BeforeValidator(_pair)]
@@ -104,7 +119,7 @@ class ModelConfig(BaseModel):
         """The preset's arguments overlaid with the fields that were given."""
         preset = PRESETS[self.name].kwargs if self.name in PRESETS else {}
         given = {
-            key: value
+            key: _plain(value)
             for key in type(self).model_fields
             if key not in ("name", "weights") and (value := getattr(self, key)) is not None
         }
@@ -140,12 +155,25 @@ class _WideTrunkConfig(_TrunkConfig):
     act_layer: Activation | None = Field(None, description="activation of the MLP")
 
 
+class StemLayerConfig(BaseModel, extra="forbid", frozen=True, strict=True):
+    """Arguments of :class:`vitkit.models.stem.StemLayer`."""
+
+    dim: Positive = Field(description="channels out")
+    kernel_size: Positive = Field(3, description="side of the kernel in pixels")
+    stride: Positive = Field(1, description="of the convolution")
+    pool: Positive = Field(1, description="side of the squares whose maximum is kept")
+    norm: bool = Field(True, description="BatchNorm behind the convolution")
+
+
 class ViTConfig(_WideTrunkConfig):
     """Arguments of :class:`vitkit.models.vit.VisionTransformer`."""
 
     family: ClassVar[str | None] = "vit"
 
     patch_size: Size | None = Field(None, description="patch side in pixels, or [height, width]")
+    conv_stem: Annotated[tuple[StemLayerConfig, ...], BeforeValidator(_layers)] | None = Field(
+        None, description="layers of a convolutional stem in place of patches"
+    )
     global_pool: Literal["", "token", "avg", "max", "map"] | None = Field(
         None, description="what the head reads: class token, mean, maximum, attention, all tokens"
     )

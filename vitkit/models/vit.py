@@ -7,13 +7,14 @@ Source: Dosovitskiy et al., "An image is worth 16x16 words", arXiv 2010.11929.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from vitkit.models.patches import PatchEmbed
+from vitkit.models.stem import ConvStem
 from vitkit.nn import (
     Attention,
     BlockContext,
@@ -74,6 +75,8 @@ class VisionTransformer(nn.Module):
     Args:
         img_size: (height, width) in pixels, or one number.
         patch_size: pixels a side of a patch, or a pair.
+        conv_stem: layers of a convolutional stem in place of patches, see
+            :class:`vitkit.models.stem.ConvStem`; ``patch_size`` and ``pre_norm`` then mean nothing.
         in_chans: channels of the pictures.
         num_classes: classes of the head; 0 leaves it out.
         global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
@@ -115,6 +118,7 @@ class VisionTransformer(nn.Module):
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         *,
+        conv_stem: Sequence[Mapping[str, int | bool]] | None = None,
         head_dim: int | None = None,
         qkv_bias: bool = True,
         qk_norm: bool = False,
@@ -161,14 +165,25 @@ class VisionTransformer(nn.Module):
             act_layer=act_layer,
         )
 
-        self.patch_embed = PatchEmbed(
-            img_size,
-            patch_size,
-            in_chans=in_chans,
-            embed_dim=embed_dim,
-            bias=not pre_norm,
-            dynamic_img_size=dynamic_img_size,
-        )
+        self.patch_embed: PatchEmbed | ConvStem
+        if conv_stem is None:
+            self.patch_embed = PatchEmbed(
+                img_size,
+                patch_size,
+                in_chans=in_chans,
+                embed_dim=embed_dim,
+                bias=not pre_norm,
+                dynamic_img_size=dynamic_img_size,
+            )
+        else:
+            self.patch_embed = ConvStem(
+                img_size,
+                conv_stem,
+                in_chans=in_chans,
+                embed_dim=embed_dim,
+                act_layer=act_layer,
+                dynamic_img_size=dynamic_img_size,
+            )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
         self.pos_embed: nn.Parameter | Tensor | None
