@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.data.config import AugmentConfig
-from vitkit.data.ops import erase, operate, pick, resized_crop
+from vitkit.data.geometry import erase, pick, resized_crop
+from vitkit.data.ops import operate
 from vitkit.data.policies import ColorJitter, Policy, make_policy
 from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
 from vitkit.errors import DataError
@@ -100,7 +101,7 @@ class Augment:
                 None
                 if config.erase_mode == "constant"
                 else lambda image, element: position_noise(
-                    self.seed, epoch, positions[image], element, NOISE
+                    self.seed, epoch, positions, image, element, NOISE
                 ),
             )
         return inputs

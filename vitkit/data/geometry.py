@@ -1,0 +1,142 @@
+"""Operations on the places of pixels, for batches of images with parameters each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitkit.data.colors import to_bytes
+
+__all__ = ["erase", "pick", "resized_crop", "warp"]
+
+
+def warp(
+    images: Tensor, kinds: Tensor, amounts: Tensor, *, fill: Sequence[int] = (0,), bilinear: bool
+) -> Tensor:
+    """Shear or translate along x or y, or rotate about the centre: all by one grid.
+
+    Args:
+        images: uint8 (B, channels, H, W).
+        kinds: int64 (B,) on the CPU: 0 shear_x, 1 shear_y, 2 translate_x, 3 translate_y, 4 rotate.
+        amounts: float64 (B,) on the CPU: slope, slope, pixels, pixels, degrees.
+        fill: value of each channel, or of all, of what lies outside.
+        bilinear: how to read between pixels; else the nearest one.
+    """
+    device, (height, width) = images.device, images.shape[-2:]
+    maps = _affine_maps(kinds, amounts, height, width).to(device, non_blocking=True)
+    x = torch.arange(width, device=device) - (width - 1) / 2
+    y = (torch.arange(height, device=device) - (height - 1) / 2)[:, None]
+    a, b, c = maps[..., None, None].unbind(2)
+    grid = torch.addcmul(a * x, b, y).add_(c).permute(0, 2, 3, 1)
+    # What lies outside is zero to grid_sample: the fill is made zero for its sake.
+    outside = torch.tensor(fill, dtype=torch.float32).view(1, -1, 1, 1)
+    outside = outside.to(device, non_blocking=True)
+    mode = "bilinear" if bilinear else "nearest"
+    read = F.grid_sample(images - outside, grid, mode, padding_mode="zeros", align_corners=False)
+    return to_bytes(read.add_(outside).round_())
+
+
+def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixel (rows[b, i], columns[b, j]) of image b at (i, j): a crop, a flip, or both.
+
+    Args:
+        images: (B, channels, height, width), any type.
+        rows, columns: int64 (B, new height) and (B, new width).
+    """
+    batch, channels, height, width = images.shape
+    pixels = rows[:, :, None] * width + columns[:, None, :]
+    index = pixels.view(batch, 1, -1).expand(-1, channels, -1)
+    picked = images.reshape(batch, channels, height * width).gather(2, index)
+    return picked.view(batch, channels, rows.shape[1], columns.shape[1])
+
+
+def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+    """Cut out a box of each image and enlarge it, bilinear, to the image's size.
+
+    In whole numbers, as the kernel that torchvision calls for uint8 on a CPU. A box lies within
+    its image, so nothing is ever reduced, and antialiasing would change nothing.
+
+    Args:
+        images: uint8 (B, channels, H, W).
+        boxes: int64 (B, 4): top, left, height, width.
+    """
+    top, left, height, width = boxes.to(images.device, non_blocking=True).unbind(1)
+    low, high, weight_low, weight_high = _taps(left, width, images.shape[3])
+    shape = images.shape
+
+    def columns(index: Tensor) -> Tensor:
+        return images.gather(3, index[:, None, None, :].expand(shape)).to(torch.int32)
+
+    across = columns(low) * weight_low[:, None, None, :]
+    across = _rounded(across.addcmul_(columns(high), weight_high[:, None, None, :]))
+    low, high, weight_low, weight_high = _taps(top, height, images.shape[2])
+
+    def rows(index: Tensor) -> Tensor:
+        return across.gather(2, index[:, None, :, None].expand(shape))
+
+    down = rows(low) * weight_low[:, None, :, None]
+    return _rounded(down.addcmul_(rows(high), weight_high[:, None, :, None])).to(torch.uint8)
+
+
+def erase(
+    images: Tensor, boxes: Tensor, noise: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Set a box of each image to zero, or to noise.
+
+    Args:
+        images: (B, channels, H, W), any type.
+        boxes: int64 (B, 4) on the CPU: top, left, height, width; height or width 0 erases nothing.
+        noise: (image, element) -> value, of int64 (count, 1) and (count, channels); elements count
+            through an image's channels, rows and columns.
+    """
+    _, channels, height, width = images.shape
+    chosen = (boxes[:, 2] * boxes[:, 3]).nonzero()
+    top, left, rows, columns = boxes[chosen].unbind(2)
+    y, x = torch.arange(height), torch.arange(width)
+    in_rows = ((y >= top) & (y < top + rows))[:, :, None]
+    in_columns = ((x >= left) & (x < left + columns))[:, None, :]
+    which, pixel = (in_rows & in_columns).flatten(1).nonzero().unbind(1)
+    image = chosen[which].to(images.device, non_blocking=True)
+    pixel = pixel[:, None].to(images.device, non_blocking=True)
+    elements = pixel + torch.arange(channels, device=images.device) * (height * width)
+    values = elements.new_zeros(()) if noise is None else noise(image, elements)
+    index = (image * (channels * height * width) + elements).view(-1)
+    flat = values.to(images.dtype).expand_as(elements).reshape(-1)
+    return images.reshape(-1).index_copy(0, index, flat).view_as(images)
+
+
+def _affine_maps(kinds: Tensor, amounts: Tensor, height: int, width: int) -> Tensor:
+    """Maps from new places to old ones, float32 (B, 2, 3).
+
+    New places are pixels from the centre, old ones grid_sample's, which run from -1 to 1.
+    """
+    only = (kinds == torch.arange(5)[:, None]) * amounts
+    slope_x, slope_y, right, down, degrees = only
+    angle = torch.deg2rad(degrees)
+    cos, sin = angle.cos(), angle.sin()
+    x = torch.stack((cos, slope_x - sin, slope_x * (height / 2) - right), 1)
+    y = torch.stack((slope_y + sin, cos, slope_y * (width / 2) - down), 1)
+    return torch.stack((x.float() / (width / 2), y.float() / (height / 2)), 1)
+
+
+def _taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two pixels that each of ``size`` new ones lies between, and their weights in 2^-14."""
+    # The place of new pixel i is ((2 i + 1) length - size) / (2 size): a fraction, kept exact.
+    places = (2 * torch.arange(size, device=start.device) + 1) * length[:, None] - size
+    before = places.div(2 * size, rounding_mode="floor")
+    rest = places - before * (2 * size)
+
+    def weight(numerator: Tensor) -> Tensor:
+        return ((numerator * 2**15 + 2 * size) // (4 * size)).to(torch.int32)
+
+    last = length[:, None] - 1
+    low, high = before.clamp(min=0), torch.minimum(before + 1, last)
+    offset = start[:, None]
+    return low + offset, high + offset, weight(2 * size - rest), weight(rest)
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return values.add_(1 << 13).bitwise_right_shift_(14)
