@@ -198,7 +198,7 @@ def _notebooks() -> Iterator[tuple[str, Preset]]:
     ) -> Preset:
         shape: Kwargs = {"img_size": img_size, "patch_size": patch_size, "num_classes": 10}
         kwargs = {**shape, "embed_dim": embed_dim, "final_norm": False, **more}
-        doc = f"{what}, {img_size} px, patch {patch_size} (from NLP to CV, notebook {number})"
+        doc = f"notebook {number}: {what}, {img_size} px, patch {patch_size} (docs/notebooks.md)"
         return Preset("hybrid", kwargs, doc)
 
     def mixer(width: int, drop: float) -> Kwargs:
