@@ -17,6 +17,7 @@ from vitkit.weights import read_checkpoint
 CONV = (
     "model.name=nb04_convmixer_mixer",
     "model.mixer_drop_rate=0.1",
+    "model.blocks=[conv, mixer, conv]",
     "model.depth=3",
     "ema.enabled=true",
 )

@@ -216,13 +216,14 @@ def _notebooks() -> Iterator[tuple[str, Preset]]:
     vit |= {"head_hidden_dims": (2048, 1024), "drop_rate": 0.5}
     yield "nb01_vit", preset(1, "ViT of one block", 72, 6, 64, **vit)
 
-    four: Kwargs = {"blocks": ("mixer",), "depth": 4, **mixer(16, 0.2), **tanh}
+    four: Kwargs = {"blocks": ("mixer",) * 4, **mixer(16, 0.2), **tanh}
     yield "nb02_mixer", preset(2, "MLP-Mixer of four blocks", 32, 8, 256, **four)
 
-    two: Kwargs = {"blocks": ("mixer",), "depth": 2, **mixer(64, 0.2), **tanh}
+    two: Kwargs = {"blocks": ("mixer",) * 2, **mixer(64, 0.2), **tanh}
     yield "nb03_mixer", preset(3, "MLP-Mixer of two blocks", 64, 8, 128, **two)
     vit = {"blocks": ("attention",), **attention, **tanh, "drop_rate": 0.3}
-    wide, deep = {**vit, "mlp_ratio": 0.25}, {**vit, "mlp_ratio": 0.5, "depth": 2}
+    wide = {**vit, "mlp_ratio": 0.25}
+    deep: Kwargs = {**vit, "mlp_ratio": 0.5, "blocks": ("attention",) * 2}
     yield "nb03_vit1", preset(3, "ViT of one block of width 256", 64, 8, 256, **wide)
     yield "nb03_vit2", preset(3, "ViT of two blocks of width 128", 64, 8, 128, **deep)
     both: Kwargs = {**attention, "mlp_ratio": 0.5, **mixer(64, 0.4), **tanh}
