@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.data.config import AugmentConfig
@@ -26,6 +28,9 @@ RESIZED_CROP, POLICY, JITTER, CUTOUT, ERASE, NOISE = range(1000, 7000, 1000)
 ATTEMPTS = 10
 """Boxes that an image draws until one fits, as torchvision and timm do."""
 BOX_DRAWS = 2 * ATTEMPTS + 2
+
+Numbers = NDArray[np.float64]
+Boxes = NDArray[np.int64]
 
 
 class Augment:
@@ -137,61 +142,61 @@ class Augment:
         turn = epoch * self.repeats + positions % self.repeats
         return (first + turn) % 2 == 1
 
-    def _crop_boxes(self, numbers: Tensor, size: tuple[int, int]) -> Tensor:
+    def _crop_boxes(self, numbers: Numbers, size: tuple[int, int]) -> Boxes:
         """Boxes of a share of the area and an aspect by chance; the largest one if none fits."""
         least, ratio = self.config.resized_crop_scale, self.config.resized_crop_ratio
         boxes = random_boxes(numbers, size, size, (least, 1.0), ratio)
         height, width = size
         rows, columns = min(height, round(width / ratio)), min(width, round(height / ratio))
-        whole = torch.tensor([(height - rows) // 2, (width - columns) // 2, rows, columns])
-        return torch.where(boxes[:, 2:3] > 0, boxes, whole)
+        whole = ((height - rows) // 2, (width - columns) // 2, rows, columns)
+        return np.where(boxes[:, 2:3] > 0, boxes, whole)
 
     def _draw(self, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
         """A whole number from 0 to count - 1 for each image, where the positions are."""
         uniform = position_uniform(self.seed, epoch, positions, draw)
         return (uniform * count).to(torch.int64)
 
-    def _numbers(self, epoch: int, positions: Tensor, first: int, count: int) -> Tensor:
-        """Random numbers of each image, float64 (count, B) on the CPU."""
+    def _numbers(self, epoch: int, positions: Tensor, first: int, count: int) -> Numbers:
+        """Random numbers of each image, (count, B)."""
         draws = range(first, first + count)
-        return uniform_table(self.seed, epoch, positions.cpu(), draws).to(torch.float64)
+        return uniform_table(self.seed, epoch, positions.cpu().numpy(), draws)
 
 
 def random_boxes(
-    numbers: Tensor,
+    numbers: Numbers,
     size: tuple[int, int],
     most: tuple[int, int],
     scale: tuple[float, float],
     ratio: float,
-) -> Tensor:
+) -> Boxes:
     """The first box of ten that fits, int64 (B, 4): top, left, height, width; zeros if none does.
 
     Args:
-        numbers: float64 in [0, 1), (:data:`BOX_DRAWS`, B).
+        numbers: in [0, 1), (:data:`BOX_DRAWS`, B).
         size: (height, width) of the images.
         most: (height, width) that a box may have.
         scale: smallest and largest share of the area, evenly spread.
         ratio: smallest width over height; its logarithm is evenly spread up to the inverse.
     """
-    share, shape = numbers[:-2].view(2, ATTEMPTS, -1)
+    share, shape = numbers[:-2].reshape(2, ATTEMPTS, -1)
     area = (scale[0] + (scale[1] - scale[0]) * share) * (size[0] * size[1])
-    aspect = torch.exp(math.log(ratio) * (1.0 - 2.0 * shape))
-    rows, columns = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+    aspect = np.exp(math.log(ratio) * (1.0 - 2.0 * shape))
+    rows, columns = np.round(np.sqrt(area / aspect)), np.round(np.sqrt(area * aspect))
     fits = (rows >= 1) & (rows <= most[0]) & (columns >= 1) & (columns <= most[1])
-    first = fits.int().argmax(0, keepdim=True)
-    rows, columns = rows.gather(0, first)[0], columns.gather(0, first)[0]
-    top = (numbers[-2] * (size[0] - rows + 1)).floor()
-    left = (numbers[-1] * (size[1] - columns + 1)).floor()
-    boxes = torch.stack((top, left, rows, columns), 1).to(torch.int64)
-    return torch.where(fits.any(0)[:, None], boxes, 0)
+    first, images = fits.argmax(0), np.arange(fits.shape[1])
+    rows, columns = rows[first, images], columns[first, images]
+    top = np.floor(numbers[-2] * (size[0] - rows + 1))
+    left = np.floor(numbers[-1] * (size[1] - columns + 1))
+    boxes = np.stack((top, left, rows, columns), 1).astype(np.int64)
+    return np.where(fits[first, images][:, None], boxes, 0)
 
 
-def _squares(numbers: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+def _squares(numbers: Numbers, side: int, size: tuple[int, int]) -> Boxes:
     if side > min(size):
         raise DataError(
             f"data.augment.cutout: given {side}, allowed: up to {min(size)}, the shorter side of "
             "the images in pixels"
         )
-    room = torch.tensor([[size[0] - side + 1], [size[1] - side + 1]])
-    corners = (numbers * room).floor().to(torch.int64)
-    return torch.cat((corners, torch.full_like(corners, side))).T
+    room = np.array([[size[0] - side + 1], [size[1] - side + 1]])
+    corners = (numbers * room).astype(np.int64).T
+    return np.concatenate((corners, np.full_like(corners, side)), 1)

@@ -1,13 +1,17 @@
 """Operations on the values of pixels, for batches of uint8 images with an amount each.
 
 Every function takes images (B, 1 or 3 channels, H, W), and for each the place of its operation
-among those that the function knows, int64 (B,), and its amount, float64 (B,), both on the CPU.
+among those that the function knows, int64 (B,), and its amount, float64 (B,).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
@@ -16,38 +20,42 @@ __all__ = [
     "blur",
     "change_levels",
     "equalize",
+    "send",
     "sharpen",
     "to_bytes",
     "turn_hue",
 ]
 
+Kinds = NDArray[np.int64]
+Amounts = NDArray[np.float64]
+
 BLUR_RADIUS = 6
 """Pixels on either side that a blur reaches: three times the largest sigma in use, 2."""
 
 
-def change_levels(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def change_levels(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Invert, posterize, solarize or solarize_add: all by one table of 256 values for each image.
 
     Amounts: none; bits that are kept, 0 (black) to 8; values from here on are inverted; what is
     added to values below 128.
     """
-    invert, posterize, solarize, add = (kinds == kind for kind in range(4))
-    threshold = torch.where(invert, 0.0, torch.where(solarize, amounts.ceil(), 256.0))
-    mask = torch.where(posterize, 256.0 - torch.exp2(8.0 - amounts), 255.0)
-    numbers = torch.stack((threshold, mask, torch.where(add, amounts, 0.0))).to(torch.int16)
-    threshold, mask, more = _sent(numbers, images)[:, :, None]
+    numbers = np.empty((3, len(images), 1), dtype=np.int16)
+    numbers[0, :, 0] = np.where(kinds == 0, 0, np.where(kinds == 2, np.ceil(amounts), 256))
+    numbers[1, :, 0] = np.where(kinds == 1, 256 - np.exp2(8 - amounts), 255)
+    numbers[2, :, 0] = np.where(kinds == 3, amounts, 0)
+    threshold, mask, more = send(numbers, images.device)
     ramp = torch.arange(256, dtype=torch.int16, device=images.device)
     ramp = (ramp + more * (ramp < 128)).clamp_(max=255)
     return _look_up(images, torch.where(ramp >= threshold, 255 - ramp, ramp) & mask)
 
 
-def blend(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def blend(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Brightness, contrast or saturation: away from (above 1) or towards (below 1) black, the mean
     grey, or each pixel's grey.
     """
-    _, contrast, saturation = (_column(kinds == kind, images) for kind in range(3))
     if images.shape[1] == 1:
-        amounts = torch.where(kinds == 2, 1.0, amounts)
+        amounts = np.where(kinds == 2, 1.0, amounts)
+    contrast, saturation = _column(kinds == 1, images), _column(kinds == 2, images)
     grey = _greys(images)
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     towards = grey.mul_(saturation).add_(mean.mul_(contrast))
@@ -55,7 +63,7 @@ def blend(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
     return to_bytes(torch.addcmul(images * _column(amounts, images), towards, rest))
 
 
-def autocontrast(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def autocontrast(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Each channel stretched to the whole range."""
     least = images.amin(dim=(2, 3), keepdim=True).to(torch.float32)
     most = images.amax(dim=(2, 3), keepdim=True).to(torch.float32)
@@ -64,7 +72,7 @@ def autocontrast(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
     return to_bytes((images - torch.where(flat, 0.0, least)).div_(scale))
 
 
-def equalize(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def equalize(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Each channel's histogram made even, in Pillow's whole numbers."""
     batch, channels, height, width = images.shape
     pixels = images.reshape(batch * channels, height * width).to(torch.int64)
@@ -81,7 +89,7 @@ def equalize(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
     return table.gather(1, pixels).view_as(images)
 
 
-def sharpen(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def sharpen(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Away from (factors above 1) or towards a small blur; the border stays."""
     if min(images.shape[-2:]) < 3:
         return images
@@ -97,7 +105,7 @@ def sharpen(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
     return sharp
 
 
-def blur(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def blur(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Gaussian, along the rows and then along the columns, mirrored at the border.
 
     Amounts: sigma in pixels, above 0 and up to 2.
@@ -116,7 +124,7 @@ def blur(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
     return to_bytes(values.round_())
 
 
-def turn_hue(images: Tensor, kinds: Tensor, amounts: Tensor) -> Tensor:
+def turn_hue(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Turn the hue; the largest and the smallest of a pixel's three values stay.
 
     Amounts: share of the circle.
@@ -159,11 +167,11 @@ def _greys(images: Tensor) -> Tensor:
     return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).floor_()
 
 
-def _column(numbers: Tensor, images: Tensor) -> Tensor:
+def send(numbers: NDArray[Any], device: torch.device) -> Tensor:
+    """To where the images are, without waiting for what is queued there."""
+    return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+
+def _column(numbers: NDArray[Any], images: Tensor) -> Tensor:
     """A number for each image, float32 (B, 1, 1, 1) where the images are."""
-    return _sent(numbers.to(torch.float32)[:, None, None, None], images)
-
-
-def _sent(numbers: Tensor, images: Tensor) -> Tensor:
-    """From the CPU to where the images are, without waiting for what is queued there."""
-    return numbers.to(images.device, non_blocking=True)
+    return send(numbers.astype(np.float32).reshape(-1, 1, 1, 1), images.device)

@@ -4,36 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vitkit.data.colors import to_bytes
+from vitkit.data.colors import Amounts, Kinds, send, to_bytes
 
 __all__ = ["erase", "pick", "resized_crop", "warp"]
 
 
+Boxes = NDArray[np.int64]
+
+
 def warp(
-    images: Tensor, kinds: Tensor, amounts: Tensor, *, fill: Sequence[int] = (0,), bilinear: bool
+    images: Tensor, kinds: Kinds, amounts: Amounts, *, fill: Sequence[int], bilinear: bool
 ) -> Tensor:
     """Shear or translate along x or y, or rotate about the centre: all by one grid.
 
     Args:
         images: uint8 (B, channels, H, W).
-        kinds: int64 (B,) on the CPU: 0 shear_x, 1 shear_y, 2 translate_x, 3 translate_y, 4 rotate.
-        amounts: float64 (B,) on the CPU: slope, slope, pixels, pixels, degrees.
+        kinds: int64 (B,): 0 shear_x, 1 shear_y, 2 translate_x, 3 translate_y, 4 rotate.
+        amounts: float64 (B,): slope, slope, pixels, pixels, degrees.
         fill: value of each channel, or of all, of what lies outside.
         bilinear: how to read between pixels; else the nearest one.
     """
     device, (height, width) = images.device, images.shape[-2:]
-    maps = _affine_maps(kinds, amounts, height, width).to(device, non_blocking=True)
+    maps = send(_affine_maps(kinds, amounts, height, width), device)
     x = torch.arange(width, device=device) - (width - 1) / 2
     y = (torch.arange(height, device=device) - (height - 1) / 2)[:, None]
     a, b, c = maps[..., None, None].unbind(2)
     grid = torch.addcmul(a * x, b, y).add_(c).permute(0, 2, 3, 1)
     # What lies outside is zero to grid_sample: the fill is made zero for its sake.
-    outside = torch.tensor(fill, dtype=torch.float32).view(1, -1, 1, 1)
-    outside = outside.to(device, non_blocking=True)
+    outside = send(np.array(fill, dtype=np.float32).reshape(1, -1, 1, 1), device)
     mode = "bilinear" if bilinear else "nearest"
     read = F.grid_sample(images - outside, grid, mode, padding_mode="zeros", align_corners=False)
     return to_bytes(read.add_(outside).round_())
@@ -53,7 +57,7 @@ def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return picked.view(batch, channels, rows.shape[1], columns.shape[1])
 
 
-def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
+def resized_crop(images: Tensor, boxes: Boxes) -> Tensor:
     """Cut out a box of each image and enlarge it, bilinear, to the image's size.
 
     In whole numbers, as the kernel that torchvision calls for uint8 on a CPU. A box lies within
@@ -63,7 +67,7 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
         images: uint8 (B, channels, H, W).
         boxes: int64 (B, 4): top, left, height, width.
     """
-    top, left, height, width = boxes.to(images.device, non_blocking=True).unbind(1)
+    top, left, height, width = send(boxes, images.device).unbind(1)
     low, high, weight_low, weight_high = _taps(left, width, images.shape[3])
     shape = images.shape
 
@@ -82,44 +86,42 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def erase(
-    images: Tensor, boxes: Tensor, noise: Callable[[Tensor, Tensor], Tensor] | None = None
+    images: Tensor, boxes: Boxes, noise: Callable[[Tensor, Tensor], Tensor] | None = None
 ) -> Tensor:
     """Set a box of each image to zero, or to noise.
 
     Args:
         images: (B, channels, H, W), any type.
-        boxes: int64 (B, 4) on the CPU: top, left, height, width; height or width 0 erases nothing.
+        boxes: int64 (B, 4): top, left, height, width; height or width 0 erases nothing.
         noise: (image, element) -> value, of int64 (count, 1) and (count, channels); elements count
             through an image's channels, rows and columns.
     """
     _, channels, height, width = images.shape
-    chosen = (boxes[:, 2] * boxes[:, 3]).nonzero()
-    top, left, rows, columns = boxes[chosen].unbind(2)
-    y, x = torch.arange(height), torch.arange(width)
+    (chosen,) = np.nonzero(boxes[:, 2] * boxes[:, 3])
+    top, left, rows, columns = boxes[chosen].T[:, :, None]
+    y, x = np.arange(height), np.arange(width)
     in_rows = ((y >= top) & (y < top + rows))[:, :, None]
     in_columns = ((x >= left) & (x < left + columns))[:, None, :]
-    which, pixel = (in_rows & in_columns).flatten(1).nonzero().unbind(1)
-    image = chosen[which].to(images.device, non_blocking=True)
-    pixel = pixel[:, None].to(images.device, non_blocking=True)
-    elements = pixel + torch.arange(channels, device=images.device) * (height * width)
+    which, pixel = np.divmod(np.flatnonzero(in_rows & in_columns), height * width)
+    image, places = send(np.stack((chosen[which], pixel))[:, :, None], images.device)
+    elements = places + torch.arange(channels, device=images.device) * (height * width)
     values = elements.new_zeros(()) if noise is None else noise(image, elements)
     index = (image * (channels * height * width) + elements).view(-1)
     flat = values.to(images.dtype).expand_as(elements).reshape(-1)
     return images.reshape(-1).index_copy(0, index, flat).view_as(images)
 
 
-def _affine_maps(kinds: Tensor, amounts: Tensor, height: int, width: int) -> Tensor:
-    """Maps from new places to old ones, float32 (B, 2, 3).
+def _affine_maps(kinds: Kinds, amounts: Amounts, height: int, width: int) -> NDArray[np.float32]:
+    """Maps from new places to old ones, (B, 2, 3).
 
     New places are pixels from the centre, old ones grid_sample's, which run from -1 to 1.
     """
-    only = (kinds == torch.arange(5)[:, None]) * amounts
-    slope_x, slope_y, right, down, degrees = only
-    angle = torch.deg2rad(degrees)
-    cos, sin = angle.cos(), angle.sin()
-    x = torch.stack((cos, slope_x - sin, slope_x * (height / 2) - right), 1)
-    y = torch.stack((slope_y + sin, cos, slope_y * (width / 2) - down), 1)
-    return torch.stack((x.float() / (width / 2), y.float() / (height / 2)), 1)
+    slope_x, slope_y, right, down, degrees = (kinds == np.arange(5)[:, None]) * amounts
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    x = np.stack((cos, slope_x - sin, slope_x * (height / 2) - right), 1)
+    y = np.stack((slope_y + sin, cos, slope_y * (width / 2) - down), 1)
+    half = np.array([[width / 2], [height / 2]], dtype=np.float32)
+    return np.stack((x, y), 1).astype(np.float32) / half
 
 
 def _taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

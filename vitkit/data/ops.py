@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vitkit.data import colors
+from vitkit.data.colors import Amounts, Kinds, send
 from vitkit.data.geometry import warp
 
 __all__ = ["CODES", "OPERATIONS", "operate"]
@@ -41,8 +43,8 @@ CODES = {name: code for code, name in enumerate(OPERATIONS)}
 
 def operate(
     images: Tensor,
-    codes: Tensor,
-    amounts: Tensor,
+    codes: Kinds,
+    amounts: Amounts,
     *,
     fill: Sequence[int] = (0,),
     bilinear: bool = False,
@@ -51,8 +53,7 @@ def operate(
 
     Args:
         images: uint8 (B, 1 or 3 channels, H, W).
-        codes: int64 (B,), indices into :data:`OPERATIONS`. They say which work there is to do, so
-            they are read on the CPU: elsewhere that waits for the device.
+        codes: int64 (B,), indices into :data:`OPERATIONS`.
         amounts: float64 (B,): shear as a slope, translation in pixels, rotation in degrees,
             posterize in bits, solarize as a threshold, solarize_add in levels, brightness,
             contrast, saturation and sharpness as factors, blur as a sigma in pixels, hue as a
@@ -63,13 +64,13 @@ def operate(
     Returns:
         uint8 (B, channels, H, W).
     """
-    codes, order = codes.cpu().sort(stable=True)
+    order = np.argsort(codes, kind="stable")
+    codes, amounts = codes[order], amounts[order]
     # Where each code's images begin, and after the last code the end.
-    starts = torch.searchsorted(codes, torch.arange(len(OPERATIONS) + 1)).tolist()
+    starts = np.searchsorted(codes, np.arange(len(OPERATIONS) + 1))
     if starts[1] == len(codes):
         return images
-    amounts = amounts.cpu()[order]
-    ordered = images.index_select(0, order.to(images.device, non_blocking=True))
+    ordered = images.index_select(0, send(order, images.device))
     done, first = [], 0
     for names, family in FAMILIES:
         last = first + len(names)
@@ -79,6 +80,4 @@ def operate(
                 family = partial(family, fill=fill, bilinear=bilinear)
             done.append(family(ordered[share], codes[share] - first, amounts[share]))
         first = last
-    back = torch.empty_like(order)
-    back[order] = torch.arange(len(order))
-    return torch.cat(done).index_select(0, back.to(images.device, non_blocking=True))
+    return torch.cat(done).index_select(0, send(np.argsort(order), images.device))

@@ -8,12 +8,13 @@ once. Sources: RandAugment, arXiv 1909.13719; AutoAugment, arXiv 1805.09501; Tri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from vitkit.data.notation import RandAugment, TimmRandAugment, parse_policy
 from vitkit.data.ops import CODES
@@ -30,16 +31,20 @@ __all__ = [
 ]
 
 
+Numbers = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
 class Layers(NamedTuple):
-    """What each image of a batch gets, one layer after the other; on the CPU.
+    """What each image of a batch gets, one layer after the other.
 
     Attributes:
         codes: int64 (layers, B), indices into :data:`~vitkit.data.ops.OPERATIONS`.
         amounts: float64 (layers, B), see :func:`~vitkit.data.ops.operate`.
     """
 
-    codes: Tensor
-    amounts: Tensor
+    codes: Codes
+    amounts: Numbers
 
 
 class Policy(Protocol):
@@ -55,7 +60,7 @@ class Policy(Protocol):
         """Geometry reads bilinear, on the mean colour, as timm's; else the nearest, on black."""
         ...
 
-    def __call__(self, numbers: Tensor, size: tuple[int, int]) -> Layers:
+    def __call__(self, numbers: Numbers, size: tuple[int, int]) -> Layers:
         """Layers from float64 numbers in [0, 1), (draws, B), for images of (height, width)."""
         ...
 
@@ -88,30 +93,29 @@ class Strength:
 
 def amounts(
     strengths: Sequence[Strength],
-    chosen: Tensor,
-    level: Tensor,
-    sign: Tensor,
+    chosen: Codes,
+    level: Numbers,
+    sign: Numbers,
     size: tuple[int, int],
-) -> Tensor:
-    """Amount of each image's operation, float64 (B,).
+) -> Numbers:
+    """The amounts of chosen operations.
 
     Args:
         strengths: to choose from.
-        chosen: int64 (B,), indices into ``strengths``.
-        level: float64 (B,), 0 is the start and 1 the end.
-        sign: float64 (B,), 1 or -1.
+        chosen: indices into ``strengths``, any shape.
+        level: 0 is the start and 1 the end; of the same shape.
+        sign: 1 or -1; of the same shape.
         size: (height, width) of the images.
     """
     sides = [size[0 if s.op.endswith("_y") else 1] if s.of_side else 1 for s in strengths]
-    columns = [
+    rows = [
         (s.start * side, (s.end - s.start) * side, s.signed, WHOLE.index(s.whole), s.least, s.most)
         for s, side in zip(strengths, sides, strict=True)
     ]
-    table = torch.tensor(columns, dtype=torch.float64)[chosen]
-    start, way, signed, whole, least, most = table.unbind(1)
+    start, way, signed, whole, least, most = np.array(rows).T[:, chosen]
     way = way * level
-    way = torch.where(whole == 1, way.trunc(), torch.where(whole == 2, way.round(), way))
-    return (start + way * torch.where(signed > 0, sign, 1.0)).clamp(least, most)
+    way = np.where(whole == 1, np.trunc(way), np.where(whole == 2, np.round(way), way))
+    return np.clip(start + way * np.where(signed > 0, sign, 1.0), least, most)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class RandomChoice:
     """
 
     strengths: tuple[Strength, ...]
-    level: Callable[[Tensor], Tensor]
+    level: Callable[[Numbers], Numbers]
     layers: int = 1
     prob: float = 1.0
     like_timm: bool = False
@@ -137,14 +141,15 @@ class RandomChoice:
         """Choice, level, sign and whether at all, in each layer."""
         return 4 * self.layers
 
-    def __call__(self, numbers: Tensor, size: tuple[int, int]) -> Layers:
+    def __call__(self, numbers: Numbers, size: tuple[int, int]) -> Layers:
         """See :class:`Policy`."""
-        choice, level, sign, apply = numbers.view(self.layers, 4, -1).unbind(1)
-        chosen = (choice * len(self.strengths)).long()
-        codes = torch.tensor([CODES[s.op] for s in self.strengths])[chosen]
-        codes = torch.where(apply < self.prob, codes, CODES["none"])
-        flat = (chosen.flatten(), self.level(level).flatten(), _sign(sign).flatten())
-        return Layers(codes, amounts(self.strengths, *flat, size).view_as(choice))
+        choice, level, sign, apply = numbers.reshape(4, self.layers, -1)
+        chosen = (choice * len(self.strengths)).astype(np.int64)
+        codes = _codes(s.op for s in self.strengths)[chosen]
+        return Layers(
+            np.where(apply < self.prob, codes, CODES["none"]),
+            amounts(self.strengths, chosen, self.level(level), _sign(sign), size),
+        )
 
 
 class Step(NamedTuple):
@@ -170,16 +175,16 @@ class ChosenPairs:
     draws = 5
     like_timm = False
 
-    def __call__(self, numbers: Tensor, size: tuple[int, int]) -> Layers:
+    def __call__(self, numbers: Numbers, size: tuple[int, int]) -> Layers:
         """See :class:`Policy`."""
-        pair = (numbers[0] * len(self.pairs)).long()
-        steps = torch.tensor(self.pairs, dtype=torch.float64)[pair]
-        chosen, prob, level = steps.permute(2, 1, 0)
-        chosen = chosen.long()
-        codes = torch.tensor([CODES[s.op] for s in self.strengths])[chosen]
-        codes = torch.where(numbers[1:3] < prob, codes, CODES["none"])
-        flat = (chosen.flatten(), level.flatten(), _sign(numbers[3:5]).flatten())
-        return Layers(codes, amounts(self.strengths, *flat, size).view_as(prob))
+        pair = (numbers[0] * len(self.pairs)).astype(np.int64)
+        chosen, prob, level = np.array(self.pairs)[pair].T
+        chosen = chosen.astype(np.int64)
+        codes = _codes(s.op for s in self.strengths)[chosen]
+        return Layers(
+            np.where(numbers[1:3] < prob, codes, CODES["none"]),
+            amounts(self.strengths, chosen, level, _sign(numbers[3:5]), size),
+        )
 
 
 @dataclass(frozen=True)
@@ -207,15 +212,15 @@ class ColorJitter:
         """Place in the order and amount, of each operation."""
         return 2 * len(self.ops)
 
-    def __call__(self, numbers: Tensor, size: tuple[int, int]) -> Layers:
+    def __call__(self, numbers: Numbers, size: tuple[int, int]) -> Layers:
         """See :class:`Policy`."""
-        order, drawn = numbers.view(2, len(self.ops), -1)
-        order = order.argsort(0)
+        places, drawn = numbers.reshape(2, len(self.ops), -1)
+        order = np.argsort(places, axis=0)
         factors = (max(0.0, 1.0 - self.strength), 1.0 + self.strength)
         ranges = [(-self.hue, self.hue) if op == "hue" else factors for op in self.ops]
-        least, most = torch.tensor(ranges, dtype=torch.float64).T[..., None]
+        least, most = np.array(ranges).T[:, :, None]
         scaled = least + (most - least) * drawn
-        return Layers(torch.tensor([CODES[op] for op in self.ops])[order], scaled.gather(0, order))
+        return Layers(_codes(self.ops)[order], np.take_along_axis(scaled, order, axis=0))
 
 
 def make_policy(name: str) -> Policy | None:
@@ -229,7 +234,7 @@ def make_policy(name: str) -> Policy | None:
         level = notation.magnitude / (notation.bins - 1)
         return RandomChoice(
             (Strength("none"), *_torchvision()),
-            lambda numbers: torch.full_like(numbers, level),
+            lambda numbers: np.full_like(numbers, level),
             notation.num_ops,
         )
     if isinstance(notation, TimmRandAugment):
@@ -243,8 +248,12 @@ def make_policy(name: str) -> Policy | None:
     return NAMED[notation]
 
 
-def _sign(numbers: Tensor) -> Tensor:
-    return torch.where(numbers < 0.5, -1.0, 1.0).to(torch.float64)
+def _codes(names: Iterable[str]) -> Codes:
+    return np.array([CODES[name] for name in names])
+
+
+def _sign(numbers: Numbers) -> Numbers:
+    return np.where(numbers < 0.5, -1.0, 1.0)
 
 
 def _torchvision(
@@ -303,17 +312,17 @@ TIMM = (
 """timm's operations without ``inc1``: posterize and solarize weaken, factors rise from 0.1."""
 
 
-def _timm_level(notation: TimmRandAugment) -> Callable[[Tensor], Tensor]:
+def _timm_level(notation: TimmRandAugment) -> Callable[[Numbers], Numbers]:
     mean, std, most = notation.magnitude, notation.std, float(notation.most)
 
-    def level(numbers: Tensor) -> Tensor:
+    def level(numbers: Numbers) -> Numbers:
         if std > 100:
             drawn = numbers * mean
         elif std > 0:
-            drawn = mean + std * torch.special.ndtri(numbers)
+            drawn = mean + std * torch.special.ndtri(torch.from_numpy(numbers)).numpy()
         else:
-            drawn = torch.full_like(numbers, mean)
-        return drawn.clamp(0.0, most) / 10.0
+            drawn = np.full_like(numbers, mean)
+        return np.clip(drawn, 0.0, most) / 10.0
 
     return level
 
@@ -378,7 +387,7 @@ NAMED: dict[str, Policy | None] = {
     "none": None,
     "autoaugment_cifar10": _cifar10(),
     "trivialaugment": RandomChoice(
-        TRIVIAL, lambda numbers: (numbers * TRIVIAL_BINS).floor() / (TRIVIAL_BINS - 1)
+        TRIVIAL, lambda numbers: np.floor(numbers * TRIVIAL_BINS) / (TRIVIAL_BINS - 1)
     ),
     "three_augment": RandomChoice(THREE, lambda numbers: numbers),
 }

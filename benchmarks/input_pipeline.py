@@ -1,0 +1,173 @@
+"""Augmented images a second on one thread: vitkit's batches against one image at a time.
+
+    python -m benchmarks.input_pipeline
+    python -m benchmarks.input_pipeline --root data --batch 512
+
+Three recipes on CIFAR's images (random ones of the same shape where ``--root`` holds none), each
+up to normalised float32 batches: crop and flip; RandAugment in torchvision's form with erasing; in
+timm's form (rand-m9-mstd0.5-inc1) with erasing by noise. torchvision's transforms v2 and timm's
+run in a ``DataLoader`` without workers, on tensors or on Pillow's images; vitkit changes whole
+batches of resident uint8 images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from benchmarks.timing import interleaved, machine, table
+from vitkit.data.augment import Augment
+from vitkit.data.config import AugmentConfig
+from vitkit.data.loaders import TrainLoader
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.splits import ResidentSplit
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+TIMM_POLICY = "rand-m9-mstd0.5-inc1"
+RECIPES: dict[str, dict[str, Any]] = {
+    "crop, flip": {},
+    "RandAugment, erase": {
+        "policy": "randaugment-n2-m9",
+        "erase_prob": 0.25,
+        "erase_mode": "constant",
+    },
+    TIMM_POLICY: {"policy": TIMM_POLICY, "erase_prob": 0.25},
+}
+Run = Callable[[], object]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of CIFAR-10")
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    images, source = _images(options.root, options.images)
+    print(f"{machine()}\n{len(images)} {source} images, batches of {options.batch}\n")
+    rates: dict[tuple[str, str], float] = {}
+    for recipe in RECIPES:
+        runs = _contestants(recipe, images, options.batch)
+        for name, seconds in interleaved(runs, rounds=options.rounds, seconds=0.3).items():
+            rates[name, recipe] = len(images) / seconds
+    print(_report(rates))
+
+
+def _report(rates: dict[tuple[str, str], float]) -> str:
+    names = list(dict.fromkeys(name for name, _ in rates))
+    rows = [
+        [name, *(f"{rates[name, r]:,.0f}" if (name, r) in rates else "-" for r in RECIPES)]
+        for name in names
+    ]
+    for rival in names[:-1]:
+        ratios = [
+            f"{rates['vitkit', r] / rates[rival, r]:.1f}" if (rival, r) in rates else "-"
+            for r in RECIPES
+        ]
+        rows.append([f"vitkit over {rival}", *ratios])
+    return table(["images/s", *RECIPES], rows)
+
+
+def _images(root: Path, count: int) -> tuple[Tensor, str]:
+    file = root / "cifar-10-batches-py" / "data_batch_1"
+    if file.exists():
+        with file.open("rb") as stream:
+            pixels = pickle.load(stream, encoding="bytes")[b"data"][:count]
+        return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()), "CIFAR-10"
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator).to(torch.uint8), "random"
+
+
+def _contestants(recipe: str, images: Tensor, batch: int) -> dict[str, Run]:
+    pictures = [Image.fromarray(np.asarray(image.permute(1, 2, 0))) for image in images]
+    tensors, runs = list(images), {}
+    if recipe != TIMM_POLICY:
+        more = [v2.RandAugment(2, 9)] if recipe != "crop, flip" else []
+        last = [v2.RandomErasing(0.25)] if recipe != "crop, flip" else []
+        runs["v2, tensors"] = _loader(tensors, _torchvision(more, last), batch)
+        runs["v2, Pillow"] = _loader(pictures, _torchvision([*more, v2.PILToTensor()], last), batch)
+    if recipe != "RandAugment, erase":
+        runs["timm, Pillow"] = _loader(pictures, _timm(recipe == TIMM_POLICY), batch)
+    return {**runs, "vitkit": _vitkit(RECIPES[recipe], images, batch)}
+
+
+def _torchvision(more: list[Any], last: list[Any]) -> Callable[[Any], Tensor]:
+    return v2.Compose(
+        [
+            v2.RandomCrop(32, padding=4),
+            v2.RandomHorizontalFlip(),
+            *more,
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+            *last,
+        ]
+    )
+
+
+def _timm(policy: bool) -> Callable[[Any], Tensor]:
+    """timm's recipe with the crop that small images get, as in DeiT's training code."""
+    # Pillow from 12 on refuses to keep 0 bits, which posterize asks for at level 10.
+    name = TIMM_POLICY.replace("-inc", "-mmax9-inc") if policy else None
+    made = create_transform(
+        (3, 32, 32),
+        is_training=True,
+        color_jitter=None,
+        auto_augment=name,
+        interpolation="bilinear",
+        re_prob=0.25 if policy else 0.0,
+        re_mode="pixel",
+        mean=MEAN,
+        std=STD,
+    )
+    made.transforms[0] = v2.RandomCrop(32, padding=4)
+    return made
+
+
+def _loader(items: list[Any], transform: Callable[[Any], Tensor], batch: int) -> Run:
+    class Changed(torch.utils.data.Dataset[tuple[Tensor, int]]):
+        def __len__(self) -> int:
+            return len(items)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return transform(items[index]), 0
+
+    loader = DataLoader(Changed(), batch_size=batch, shuffle=True, drop_last=True)
+
+    def run() -> None:
+        for _ in loader:
+            pass
+
+    return run
+
+
+def _vitkit(recipe: dict[str, Any], images: Tensor, batch: int) -> Run:
+    augment = Augment(AugmentConfig(crop_padding=4, flip=True, **recipe), mean=MEAN)
+    prepare = Preprocessing((32, 32), MEAN, STD)
+    split = ResidentSplit(images, torch.zeros(len(images), dtype=torch.int64))
+    loader = TrainLoader(split, batch_size=batch)
+
+    def run() -> None:
+        epoch = loader.epoch
+        for part, _, positions in loader:
+            augment.erase(prepare(augment(part, positions, epoch)), positions, epoch)
+
+    return run
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    main()
