@@ -91,17 +91,23 @@ def equalize(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
 
 def sharpen(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """Away from (factors above 1) or towards a small blur; the border stays."""
-    if min(images.shape[-2:]) < 3:
+    height, width = images.shape[-2:]
+    if min(height, width) < 3:
         return images
-    values = images.to(torch.int16)
-    rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
+    # Rows laid end to end: neighbours lie a step and a row away, and sums run over long rows of
+    # memory. What is summed around a corner falls on the border, which is put back.
+    values = images.flatten(2).to(torch.int16)
+    size = height * width
+    rows = values[..., : size - 2 * width] + values[..., width : size - width]
+    rows += values[..., 2 * width :]
     sums = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    inner = values[..., 1:-1, 1:-1]
+    inner = values[..., width + 1 : size - width - 1]
     blurred = sums.add_(inner, alpha=4).to(torch.float32).mul_(1.0 / 13).round_()
     inner = inner.to(torch.float32)
+    mixed = torch.addcmul(inner, blurred.sub_(inner), _column(1.0 - amounts, images)[..., 0])
     sharp = images.clone()
-    mixed = torch.addcmul(inner, blurred.sub_(inner), _column(1.0 - amounts, images))
-    sharp[..., 1:-1, 1:-1] = to_bytes(mixed)
+    sharp.view(values.shape)[..., width + 1 : size - width - 1] = to_bytes(mixed)
+    sharp[..., 0], sharp[..., -1] = images[..., 0], images[..., -1]
     return sharp
 
 

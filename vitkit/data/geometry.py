@@ -32,10 +32,12 @@ def warp(
     """
     device, (height, width) = images.device, images.shape[-2:]
     maps = send(_affine_maps(kinds, amounts, height, width), device)
-    x = torch.arange(width, device=device) - (width - 1) / 2
-    y = (torch.arange(height, device=device) - (height - 1) / 2)[:, None]
-    a, b, c = maps[..., None, None].unbind(2)
-    grid = torch.addcmul(a * x, b, y).add_(c).permute(0, 2, 3, 1)
+    # Both coordinates of every pixel: sums over long rows of memory are faster than broadcast ones.
+    x = (torch.arange(width, device=device) - (width - 1) / 2).repeat(height)
+    y = (torch.arange(height, device=device) - (height - 1) / 2).repeat_interleave(width)
+    a, b, c = maps[..., None].unbind(2)
+    places = torch.addcmul(a * x, b, y).add_(c)
+    grid = places.view(-1, 2, height, width).permute(0, 2, 3, 1)
     # What lies outside is zero to grid_sample: the fill is made zero for its sake.
     outside = send(np.array(fill, dtype=np.float32).reshape(1, -1, 1, 1), device)
     mode = "bilinear" if bilinear else "nearest"
