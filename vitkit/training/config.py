@@ -53,6 +53,14 @@ class TaskConfig(_Section):
     mix_prob: float = Field(
         1.0, ge=0, le=1, description="probability that mixup or cutmix is applied, if either is on"
     )
+    mix_switch_prob: float = Field(
+        0.5, ge=0, le=1, description="probability of cutmix rather than mixup, if both are on"
+    )
+    mix_mode: Literal["image", "batch", "pair", "elem"] = Field(
+        "image",
+        description="who draws ratio and box: each image with a partner of its own; or, partners "
+        "by the reversed batch, the whole batch, each pair, each image",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"
     )

@@ -115,12 +115,15 @@ class ClassificationTask(LightningModule):
                 mixup=self.task.mixup,
                 cutmix=self.task.cutmix,
                 prob=self.task.mix_prob,
+                switch_prob=self.task.mix_switch_prob,
+                mode=self.task.mix_mode,
+                label_smoothing=self.task.label_smoothing,
             )
         logits = self.model(inputs)
         loss = classification_loss(
             logits,
             goal,
-            label_smoothing=self.task.label_smoothing,
+            label_smoothing=0.0 if self.mixes else self.task.label_smoothing,
             class_weights=self.class_weights,
         )
         self._watch(loss)
