@@ -62,7 +62,8 @@ class Run:
     plan: StepPlan = field(init=False)
 
     def __post_init__(self) -> None:
-        steps = len(self.built.data.train) // self.config.data.batch_size
+        places = len(self.built.data.train) * self.config.data.repeats
+        steps = places // self.config.data.batch_size
         self.plan = StepPlan(steps, self.config.trainer.max_epochs)
 
 
@@ -81,6 +82,7 @@ def make_loaders(run: Run, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | 
         batch_size=config.data.batch_size,
         micro_batches=config.trainer.accumulate_grad_batches,
         seed=config.run.seed,
+        repeats=config.data.repeats,
         **place,
     )
     if built.data.val is None:
@@ -91,7 +93,13 @@ def make_loaders(run: Run, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | 
 def make_task(run: Run) -> ClassificationTask:
     """The Lightning task; what it needs of the data is handed in as functions and plain values."""
     config, built = run.config, run.built
-    augment = Augment(config.data.augment, config.run.seed)
+    augment = Augment(
+        config.data.augment,
+        config.run.seed,
+        mean=built.preprocessing.mean,
+        size=len(built.data.train),
+        repeats=config.data.repeats,
+    )
     preprocessing = built.preprocessing
     weights = None
     if config.task.class_weights == "balanced":
@@ -105,8 +113,8 @@ def make_task(run: Run) -> ClassificationTask:
         optimizer=config.optimizer,
         schedule=config.schedule,
         plan=run.plan,
-        prepare_train=lambda images, positions, epoch: preprocessing(
-            augment(images, positions, epoch)
+        prepare_train=lambda images, positions, epoch: augment.erase(
+            preprocessing(augment(images, positions, epoch)), positions, epoch
         ),
         prepare_eval=preprocessing,
         class_weights=weights,

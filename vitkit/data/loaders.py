@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vitkit.data.random import epoch_permutation
+from vitkit.data.random import epoch_order
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
 from vitkit.errors import DataError
 
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 (B, channels, height, width).
         targets: int64 (B,).
-        positions: int64 (B,): places in the epoch's permutation, or in evaluation in the split.
+        positions: int64 (B,): places in the epoch's order, or in evaluation in the split.
     """
 
     images: Tensor
@@ -33,15 +33,17 @@ class Batch(NamedTuple):
 class TrainLoader:
     """Micro-batches of one epoch after the other.
 
-    Step b of an epoch takes the permutation's places b * batch_size up to (b + 1) * batch_size;
-    micro-batch m of process r takes slice m * world_size + r of these. The places left over at an
-    epoch's end are dropped, so that every batch has one shape.
+    An epoch's order is a permutation of the images, each ``repeats`` times in a row. Step b takes
+    its places b * batch_size up to (b + 1) * batch_size; micro-batch m of process r takes slice
+    m * world_size + r of these. The places left over at an epoch's end are dropped, so that every
+    batch has one shape.
 
     Args:
         split: the images.
         batch_size: images of one optimiser step, over all processes.
         micro_batches: parts in which a process takes its share of a step.
         seed: of the permutations.
+        repeats: places of each image in an epoch, side by side: repeated augmentation.
         rank, world_size: which process this is, of how many.
         device: where batches are yielded; resident images move there once.
         num_workers: processes that decode streamed images.
@@ -57,6 +59,7 @@ class TrainLoader:
         batch_size: int,
         micro_batches: int = 1,
         seed: int = 0,
+        repeats: int = 1,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
@@ -67,26 +70,27 @@ class TrainLoader:
                 f"data.batch_size {batch_size} does not divide by {world_size} processes x "
                 f"{micro_batches} micro-batches; choose a multiple of {world_size * micro_batches}"
             )
-        if len(split) < batch_size:
+        self.size, self.repeats = len(split), repeats
+        if self.size * repeats < batch_size:
+            times = f" x data.repeats {repeats}" if repeats > 1 else ""
             raise DataError(
-                f"an epoch would have no step: {len(split)} training images, data.batch_size "
-                f"{batch_size}; lower data.batch_size"
+                f"an epoch would have no step: {self.size} training images{times}, "
+                f"data.batch_size {batch_size}; lower data.batch_size"
             )
         self.batch_size, self.micro_batches, self.seed = batch_size, micro_batches, seed
         self.rank, self.world_size = rank, world_size
-        self.size = len(split)
         self._source = _source(split, device, num_workers)
         self.epoch = 0
         self.next_batch = 0
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
-        return self.size // self.batch_size * self.micro_batches
+        return self.size * self.repeats // self.batch_size * self.micro_batches
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch. Nothing happens before the first ``next()``."""
         epoch, first = self.epoch, self.next_batch
-        order = epoch_permutation(self.size, self.seed, epoch)
+        order = epoch_order(self.size, self.seed, epoch, self.repeats)
         places = [self._places(index) for index in range(first, len(self))]
         batches = self._source.batches([order[p] for p in places], places)
         for index, batch in enumerate(batches, start=first + 1):
