@@ -55,12 +55,12 @@ def blend(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:
     """
     if images.shape[1] == 1:
         amounts = np.where(kinds == 2, 1.0, amounts)
-    contrast, saturation = _column(kinds == 1, images), _column(kinds == 2, images)
+    numbers = np.stack((kinds == 1, kinds == 2, amounts, 1.0 - amounts)).astype(np.float32)
+    contrast, saturation, factor, rest = send(numbers[..., None, None, None], images.device)
     grey = _greys(images)
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     towards = grey.mul_(saturation).add_(mean.mul_(contrast))
-    rest = _column(1.0 - amounts, images)
-    return to_bytes(torch.addcmul(images * _column(amounts, images), towards, rest))
+    return to_bytes(torch.addcmul(images * factor, towards, rest))
 
 
 def autocontrast(images: Tensor, kinds: Kinds, amounts: Amounts) -> Tensor:

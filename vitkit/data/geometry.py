@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,9 +33,7 @@ def warp(
     """
     device, (height, width) = images.device, images.shape[-2:]
     maps = send(_affine_maps(kinds, amounts, height, width), device)
-    # Both coordinates of every pixel: sums over long rows of memory are faster than broadcast ones.
-    x = (torch.arange(width, device=device) - (width - 1) / 2).repeat(height)
-    y = (torch.arange(height, device=device) - (height - 1) / 2).repeat_interleave(width)
+    x, y = _pixel_places(height, width, device)
     a, b, c = maps[..., None].unbind(2)
     places = torch.addcmul(a * x, b, y).add_(c)
     grid = places.view(-1, 2, height, width).permute(0, 2, 3, 1)
@@ -111,6 +110,14 @@ def erase(
     index = (image * (channels * height * width) + elements).view(-1)
     flat = values.to(images.dtype).expand_as(elements).reshape(-1)
     return images.reshape(-1).index_copy(0, index, flat).view_as(images)
+
+
+@lru_cache(maxsize=4)
+def _pixel_places(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both coordinates of every pixel from the centre: sums along one long row of memory."""
+    x = torch.arange(width, device=device) - (width - 1) / 2
+    y = torch.arange(height, device=device) - (height - 1) / 2
+    return x.repeat(height), y.repeat_interleave(width)
 
 
 def _affine_maps(kinds: Kinds, amounts: Amounts, height: int, width: int) -> NDArray[np.float32]:
