@@ -3,74 +3,114 @@
     python -m benchmarks.attention                # the whole grid
     python -m benchmarks.attention --tokens 65 197 --masks none
 
-Prints, for each point, how much faster vitkit's own choice is than the fastest of torch's kernels
-that can do the job (above 1: vitkit is faster), and each kernel's time over the fastest one's.
-The rule in ``vitkit/nn/functional.py`` is read off this table.
+``ratio``: speed of vitkit's own choice over that of the fastest of torch's kernels that can do the
+job. The other columns: each kernel's time over the fastest one's. The rule in
+``vitkit/nn/functional.py`` is read off this table.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import median
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.timing import geometric_mean, interleaved, machine, table
+from benchmarks.timing import DTYPES, SHORT, Report, arguments_of, duel, geometric_mean, samples
 from vitkit.nn import attention, attention_kernel, functional
+
+__all__ = ["main", "measure", "options_of"]
 
 TOKENS = (17, 65, 145, 197, 257, 577, 1025, 4096)
 MASKS = ("none", "causal", "padding", "float")
 HEADS, WIDTH = 3, 64
 # Enough tokens in a batch to keep all cores busy, as in training; one sequence at the long end.
-BATCH_TOKENS = 4160
+BATCH_TOKENS = {"cpu": 4160, "cuda": 266_240}
+AUTO = "auto"
 BACKENDS = {
-    "torch flash": SDPBackend.FLASH_ATTENTION,
-    "torch efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "torch cudnn": SDPBackend.CUDNN_ATTENTION,
-    "torch math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "eff": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
 }
+ON_CPU = ("flash", "math")
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    options = _options(arguments)
+    options = options_of(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    print(f"{machine()}\n{HEADS} heads of {WIDTH}; times over the fastest; (f) forward, (b) both\n")
-    rows, ratios = [], []
-    for dtype in (getattr(torch, name) for name in options.dtypes):
+    measure(options, device).finish(options.json)
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = arguments_of(__doc__)
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
+    parser.add_argument("--masks", nargs="+", choices=MASKS, default=("none",))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.tokens, options.dtypes, options.rounds = (5,), ["float32"], 1
+    return options
+
+
+def measure(options: argparse.Namespace, device: str) -> Report:
+    """All points of the grid."""
+    kernels = [*functional.KERNELS, *(b for b in BACKENDS if device == "cuda" or b in ON_CPU)]
+    report = Report(
+        f"Attention, {HEADS} heads of {WIDTH}: time over the fastest; f: forward, b: and backward",
+        ["dtype, mask, tokens", "ratio", *kernels],
+        [f"{', '.join(functional.KERNELS)}: vitkit's kernels. The others: torch's."],
+    )
+    for dtype in options.dtypes:
         for mask in options.masks:
             for tokens in options.tokens:
                 for backward in (False, True):
-                    row, ratio = _point(dtype, mask, tokens, backward, device, options.rounds)
-                    rows.append(row)
-                    ratios.append(ratio)
-                    print(f"  {' '.join(row[:4])}: {row[4]}", flush=True)
-    kernels = ["vitkit auto", *(f"vitkit {k}" for k in functional.KERNELS), *BACKENDS]
-    used = [k for k in kernels if any(k in row[5] for row in rows)]
-    header = ["dtype", "mask", "tokens", "pass", "ours / best of torch", *used]
-    print("\n" + table(header, [[*r[:5], *(r[5].get(k, "-") for k in used)] for r in rows]))
-    print(f"\ngeometric mean {geometric_mean(ratios):.2f}, worst {min(ratios):.2f}")
-
-
-def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
-    parser.add_argument("--masks", nargs="+", choices=MASKS, default=("none",))
-    parser.add_argument(
-        "--dtypes", nargs="+", choices=("float32", "bfloat16"), default=("float32", "bfloat16")
+                    times = _point(DTYPES[dtype], mask, tokens, backward, device, options.rounds)
+                    _add(report, kernels, dtype, mask, tokens, backward, times)
+    ratios = [values["ratio"] for values in report.values]
+    report.notes.append(
+        f"Ratio: geometric mean {geometric_mean(ratios):.2f}, worst {min(ratios):.2f}."
     )
-    parser.add_argument("--rounds", type=int, default=7)
-    return parser.parse_args(arguments)
+    return report
+
+
+def _add(
+    report: Report,
+    kernels: list[str],
+    dtype: str,
+    mask: str,
+    tokens: int,
+    backward: bool,
+    times: dict[str, list[float]],
+) -> None:
+    medians = {name: median(values) for name, values in times.items()}
+    fastest = min(medians.values())
+    ours = {name: values for name, values in times.items() if name in (AUTO, *BACKENDS)}
+    ratio, best = duel(ours, AUTO)
+    case = f"{SHORT[dtype]} {mask} {tokens} {'b' if backward else 'f'}"
+    others = [f"{medians[k] / fastest:.2f}" if k in medians else "-" for k in kernels]
+    report.add(
+        [case, f"{ratio:.2f}", *others],
+        dtype=dtype,
+        mask=mask,
+        tokens=tokens,
+        backward=backward,
+        ratio=ratio,
+        best_peer=best,
+        seconds=times,
+    )
 
 
 def _point(
     dtype: torch.dtype, mask: str, tokens: int, backward: bool, device: str, rounds: int
-) -> tuple[list, float]:  # type: ignore[type-arg]
-    batch = max(1, BATCH_TOKENS // tokens)
+) -> dict[str, list[float]]:
+    batch = max(1, BATCH_TOKENS[device] // tokens)
     shape = (batch, HEADS, tokens, WIDTH)
     q, k, v = (torch.randn(shape, device=device, dtype=dtype) for _ in range(3))
     grad = torch.randn_like(q)
@@ -82,11 +122,7 @@ def _point(
         except RuntimeError:  # this kernel cannot do this
             continue
         runs[name] = run
-    times = interleaved(runs, rounds=rounds, device=device)
-    fastest = min(times.values())
-    ratio = min(t for name, t in times.items() if name.startswith("torch")) / times["vitkit auto"]
-    row = [str(dtype)[6:], mask, str(tokens), "b" if backward else "f", f"{ratio:.2f}"]
-    return [*row, {name: f"{t / fastest:.2f}" for name, t in times.items()}], ratio
+    return samples(runs, rounds=rounds, device=device)
 
 
 def _runner(
@@ -128,9 +164,9 @@ def _contestants(mask: str, batch: int, tokens: int, device: str) -> dict[str, C
 
         return call
 
-    calls = {f"vitkit {kernel}": ours(kernel) for kernel in ("auto", *functional.KERNELS)}
+    calls = {kernel: ours(kernel) for kernel in (AUTO, *functional.KERNELS)}
     for name, backend in BACKENDS.items():
-        if device == "cuda" or name in ("torch flash", "torch math"):
+        if device == "cuda" or name in ON_CPU:
             calls[name] = torchs(backend)
     return calls
 

@@ -85,11 +85,21 @@ def build_all(vit: Vit, names: Iterable[str]) -> dict[str, nn.Module]:
         AssertionError: one has more or fewer parameters than it should.
     """
     built = {name: _BUILDERS[name](vit) for name in names}
-    expected = _count(built[OURS])
+    expected = _parameters(vit)
     for name, model in built.items():
         count, due = _count(model), expected + _extra_parameters(name, vit)
         assert count == due, f"{name}: {count:,} parameters in place of {due:,}"
     return built
+
+
+def _parameters(vit: Vit) -> int:
+    """Of the usual ViT."""
+    width = vit.embed_dim
+    # Weights and biases of queries, keys, values, projection and MLP; two norms.
+    block = 12 * width**2 + (3 + 1 + 4 + 1) * width + 4 * width
+    embed = (3 * vit.patch_size**2 + 1) * width
+    tokens = (1 + vit.tokens) * width  # the class token, and a position of each
+    return embed + tokens + vit.depth * block + 2 * width + (width + 1) * vit.num_classes
 
 
 def _extra_parameters(name: str, vit: Vit) -> int:

@@ -23,6 +23,7 @@ from vitkit.records import write_text
 
 __all__ = [
     "DTYPES",
+    "SHORT",
     "Report",
     "arguments_of",
     "duel",
