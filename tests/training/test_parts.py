@@ -248,3 +248,23 @@ def test_the_epochs_loss_is_the_mean_of_what_was_trained_on(
     assert len(steps) == 6
     assert epochs == pytest.approx([sum(steps[:3]) / 3, sum(steps[3:]) / 3], rel=1e-6)
     assert all(row["train/acc_mixed"] for row in rows if row["train/loss_epoch"])
+
+
+def test_images_grow_over_the_stages_of_the_training(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """9 steps: a third of the first 60 % at each of 4 and 6 pixels, then the full 8."""
+    from vitkit.models.vit import VisionTransformer
+
+    sides: list[int] = []
+    forward = VisionTransformer.forward
+
+    def spy(self, images):  # type: ignore[no-untyped-def]
+        if self.training:
+            sides.append(images.shape[-1])
+        return forward(self, images)
+
+    monkeypatch.setattr(VisionTransformer, "forward", spy)
+    more = ("model.patch_size=2", "model.dynamic_img_size=true")
+    train(tiny(*more, "task.progressive_sizes=[4, 6]"), progress=False)
+    assert sides == [4, 4, 6, 6, 6, 8, 8, 8, 8]

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
+    from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
 
 __all__ = [
     "EvalResult",
     "Prediction",
     "Predictor",
+    "SeedSummary",
     "TrainResult",
     "check_data",
     "evaluate",
@@ -28,6 +30,7 @@ __all__ = [
     "process_seconds",
     "resume",
     "train",
+    "train_seeds",
     "try_one_batch",
 ]
 
@@ -35,6 +38,7 @@ _HOMES = {
     "EvalResult": "evaluator",
     "Prediction": "predictor",
     "Predictor": "predictor",
+    "SeedSummary": "seeds",
     "TrainResult": "trainer",
     "check_data": "inspector",
     "evaluate": "evaluator",
@@ -43,6 +47,7 @@ _HOMES = {
     "process_seconds": "facts",
     "resume": "trainer",
     "train": "trainer",
+    "train_seeds": "seeds",
     "try_one_batch": "trainer",
 }
 

@@ -35,6 +35,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run folder where it stopped.")
     ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train this many seeds; print mean and deviation.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, run one batch, leave no files.")
     ] = False,
@@ -81,6 +84,14 @@ def train(
         built = try_one_batch(config)
         count = sum(p.numel() for p in built.model.parameters())
         print(f"{config.model.name} ({count:,} parameters) on {built.info.name}: one batch works")
+        return
+    if seeds > 1:
+        from vitkit.app import train_seeds
+        from vitkit.cli.tables import seed_table
+
+        summary = train_seeds(config, seeds, quiet=quiet)
+        print(seed_table(summary.records, summary.record))
+        print(f"results: {summary.folder / 'seeds.json'}")
         return
     from vitkit.app import process_seconds
     from vitkit.app import train as train_run

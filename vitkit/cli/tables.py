@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["metric_table", "model_lines"]
+from vitkit.records import Record
+
+__all__ = ["metric_table", "model_lines", "seed_table"]
 
 
 def metric_table(metrics: Mapping[str, float]) -> str:
@@ -12,6 +14,19 @@ def metric_table(metrics: Mapping[str, float]) -> str:
     rows = [(name, _shown(name, value)) for name, value in metrics.items()]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows)
+
+
+def seed_table(records: Mapping[int, Record], summary: Record) -> str:
+    """One line a seed, then mean and standard deviation."""
+    names = [name for name in next(iter(records.values())).metrics if name.startswith("test/")]
+    rows = [["seed", *names, "seconds"]]
+    for seed, record in records.items():
+        shown = [_shown(name, record.metrics[name]) for name in names]
+        rows.append([str(seed), *shown, f"{record.facts['wall_seconds']}"])
+    for kind in ("mean", "sd"):
+        shown = [_shown(name, summary.metrics[f"{name}/{kind}"]) for name in names]
+        rows.append([kind, *shown, ""])
+    return "\n".join("".join(f"{cell:>11}" for cell in row).rstrip() for row in rows)
 
 
 def model_lines(rows: Sequence[tuple[str, str]]) -> list[str]:

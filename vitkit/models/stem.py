@@ -101,7 +101,7 @@ class ConvStem(nn.Module):
         self.layers = nn.Sequential()
         width = in_chans
         for layer in layers:
-            made = StemLayer(width, act_layer=act_layer, **layer)
+            made = StemLayer(width, act_layer=act_layer, **layer)  # type: ignore[arg-type]
             self.layers.append(made)
             width = made.conv.out_channels
         self.proj = nn.Conv2d(width, embed_dim, 1)

@@ -29,6 +29,7 @@ def _optimizer_name(name: str) -> str:
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
@@ -60,6 +61,12 @@ class TaskConfig(_Section):
         "image",
         description="who draws ratio and box: each image with a partner of its own; or, partners "
         "by the reversed batch, the whole batch, each pair, each image",
+    )
+    progressive_sizes: Annotated[tuple[Side, ...], BeforeValidator(_list_to_tuple)] = Field(
+        (), description="image sides in pixels of the first stages, one after the other"
+    )
+    progressive_until: float = Field(
+        0.6, gt=0, le=1, description="share of the training that those stages take, in equal parts"
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -57,9 +58,8 @@ def build_optimizer(
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
     if config.name == "lion":
-        from timm.optim import Lion  # timm is heavy, and rarely asked
-
-        return Lion(groups, lr=lr, betas=betas)
+        lion: torch.optim.Optimizer = _timm_optimizers().Lion(groups, lr=lr, betas=betas)
+        return lion
     return _timm_optimizer(groups, config)
 
 
@@ -140,12 +140,15 @@ def _depths(model: nn.Module) -> dict[str, int]:
     return depths
 
 
-def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2  # timm is heavy, and rarely asked
+def _timm_optimizers() -> Any:
+    """``timm.optim``, imported when first asked for: it brings all of timm, which takes seconds."""
+    return import_module("timm.optim")
 
+
+def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     name = config.name.removeprefix(TIMM)
     try:
-        return create_optimizer_v2(
+        optimizer: torch.optim.Optimizer = _timm_optimizers().create_optimizer_v2(
             groups, opt=name, lr=config.lr, weight_decay=0.0, momentum=config.momentum
         )
     except (AssertionError, ValueError, KeyError) as error:
@@ -153,3 +156,4 @@ def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> to
             f"optimizer.name: timm has no optimiser {name!r}; timm.optim.list_optimizers() lists "
             "what it has"
         ) from error
+    return optimizer

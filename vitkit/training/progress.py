@@ -76,7 +76,7 @@ class TrainingProgress(Callback):
             return
         self._bar = progress_bar()
         self._bar_task = self._bar.add_task(
-            "training", total=1.0, completed=self._began_with, rate="", done=""
+            "training", total=1000, completed=round(1000 * self._began_with), rate="", done=""
         )
         self._bar.start()
 
@@ -112,7 +112,9 @@ class TrainingProgress(Callback):
         if self._bar is not None and self._bar_task is not None:
             if now - self._shown_at > 0.1:
                 self._shown_at = now
-                self._bar.update(self._bar_task, completed=done, rate=rate, done=steps)
+                self._bar.update(
+                    self._bar_task, completed=round(1000 * done), rate=rate, done=steps
+                )
         elif now - self._shown_at > PLAIN_LINE_SECONDS and done > self._began_with:
             self._shown_at = now
             pace = (now - self._began_at) / (done - self._began_with)

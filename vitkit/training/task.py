@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
@@ -105,7 +106,7 @@ class ClassificationTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch."""
         images, targets, positions = batch
-        inputs = self.prepare_train(images, positions, self.current_epoch)
+        inputs = self._resized(self.prepare_train(images, positions, self.current_epoch))
         goal = targets
         if self.mixes:
             inputs, goal = mix_batch(
@@ -218,6 +219,19 @@ class ClassificationTask(LightningModule):
                 "checkpoint are still good. Try a lower optimizer.lr, a longer "
                 "schedule.warmup, or trainer.gradient_clip=1"
             )
+
+    def _resized(self, images: Tensor) -> Tensor:
+        """Smaller images early in the training, where ``progressive_sizes`` asks for them."""
+        sizes = self.task.progressive_sizes
+        if not sizes:
+            return images
+        stage = int(self.plan.progress(self.global_step) / self.task.progressive_until * len(sizes))
+        if stage >= len(sizes):
+            return images
+        height, width = images.shape[-2:]
+        side = sizes[stage] / max(height, width)
+        size = (max(1, round(height * side)), max(1, round(width * side)))
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
 
     def _rate(self) -> float:
         """Learning rate of the first parameter group."""

@@ -1,0 +1,104 @@
+"""Several seeds of one recipe: what is run, what is left alone, and how they are summed up."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vitkit.app import resume, seeds, train
+from vitkit.app.seeds import train_seeds
+from vitkit.config import RunConfig, load_config
+from vitkit.errors import Interrupted, RunError
+
+Tiny = Callable[..., RunConfig]
+
+
+class Child:
+    """Stands for the process of one seed: does its work in this one."""
+
+    commands: list[list[str]] = []
+    code = 0
+
+    def __init__(self, command: list[str]) -> None:
+        self.commands.append(command)
+        self.arguments = command[command.index("train") + 1 :]
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *args: object) -> None: ...
+
+    def wait(self) -> int:
+        if self.code == 0 and self.arguments[0] == "--resume":
+            resume(self.arguments[1], progress=False)
+        elif self.code == 0:
+            file, *overrides = self.arguments
+            train(load_config([file], overrides), progress=False)
+        return self.code
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> type[Child]:
+    monkeypatch.setattr(Child, "commands", [])
+    monkeypatch.setattr(seeds, "Popen", Child)
+    return Child
+
+
+def _recipe(tiny: Tiny, tmp_path: Path, *more: str) -> RunConfig:
+    config = tiny("trainer.max_epochs=1", f"run.root={tmp_path}", "run.name=x", *more)
+    return config.model_copy(update={"run": config.run.model_copy(update={"dir": None})})
+
+
+def test_mean_and_deviation_of_every_seed(tiny: Tiny, tmp_path: Path, child: type[Child]) -> None:
+    summary = train_seeds(_recipe(tiny, tmp_path), 3)
+    assert summary.folder == tmp_path / "x" / "seeds"
+    each = [
+        json.loads((summary.folder / f"seed-{s}" / "results.json").read_text()) for s in range(3)
+    ]
+    assert [one["seed"] for one in each] == [0, 1, 2]
+    losses = [one["test/loss"] for one in each]
+    assert len(set(losses)) == 3
+    written = json.loads((summary.folder / "seeds.json").read_text())
+    assert written["test/loss/mean"] == pytest.approx(statistics.mean(losses))
+    assert written["test/loss/sd"] == pytest.approx(statistics.stdev(losses))
+    assert written["test/loss/seed-2"] == losses[2]
+
+
+def test_what_is_done_is_left_alone_and_what_was_stopped_goes_on(
+    tiny: Tiny, tmp_path: Path, child: type[Child]
+) -> None:
+    recipe = _recipe(tiny, tmp_path)
+    train_seeds(recipe, 2)
+    folder = tmp_path / "x" / "seeds"
+    (folder / "seed-1" / "results.json").unlink()
+    child.commands.clear()
+    train_seeds(recipe, 3)
+    one, two = child.commands
+    assert one[-2:] == ["--resume", str(folder / "seed-1")]
+    assert two[-2:] == ["run.seed=2", f"run.dir={folder / 'seed-2'}"]
+
+
+def test_another_recipe_in_the_same_folder_is_refused(
+    tiny: Tiny, tmp_path: Path, child: type[Child]
+) -> None:
+    train_seeds(_recipe(tiny, tmp_path), 1)
+    with pytest.raises(RunError, match=r"its optimizer differ.*run\.name"):
+        train_seeds(_recipe(tiny, tmp_path, "optimizer.lr=0.5"), 1)
+
+
+@pytest.mark.parametrize(("code", "error"), [(130, Interrupted), (143, Interrupted), (1, RunError)])
+def test_a_stopped_or_failed_seed_says_so(
+    tiny: Tiny,
+    tmp_path: Path,
+    child: type[Child],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    error: type[Exception],
+) -> None:
+    monkeypatch.setattr(child, "code", code)
+    with pytest.raises(error, match="seed 0"):
+        train_seeds(_recipe(tiny, tmp_path), 1)
