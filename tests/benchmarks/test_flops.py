@@ -48,13 +48,8 @@ def counted(section: dict[str, Any], *, all_tokens: bool, backward: bool = False
     """
     given = {"num_classes": 10, "in_chans": 3, **section}
     model = create_model(given.pop("name"), **given).eval()
-    size = (
-        section.get("img_size")
-        or model.get_submodule(
-            "tokenizer" if hasattr(model, "tokenizer") else "patch_embed"
-        ).img_size
-    )
-    images = torch.zeros(1, 3, *size)
+    part = model.get_submodule("tokenizer" if hasattr(model, "tokenizer") else "patch_embed")
+    images = torch.zeros(1, 3, *cast("tuple[int, int]", part.img_size))
     network = AllTokens(model) if all_tokens else model
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_globally_hooked", lambda: False)
