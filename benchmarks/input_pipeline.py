@@ -38,7 +38,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 TIMM_POLICY = "rand-m9-mstd0.5-inc1"
 RECIPES: dict[str, dict[str, Any]] = {
     "crop, flip": {},
-    "RandAugment, erase": {
+    "RandAugment": {
         "policy": "randaugment-n2-m9",
         "erase_prob": 0.25,
         "erase_mode": "constant",
@@ -78,7 +78,7 @@ def _report(rates: dict[tuple[str, str], float]) -> str:
             f"{rates['vitkit', r] / rates[rival, r]:.1f}" if (rival, r) in rates else "-"
             for r in RECIPES
         ]
-        rows.append([f"vitkit over {rival}", *ratios])
+        rows.append([f"vitkit / {rival}", *ratios])
     return table(["images/s", *RECIPES], rows)
 
 
@@ -98,10 +98,12 @@ def _contestants(recipe: str, images: Tensor, batch: int) -> dict[str, Run]:
     if recipe != TIMM_POLICY:
         more = [v2.RandAugment(2, 9)] if recipe != "crop, flip" else []
         last = [v2.RandomErasing(0.25)] if recipe != "crop, flip" else []
-        runs["v2, tensors"] = _loader(tensors, _torchvision(more, last), batch)
-        runs["v2, Pillow"] = _loader(pictures, _torchvision([*more, v2.PILToTensor()], last), batch)
-    if recipe != "RandAugment, erase":
-        runs["timm, Pillow"] = _loader(pictures, _timm(recipe == TIMM_POLICY), batch)
+        runs["v2 on tensors"] = _loader(tensors, _torchvision(more, last), batch)
+        runs["v2 on Pillow"] = _loader(
+            pictures, _torchvision([*more, v2.PILToTensor()], last), batch
+        )
+    if recipe != "RandAugment":
+        runs["timm on Pillow"] = _loader(pictures, _timm(recipe == TIMM_POLICY), batch)
     return {**runs, "vitkit": _vitkit(RECIPES[recipe], images, batch)}
 
 
