@@ -119,6 +119,18 @@ def test_it_takes_a_training_step(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 
+def test_the_recipe_for_own_pictures_fits_a_laptop() -> None:
+    """Its scores are held whole where attention has dropout: heads x tokens squared a picture."""
+    config = load_config([FOLDER / "image_folder.yaml"])
+    with torch.device("meta"):
+        model = create_model(config.model, num_classes=2, in_chans=3)
+    _, tokens, _ = model.forward_features(torch.zeros(1, 3, 96, 96, device="meta")).shape
+    scores = config.data.batch_size * 7 * 4 * tokens**2 * 4  # 7 blocks, 4 heads, 4 bytes
+    assert scores < 2**28  # it was 7 GiB
+    assert config.model.constructor_kwargs()["attn_drop_rate"] == 0
+    assert config.data.eval_batch_size <= 64
+
+
 def test_the_embedded_default_is_what_runs_when_nothing_is_said() -> None:
     default = load_config()
     assert default == load_config(base=EMBEDDED_DEFAULT)
