@@ -70,6 +70,7 @@ KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
             "img_size": 16,
             "patch_size": 4,
             "conv_stem": [{"dim": 8}, {"dim": 8, "pool": 2}],
+            "whiten_stem": (True, {"conv_stem": [{"dim": 8}]}),
             "qkv_bias": False,
             "proj_bias": False,
             "global_pool": "avg",

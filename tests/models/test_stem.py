@@ -62,6 +62,17 @@ def test_tokens_are_the_plain_layers_row_by_row() -> None:
     torch.testing.assert_close(tokens, plain(images).flatten(2).mT, rtol=1e-4, atol=1e-5)
 
 
+def test_a_residual_layer_adds_its_input() -> None:
+    torch.manual_seed(0)
+    stem = ConvStem(8, [{"dim": 4}, {"dim": 4, "residual": True}], embed_dim=4).eval()
+    first, second = stem.layers
+    x = first(torch.randn(2, 3, 8, 8))
+    torch.testing.assert_close(second(x) - x, second.act(second.norm(second.conv(x))))
+    for wrong in ({"dim": 5}, {"dim": 4, "pool": 2}, {"dim": 4, "kernel_size": 2}):
+        with pytest.raises(ValueError, match="keeps its shape"):
+            ConvStem(8, [{"dim": 4}, {**wrong, "residual": True}])
+
+
 def test_other_sizes_only_where_asked() -> None:
     model = create_model("vit_mini_patch4_32", conv_stem=[{"dim": 8, "pool": 4}])
     with pytest.raises(ValueError, match="image size 24 x 24"):
@@ -79,3 +90,21 @@ def test_a_config_says_what_a_layer_may_be() -> None:
     for bad, line in (("[{dim: 0}]", ">= 1"), ("[{width: 3}]", "unknown key"), ("[]", "a list of")):
         with pytest.raises(ConfigError, match=line):
             load_config([], [f"model.conv_stem={bad}"])
+
+
+def test_a_whitened_first_layer_gives_uncorrelated_channels_of_variance_one() -> None:
+    torch.manual_seed(0)
+    white = torch.randn(400, 3, 9, 9)
+    mixed = torch.einsum("oi,nihw->nohw", torch.randn(3, 3), white)
+    images = mixed + mixed.roll(1, dims=3)  # neighbours alike, as in pictures
+    stem = ConvStem(9, [{"dim": 30, "kernel_size": 2, "norm": False}], embed_dim=4, whiten=True)
+    conv = stem.layers[0].conv
+    last = conv.weight[24:].clone()
+    stem.whiten_first(images, eps=0.0)
+    out = conv(images) - conv.bias[:, None, None]
+    values = out.permute(1, 0, 2, 3)[:12].flatten(1).double()
+    covariance = values @ values.T / values.shape[1]
+    torch.testing.assert_close(covariance, torch.eye(12).double(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(out[:, 12:24], -out[:, :12])
+    assert torch.equal(conv.weight[24:], last)
+    assert not conv.weight.requires_grad and conv.bias.requires_grad

@@ -14,7 +14,7 @@ from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
-from vitkit.data.splits import ImageData
+from vitkit.data.splits import ImageData, sample_images
 from vitkit.errors import ConfigError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
@@ -22,6 +22,8 @@ from vitkit.weights import Checkpoint, LoadReport, load_weights
 
 __all__ = ["Built", "build", "build_data", "build_from_checkpoint", "build_model", "model_section"]
 
+SAMPLE = 2048
+"""Images that a model may set its first weights by."""
 UNIT_MEAN, UNIT_STD = (0.0,), (1.0,)
 
 
@@ -61,12 +63,15 @@ def build(
     data = build_data(config, progress=progress) if data is None else data
     section = model_section(config.model, data.info)
     report = None
+    fresh = model is None
     if model is None:
         torch.manual_seed(config.run.seed)
         model = build_model(section)
-        if config.model.weights:
-            report = load_weights(model, config.model.weights)
     preprocessing = preprocessing_for(model, data.info)
+    if fresh and getattr(model, "wants_images", False):
+        model.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
+    if fresh and config.model.weights:
+        report = load_weights(model, config.model.weights)
     return Built(model, section, preprocessing, data.info, data, report)
 
 

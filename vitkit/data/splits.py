@@ -102,3 +102,11 @@ def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tenso
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[chosen] = False
     return kept.nonzero().flatten(), chosen
+
+
+def sample_images(split: Split, count: int) -> Tensor:
+    """About ``count`` images spread evenly over a split, uint8 (N, channels, height, width)."""
+    step = max(1, len(split) // count)
+    if isinstance(split, ResidentSplit):
+        return split.images[::step]
+    return torch.stack([split[index][0] for index in range(0, len(split), step)])

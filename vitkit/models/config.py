@@ -163,6 +163,7 @@ class StemLayerConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     stride: Positive = Field(1, description="of the convolution")
     pool: Positive = Field(1, description="side of the squares whose maximum is kept")
     norm: bool = Field(True, description="BatchNorm behind the convolution")
+    residual: bool = Field(False, description="add the layer's input to its output")
 
 
 class ViTConfig(_WideTrunkConfig):
@@ -173,6 +174,9 @@ class ViTConfig(_WideTrunkConfig):
     patch_size: Size | None = Field(None, description="patch side in pixels, or [height, width]")
     conv_stem: Annotated[tuple[StemLayerConfig, ...], BeforeValidator(_layers)] | None = Field(
         None, description="layers of a convolutional stem in place of patches"
+    )
+    whiten_stem: bool | None = Field(
+        None, description="set the stem's first convolution from the images, and leave it so"
     )
     global_pool: Literal["", "token", "avg", "max", "map"] | None = Field(
         None, description="what the head reads: class token, mean, maximum, attention, all tokens"

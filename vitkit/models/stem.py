@@ -31,7 +31,11 @@ class StemLayer(nn.Module):
         pool: side of the squares whose maximum is kept, before norm and activation, which are
             cheaper there; 1: no pooling.
         norm: BatchNorm; without it the convolution has a bias.
+        residual: add the layer's input to its output.
         act_layer: name of the activation.
+
+    Raises:
+        ValueError: a residual layer that changes the shape.
     """
 
     def __init__(
@@ -42,20 +46,27 @@ class StemLayer(nn.Module):
         stride: int = 1,
         pool: int = 1,
         norm: bool = True,
+        residual: bool = False,
         act_layer: str = "gelu",
     ) -> None:
         super().__init__()
+        if residual and (dim != in_chans or stride > 1 or pool > 1 or kernel_size % 2 == 0):
+            raise ValueError(
+                f"a residual layer keeps its shape: given {in_chans} to {dim} channels, kernel "
+                f"{kernel_size}, stride {stride}, pool {pool}"
+            )
         padding = (kernel_size - 1) // 2
         self.conv = nn.Conv2d(in_chans, dim, kernel_size, stride, padding, bias=not norm)
         self.pool = nn.MaxPool2d(pool) if pool > 1 else nn.Identity()
         self.norm = nn.BatchNorm2d(dim) if norm else nn.Identity()
         self.act = ACTIVATIONS[act_layer]()
+        self.residual = residual
         self._side = (kernel_size, stride, padding, pool)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_chans, height, width) -> (B, dim, height', width')."""
         y: Tensor = self.act(self.norm(self.pool(self.conv(x))))
-        return y
+        return x + y if self.residual else y
 
     def size_after(self, height: int, width: int) -> Shape:
         """(height', width') of what :meth:`forward` makes of a picture."""
@@ -75,6 +86,7 @@ class ConvStem(nn.Module):
         embed_dim: C, width of the tokens.
         act_layer: activation of every layer.
         dynamic_img_size: accept other sizes than ``img_size``.
+        whiten: the first convolution is not trained; :meth:`whiten_first` sets it from pictures.
 
     Attributes:
         grid_size: (rows, columns) of tokens of a picture of ``img_size``.
@@ -93,6 +105,7 @@ class ConvStem(nn.Module):
         embed_dim: int = 128,
         act_layer: str = "gelu",
         dynamic_img_size: bool = False,
+        whiten: bool = False,
     ) -> None:
         super().__init__()
         if not layers:
@@ -105,6 +118,8 @@ class ConvStem(nn.Module):
             self.layers.append(made)
             width = made.conv.out_channels
         self.proj = nn.Conv2d(width, embed_dim, 1)
+        if whiten:
+            self._first.weight.requires_grad_(False)
         self.grid_size = self.grid_of(*self.img_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.to(memory_format=torch.channels_last)
@@ -121,6 +136,34 @@ class ConvStem(nn.Module):
                 f"its {len(self.layers)} layers; use larger images or fewer poolings"
             )
         return size
+
+    @torch.no_grad()
+    def whiten_first(self, images: Tensor, eps: float = 5e-4) -> None:
+        """Set the first convolution so that its outputs are uncorrelated and of equal variance.
+
+        Its kernels become the eigenvectors of the covariance of patches, over the square roots of
+        their eigenvalues, each with both signs, for what follows bends at zero. Neighbouring pixels
+        are nearly alike, so without it the steepest directions of the loss are brightness alone.
+        Source: Page, "How to train your ResNet" (2019), part 8; Jordan, airbench, arXiv 2404.00498.
+
+        Args:
+            images: float (N, channels, height, width), as the model sees them; a few thousand.
+            eps: added to the eigenvalues.
+        """
+        weight = self._first.weight
+        out_chans, in_chans, height, width = weight.shape
+        patches = images.unfold(2, height, 1).unfold(3, width, 1)
+        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, in_chans * height * width).double()
+        values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        kernels = (vectors / (values + eps).sqrt()).T.flip(0)[: out_chans // 2]
+        kernels = kernels.view(-1, in_chans, height, width).to(weight)
+        weight[: 2 * len(kernels)] = torch.cat([kernels, -kernels])
+
+    @property
+    def _first(self) -> nn.Conv2d:
+        layer = self.layers[0]
+        assert isinstance(layer, StemLayer)
+        return layer.conv
 
     def forward(self, images: Tensor) -> tuple[Tensor, Shape]:
         """(B, channels, height, width) -> tokens (B, N, C), row by row, and their grid."""

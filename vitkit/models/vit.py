@@ -77,6 +77,7 @@ class VisionTransformer(nn.Module):
         patch_size: pixels a side of a patch, or a pair.
         conv_stem: layers of a convolutional stem in place of patches, see
             :class:`vitkit.models.stem.ConvStem`; ``patch_size`` and ``pre_norm`` then mean nothing.
+        whiten_stem: do not train the stem's first convolution; :meth:`init_from_images` sets it.
         in_chans: channels of the pictures.
         num_classes: classes of the head; 0 leaves it out.
         global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
@@ -119,6 +120,7 @@ class VisionTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         *,
         conv_stem: Sequence[Mapping[str, int | bool]] | None = None,
+        whiten_stem: bool = False,
         head_dim: int | None = None,
         qkv_bias: bool = True,
         qk_norm: bool = False,
@@ -165,6 +167,7 @@ class VisionTransformer(nn.Module):
             act_layer=act_layer,
         )
 
+        self.whiten_stem = whiten_stem and conv_stem is not None
         self.patch_embed: PatchEmbed | ConvStem
         if conv_stem is None:
             self.patch_embed = PatchEmbed(
@@ -183,6 +186,7 @@ class VisionTransformer(nn.Module):
                 embed_dim=embed_dim,
                 act_layer=act_layer,
                 dynamic_img_size=dynamic_img_size,
+                whiten=whiten_stem,
             )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
@@ -309,6 +313,16 @@ class VisionTransformer(nn.Module):
     def get_classifier(self) -> nn.Module:
         """The last layer, from C to num_classes."""
         return self.head
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether :meth:`init_from_images` should be called before a training from scratch."""
+        return self.whiten_stem
+
+    def init_from_images(self, images: Tensor) -> None:
+        """Whiten the stem's first layer from normalised images (N, channels, height, width)."""
+        if isinstance(self.patch_embed, ConvStem):
+            self.patch_embed.whiten_first(images)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, besides biases and norms."""
