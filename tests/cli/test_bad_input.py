@@ -125,6 +125,18 @@ def test_a_run_that_never_began_leaves_no_folder(run: Run, tmp_path: Path, fault
     assert not (tmp_path / "fresh").exists()
 
 
+def test_resuming_a_finished_run_says_so(run: Run, trained: Path) -> None:
+    before = (trained / "results.json").read_bytes()
+    code, out, err = run("train", "--resume", trained)
+    assert code == 0 and err == ""
+    assert out.startswith(f"already finished: {trained / 'results.json'}")
+    assert f"model.weights={trained}" in out and len(out.splitlines()) == 1
+    assert (trained / "results.json").read_bytes() == before
+    code, _, err = run("train", "--resume", trained, "trainer.max_epochs=9")
+    assert code == 2
+    _one_line(err, "own settings", f"model.weights={trained}")
+
+
 def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitkit.errors import ConfigError
 

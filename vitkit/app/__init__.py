@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
+    from vitkit.app.runs import finished_results
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
 
@@ -25,6 +26,7 @@ __all__ = [
     "TrainResult",
     "check_data",
     "evaluate",
+    "finished_results",
     "load",
     "model_rows",
     "process_seconds",
@@ -42,6 +44,7 @@ _HOMES = {
     "TrainResult": "trainer",
     "check_data": "inspector",
     "evaluate": "evaluator",
+    "finished_results": "runs",
     "load": "predictor",
     "model_rows": "catalogue",
     "process_seconds": "facts",

@@ -11,7 +11,13 @@ from pathlib import Path
 from vitkit.config import RunConfig
 from vitkit.errors import RunError
 
-__all__ = ["discard_run_folder", "find_checkpoint", "make_run_folder", "resumable_checkpoint"]
+__all__ = [
+    "discard_run_folder",
+    "find_checkpoint",
+    "finished_results",
+    "make_run_folder",
+    "resumable_checkpoint",
+]
 
 FOLDER_VARIABLE = "VITKIT_RUN_DIR"
 """Tells the processes that a run starts which folder is theirs."""
@@ -50,6 +56,12 @@ def discard_run_folder(folder: Path) -> None:
     """Remove a run folder in which nothing was trained yet."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished_results(run: str | Path) -> Path | None:
+    """``results.json`` of a run, which is written last of all; None if the run is not finished."""
+    path = Path(run) / "results.json"
+    return path if path.is_file() else None
 
 
 def resumable_checkpoint(run: str | Path) -> Path:

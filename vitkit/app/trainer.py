@@ -17,7 +17,12 @@ from vitkit.app.build import Built, build
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts
-from vitkit.app.runs import discard_run_folder, make_run_folder, resumable_checkpoint
+from vitkit.app.runs import (
+    discard_run_folder,
+    finished_results,
+    make_run_folder,
+    resumable_checkpoint,
+)
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
@@ -93,6 +98,8 @@ def resume(
 ) -> TrainResult:
     """Go on with a run from its last checkpoint, exactly as if it had not stopped.
 
+    A finished run is left as it is; what it gave is returned.
+
     Args:
         run: the run's folder.
         progress: print how it is going.
@@ -103,10 +110,14 @@ def resume(
         RunError: there is nothing to resume.
     """
     timer = Clock(since)
+    if (results := finished_results(run)) is not None:
+        return _finished(results)
     path = resumable_checkpoint(run)
     checkpoint = read_checkpoint(path)
     config = load_config(base=checkpoint.config)
-    built = build(config, data, progress=progress)
+    # The weights that it began with may be gone; the checkpoint has better ones.
+    model = config.model.model_copy(update={"weights": None})
+    built = build(config.model_copy(update={"model": model}), data, progress=progress)
     parts = Run(config, built, Path(run), timer, progress)
     return _fit(parts, checkpoint=path, step=checkpoint.step)
 
@@ -147,9 +158,16 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
         epoch, done = divmod(step, run.plan.steps_per_epoch)
         train_loader.load_state_dict({"epoch": epoch, "next_batch": done * accumulate})
     if run.show and trainer.is_global_zero:
-        _announce(run, trainer)
+        _announce(run, trainer, step)
     _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
     return _finish(run, trainer, checkpoints, bar)
+
+
+def _finished(results: Path) -> TrainResult:
+    """What a run gave that is done already."""
+    record = Record.read(results)
+    tested = results.parent / "checkpoints" / str(record.facts.get("checkpoint", "last.ckpt"))
+    return TrainResult(results.parent, tested, record.metrics, record)
 
 
 def _finish(
@@ -222,7 +240,7 @@ def _concrete(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"trainer": trainer})
 
 
-def _announce(run: Run, trainer: Trainer) -> None:
+def _announce(run: Run, trainer: Trainer, step: int | None) -> None:
     info, model, settings = run.built.info, run.built.model, run.config.trainer
     parameters = sum(p.numel() for p in model.parameters())
     print(f"model  {run.config.model.name}: {parameters:,} parameters")
@@ -238,3 +256,5 @@ def _announce(run: Run, trainer: Trainer) -> None:
     if settings.max_time:
         length = f"{clock(settings.max_time)} from the start, at most {length},"
     print(f"run    {run.folder}: {length} in {settings.precision}", flush=True)
+    if step is not None:
+        print(f"resume after step {step:,} of {run.plan.total_steps:,}", flush=True)

@@ -62,14 +62,7 @@ def train(
         _print_keys()
         return
     if resume is not None:
-        if settings:
-            raise ConfigError(
-                f"--resume goes on with the run's own settings; leave out {settings[0]!r}"
-            )
-        from vitkit.app import process_seconds
-        from vitkit.app import resume as resume_run
-
-        _show_result(resume_run(resume, progress=not quiet, since=process_seconds()), quiet)
+        _resume(resume, settings, quiet)
         return
     from vitkit.config import dump_yaml, load_config, split_arguments
 
@@ -97,6 +90,28 @@ def train(
     from vitkit.app import train as train_run
 
     _show_result(train_run(config, progress=not quiet, since=process_seconds()), quiet)
+
+
+def _resume(run: Path, settings: list[str] | None, quiet: bool) -> None:
+    from vitkit.app import finished_results, process_seconds
+    from vitkit.app import resume as resume_run
+
+    if settings:
+        raise ConfigError(
+            f"--resume goes on with the run's own settings; leave out {settings[0]!r}. "
+            + _longer(run)
+        )
+    if (results := finished_results(run)) is not None:
+        print(f"already finished: {results}. {_longer(run)}")
+        return
+    _show_result(resume_run(run, progress=not quiet, since=process_seconds()), quiet)
+
+
+def _longer(run: Path) -> str:
+    return (
+        "To train it longer or otherwise, start a new run from its weights: train.py "
+        f"{run / 'config.yaml'} model.weights={run / 'checkpoints' / 'last.ckpt'}"
+    )
 
 
 def evaluate(

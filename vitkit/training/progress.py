@@ -40,7 +40,8 @@ def progress_bar(console: Console | None = None) -> Progress:
 class TrainingProgress(Callback):
     """Prints one line an epoch; in between a live bar on a terminal, else a line now and then.
 
-    It also measures: ``images_per_second`` is the rate of the training steps alone.
+    It also measures: ``images_per_second`` is the rate of the training steps alone, over all parts
+    of a run that was resumed.
 
     Args:
         plan: how long the training is.
@@ -139,6 +140,14 @@ class TrainingProgress(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the bar."""
         self._close()
+
+    def state_dict(self) -> dict[str, float]:
+        """What was measured so far, for a run that goes on later."""
+        return {"images": self.images, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """See :meth:`state_dict`."""
+        self.images, self.seconds = float(state_dict["images"]), float(state_dict["seconds"])
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
