@@ -103,9 +103,17 @@ def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
         (["predict", "nothing", "x.png"], 1, ["no such run folder or checkpoint"]),
         (["models", "--nonsense"], 2, []),
         (["check-data", "digts"], 2, ["did you mean digits"]),
+        (["check-data", "picture/"], 1, ["no folder picture", "did you mean pictures?"]),
+        (["check-data", "picture"], 2, ["data set 'picture'", "the folder pictures/?"]),
+        (["check-data", "photo.jpg"], 2, ["photo.jpg", "a folder of pictures"]),
+        (["check-data", "pictures"], 1, ["pictures does not look like a folder per class"]),
+        (["train", "pictures"], 2, ["data.root=pictures"]),
     ],
 )
-def test_bad_arguments(run: Run, arguments: list[str], exit_code: int, parts: list[str]) -> None:
+def test_bad_arguments(
+    run: Run, tmp_path: Path, arguments: list[str], exit_code: int, parts: list[str]
+) -> None:
+    (tmp_path / "pictures").mkdir()
     code, _, err = run(*arguments)
     assert code == exit_code
     assert "Traceback" not in err

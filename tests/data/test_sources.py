@@ -222,8 +222,43 @@ def test_folder_contradictions(tmp_path: Path) -> None:
         load_data(DataConfig(name="image_folder", root=str(root)))
     (root / "test" / "cow").rmdir()
     (root / "train" / "empty class").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match=r"empty class holds no pictures.*data\.root"):
         load_data(DataConfig(name="image_folder", root=str(root)))
+
+
+def test_a_folder_that_is_not_one_per_class(tmp_path: Path) -> None:
+    """Nobody is told to remove anything: the folder may be another data set's."""
+
+    def said(root: Path) -> str:
+        with pytest.raises(DataError) as error:
+            load_data(DataConfig(name="image_folder", root=str(root)))
+        return str(error.value)
+
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    text = said(tmp_path / "data")
+    assert "data does not look like a folder per class" in text
+    assert "(cifar-10-batches-py)" in text and "set data.root" in text and "remove" not in text
+    (tmp_path / "none").mkdir()
+    assert "it holds no folders; set data.root" in said(tmp_path / "none")
+    _folder(tmp_path / "outer" / "pictures")
+    assert "data.root=" + str(tmp_path / "outer" / "pictures") in said(tmp_path / "outer")
+    assert f"did you mean {tmp_path / 'outer' / 'pictures'}?" in said(
+        tmp_path / "outer" / "picture"
+    )
+
+
+def test_an_unsplit_folder_is_counted_as_a_training_splits_it(tmp_path: Path) -> None:
+    config = DataConfig(name="image_folder", root=str(_folder(tmp_path / "x", 20)), img_size=8)
+    report = check_data(config)
+    assert report.counts == {"train": [14, 14], "val": [2, 2], "test": [4, 4]}
+    info = load_data(config).info
+    assert (info.num_train, info.num_val, info.num_test) == (28, 4, 8)
+    notes = [line for line in report.lines() if "set aside" in line]
+    assert ["20%" in note for note in notes] == [True, False]
+    assert ["10%" in note for note in notes] == [False, True]
+    split = load_data(config)
+    assert isinstance(split.test, ResidentSplit)
+    assert report.counts["test"] == torch.bincount(split.test.targets).tolist()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
@@ -260,9 +295,9 @@ def test_check_data_finds_duplicates_and_damage(tmp_path: Path) -> None:
     _folder(root / "test")
     (root / "test" / "cat" / "bad.png").touch()
     report = check_data(DataConfig(name="image_folder", root=str(root)))
-    assert report.duplicates[("train", "test")] == 24
+    assert report.duplicates == {("train", "test"): 22, ("val", "test"): 2}
     assert [bad.reason for bad in report.damaged] == ["empty file"]
-    assert report.counts["train"] == [12, 12]
+    assert report.counts == {"train": [11, 11], "val": [1, 1], "test": [12, 12]}
     lines = check_data(DataConfig()).lines()
     assert any("1,295" in line for line in lines)
     assert all(len(line) <= 80 for line in lines)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
 __all__ = ["check_data", "evaluate", "models", "predict", "train", "vitkit"]
 
@@ -24,6 +25,8 @@ Settings = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
+
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def vitkit() -> None:
@@ -207,7 +210,10 @@ def check_data(
     files, overrides = split_arguments(settings or [])
     named, files = _named_data(files)
     config = load_config(files, [*named, *overrides])
-    report = check(config)
+    try:
+        report = check(config)
+    except UnknownNameError as error:
+        raise _neither_set_nor_folder(error) from error
     for line in report.lines():
         print(line)
     if report.damaged:
@@ -219,11 +225,25 @@ def _named_data(files: list[str]) -> tuple[list[str], list[str]]:
     if not files:
         return [], files
     first, rest = str(files[0]), files[1:]
-    if Path(first).is_dir():
+    suffix = Path(first).suffix.lower()
+    if Path(first).is_dir() or (suffix not in YAML_SUFFIXES and "/" in first.replace(os.sep, "/")):
         return ["data.name=image_folder", f"data.root={first}"], rest
-    if not Path(first).suffix and not Path(first).exists():
+    if not suffix and not Path(first).exists():
         return [f"data.name={first}"], rest
+    if suffix not in YAML_SUFFIXES:
+        raise ConfigError(
+            f"{first}: check-data looks through a folder of pictures (vitkit check-data "
+            "my_pictures/), a data set by its name, or that of a YAML file"
+        )
     return [], files
+
+
+def _neither_set_nor_folder(error: UnknownNameError) -> VitkitError:
+    """What the name may have meant, where a folder has nearly that name."""
+    close = nearest(error.name, [path.name for path in Path().iterdir() if path.is_dir()], n=1)
+    if not close:
+        return error
+    return ConfigError(f"{error}; or did you mean the folder {close[0]}{os.sep}?")
 
 
 def _print_keys() -> None:

@@ -174,6 +174,8 @@ def _read_text(path: Path, faults: list[str]) -> str | None:
         faults.append(_missing(path))
     except (IsADirectoryError, PermissionError) as error:  # Windows calls a folder "no permission"
         reason = "a folder, but a YAML file is needed" if path.is_dir() else str(error.strerror)
+        if path.is_dir():
+            reason += f" (pictures: data.name=image_folder data.root={path})"
         faults.append(f"{path}: {reason}")
     except UnicodeDecodeError:
         faults.append(f"{path}: not a text file in UTF-8")

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from vitkit.data.config import DataConfig
-from vitkit.data.folder import BadFile, decoded, find_images, open_picture
+from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
 from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
-from vitkit.data.splits import ResidentSplit, Split
+from vitkit.data.splits import ResidentSplit, Split, stratified_split
 
 __all__ = ["DataReport", "check_data"]
 
@@ -24,11 +26,12 @@ class DataReport:
     Attributes:
         name: of the data set.
         class_names: by class index.
-        counts: split -> images of each class.
+        counts: split -> images of each class, as a training splits them.
         sizes: (height, width) -> images of that size.
         damaged: files that cannot be read.
         duplicates: (first split, second split) -> pixel-identical images beyond the first.
         examples: a few duplicate pairs.
+        notes: how splits come about that are not there as folders.
     """
 
     name: str
@@ -38,6 +41,7 @@ class DataReport:
     damaged: list[BadFile] = field(default_factory=list)
     duplicates: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """For printing; fits 80 columns but for paths."""
@@ -48,6 +52,7 @@ class DataReport:
             row = "".join(f"{self.counts[s][index]:>10,}" for s in splits)
             lines.append(f"{name[:23]:<24}{row}")
         lines.append(f"{'all':<24}" + "".join(f"{sum(self.counts[s]):>10,}" for s in splits))
+        lines += self.notes
         common = ", ".join(f"{h} x {w} ({n:,})" for (h, w), n in self.sizes.most_common(3))
         more = f" and {len(self.sizes) - 3} more" if len(self.sizes) > 3 else ""
         lines.append(f"sizes: {common}{more}")
@@ -97,10 +102,10 @@ def check_data(config: DataConfig, on_file: OnFile | None = None) -> DataReport:
 def _check_folder(config: DataConfig, on_file: OnFile | None) -> DataReport:
     classes, found = find_images(Path(config.root))
     report = DataReport(str(config.root), classes)
-    seen: dict[bytes, tuple[str, str]] = {}
+    good: dict[str, list[_Picture]] = {}
     total, done = sum(len(pairs) for pairs in found.values()), 0
     for split, pairs in found.items():
-        counts = [0] * len(classes)
+        good[split] = []
         for (path, target), image in decoded(
             pairs, lambda path: open_picture(path, 3, config.max_pixels)
         ):
@@ -110,11 +115,48 @@ def _check_folder(config: DataConfig, on_file: OnFile | None) -> DataReport:
             if isinstance(image, BadFile):
                 report.damaged.append(image)
                 continue
-            counts[target] += 1
             report.sizes[(image.shape[1], image.shape[2])] += 1
-            _note(report, seen, _digest(image.numpy().tobytes()), split, str(path))
-        report.counts[split] = counts
+            good[split].append(_Picture(path, target, _digest(image.numpy().tobytes())))
+    seen: dict[bytes, tuple[str, str]] = {}
+    for split, pictures in _as_trained(good, config, report.notes).items():
+        counts = Counter(picture.target for picture in pictures)
+        report.counts[split] = [counts[index] for index in range(len(classes))]
+        for picture in pictures:
+            _note(report, seen, picture.digest, split, str(picture.path))
     return report
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    target: int
+    digest: bytes
+
+
+def _as_trained(
+    good: dict[str, list[_Picture]], config: DataConfig, notes: list[str]
+) -> dict[str, list[_Picture]]:
+    """The splits of a training: what has no folder of its own is cut from the training images."""
+    train = good["train"]
+    cut: dict[str, list[_Picture]] = {}
+    if "test" not in good:
+        train, cut["test"] = _cut(train, TEST_FRACTION, config.split_seed)
+        notes.append(f"test: no folder test/, so {TEST_FRACTION:.0%} of each class are set aside")
+    if "val" not in good and config.val_fraction:
+        train, cut["val"] = _cut(train, config.val_fraction, config.split_seed + 1)
+        notes.append(f"val: no folder val/, so {config.val_fraction:.0%} of train are set aside")
+    splits = {**good, **cut, "train": train}
+    return {name: splits[name] for name in ("train", "val", "test") if splits.get(name)}
+
+
+def _cut(
+    pictures: list[_Picture], fraction: float, seed: int
+) -> tuple[list[_Picture], list[_Picture]]:
+    if not pictures:
+        return [], []
+    targets = torch.tensor([picture.target for picture in pictures], dtype=torch.int64)
+    kept, cut = (part.tolist() for part in stratified_split(targets, fraction, seed))
+    return [pictures[i] for i in kept], [pictures[i] for i in cut]
 
 
 def _note(

@@ -15,9 +15,18 @@ from torch import Tensor
 from vitkit.data.preprocess import fit_image, picture_to_tensor
 from vitkit.data.raw import RawData, Request
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, stratified_split
-from vitkit.errors import DataError
+from vitkit.errors import DataError, nearest
 
-__all__ = ["SUFFIXES", "BadFile", "Decoder", "decoded", "find_images", "open_picture", "read"]
+__all__ = [
+    "SUFFIXES",
+    "TEST_FRACTION",
+    "BadFile",
+    "Decoder",
+    "decoded",
+    "find_images",
+    "open_picture",
+    "read",
+]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
@@ -82,17 +91,22 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
     """Class names, and for each split that exists its (file, class index) pairs, sorted.
 
     Raises:
-        DataError: no such folder, no classes, a class without images, or a class of val or test
-            that train lacks.
+        DataError: no such folder, fewer than two classes, a class without images, or a class of val
+            or test that train lacks.
     """
     if not root.is_dir():
-        raise DataError(f"no folder {root}; data.root must hold a folder per class")
+        raise DataError(f"no folder {root}{_near(root)}; data.root must hold a folder per class")
     parts = {name: root / name for name in SPLITS if (root / name).is_dir()}
     if "train" not in parts:
         parts = {"train": root}
     classes = _class_folders(parts["train"])
-    if not classes:
-        raise DataError(f"{parts['train']} holds no folders; it needs one per class")
+    if not any(_pictures(parts["train"] / name) for name in classes):
+        raise DataError(_no_classes(parts["train"], classes))
+    if len(classes) == 1:
+        raise DataError(
+            f"{parts['train']} holds one class only, {classes[0]}; a classifier needs two or more "
+            f"(if the classes are inside it, set data.root={parts['train'] / classes[0]})"
+        )
     found = {}
     for split, folder in parts.items():
         unknown = sorted(set(_class_folders(folder)) - set(classes))
@@ -102,7 +116,10 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
         for index, name in enumerate(classes):
             files = _pictures(folder / name)
             if not files and split == "train":
-                raise DataError(f"{folder / name} holds no pictures; remove it or fill it")
+                raise DataError(
+                    f"{folder / name} holds no pictures, but every folder in {folder} stands for a "
+                    "class; put pictures there, or set data.root to a folder of classes only"
+                )
             pairs += [(path, index) for path in files]
         found[split] = pairs
     return classes, found
@@ -190,6 +207,23 @@ def _damage(bad: list[BadFile]) -> str:
         f"{len(bad)} damaged images; repair them, or leave them out with "
         f"data.on_bad_image=skip:\n  {shown}{more}"
     )
+
+
+def _no_classes(folder: Path, names: list[str]) -> str:
+    inside = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    why = f"none of its folders ({inside}) holds pictures" if names else "it holds no folders"
+    return (
+        f"{folder} does not look like a folder per class: {why}; "
+        "set data.root to the folder that holds yours"
+    )
+
+
+def _near(folder: Path) -> str:
+    """A folder beside where this one should be, with nearly its name."""
+    if not folder.parent.is_dir():
+        return ""
+    close = nearest(folder.name, _class_folders(folder.parent), n=1)
+    return f"; did you mean {folder.parent / close[0]}?" if close else ""
 
 
 def _class_folders(folder: Path) -> list[str]:
