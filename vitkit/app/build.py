@@ -69,7 +69,8 @@ def build(
         model = build_model(section)
     preprocessing = preprocessing_for(model, data.info)
     if fresh and getattr(model, "wants_images", False):
-        model.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
+        willing: Any = model
+        willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
     if fresh and config.model.weights:
         report = load_weights(model, config.model.weights)
     return Built(model, section, preprocessing, data.info, data, report)

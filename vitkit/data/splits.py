@@ -11,7 +11,14 @@ from torch.utils.data import Dataset
 
 from vitkit.data.info import DataInfo
 
-__all__ = ["ImageData", "ResidentSplit", "Split", "StreamedSplit", "stratified_split"]
+__all__ = [
+    "ImageData",
+    "ResidentSplit",
+    "Split",
+    "StreamedSplit",
+    "sample_images",
+    "stratified_split",
+]
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,13 @@ def _small_vits() -> Iterator[tuple[str, Preset]]:
     mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
     mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
     yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")
+    layers: list[dict[str, object]] = [{"dim": 24, "kernel_size": 2, "norm": False}]
+    layers += [{"dim": 48, "pool": 2}, {"dim": 64}, {"dim": 128, "pool": 2}]
+    layers += [{"dim": 128, "residual": True}, {"dim": 128, "residual": True}]
+    stem: Kwargs = {**mini, "depth": 1, "mlp_ratio": 2.0, "qkv_bias": False, "fc_norm": False}
+    stem |= {"conv_stem": layers, "whiten_stem": True, "dynamic_img_size": True}
+    doc = "32 px, small convolutions, 49 tokens: for minutes on a CPU"
+    yield "vit_stem_nano_32", Preset("vit", stem, doc)
     for size in ("tiny", "small"):
         doc = f"32 px, patch 4: the {size} ViT for CIFAR"
         yield f"vit_{size}_patch4_32", Preset("vit", _vit(size, 4, 32, 10), doc)
