@@ -52,10 +52,25 @@ def make_run_folder(config: RunConfig) -> Path:
     return folder
 
 
-def discard_run_folder(folder: Path) -> None:
-    """Remove a run folder in which nothing was trained yet."""
-    if not any((folder / "checkpoints").glob("*.ckpt")):
-        shutil.rmtree(folder, ignore_errors=True)
+def discard_run_folder(folder: Path, *, logged_too: bool = True) -> None:
+    """Remove a run folder that has no checkpoint.
+
+    Args:
+        folder: of the run.
+        logged_too: also where steps were logged; False leaves them to be looked at.
+    """
+    is_child = int(os.environ.get("LOCAL_RANK", "0")) > 0
+    if is_child or any((folder / "checkpoints").glob("*.ckpt")):
+        return
+    if not logged_too and _has_log(folder):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_log(folder: Path) -> bool:
+    """Whether ``metrics.csv`` has more than its head."""
+    log = folder / "metrics.csv"
+    return log.is_file() and log.read_bytes().count(b"\n") > 1
 
 
 def finished_results(run: str | Path) -> Path | None:

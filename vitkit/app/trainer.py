@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from vitkit.app.runs import (
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
-from vitkit.errors import ConfigError, DataError, TrainingError
+from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
 from vitkit.records import Record, write_text
 from vitkit.training.budget import Clock
 from vitkit.training.checkpoints import Checkpoints
@@ -84,8 +85,8 @@ def train(
     write_text(folder / "config.yaml", dump_yaml(resolved))
     try:
         return _fit(Run(resolved, built, folder, timer, progress))
-    except (ConfigError, DataError):
-        discard_run_folder(folder)
+    except BaseException as error:
+        discard_run_folder(folder, logged_too=isinstance(error, ConfigError | DataError))
         raise
 
 
@@ -160,7 +161,14 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
     if run.show and trainer.is_global_zero:
         _announce(run, trainer, step)
     _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
-    return _finish(run, trainer, checkpoints, bar)
+    try:
+        return _finish(run, trainer, checkpoints, bar)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped before the results were written; everything is in {checkpoints.last_path}. "
+            + checkpoints.resume_hint,
+            signal.SIGINT,
+        ) from None
 
 
 def _finished(results: Path) -> TrainResult:
@@ -220,6 +228,10 @@ def _run_fit(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
                 "(same result, smaller batches at a time), or take trainer.precision=auto"
             ) from error
+        except SystemExit as left:
+            # Lightning's answer to Ctrl-C until our callback watches the signals.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt from left
 
 
 def _resolve(

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from vitkit.cli.output import results_are_on_disk
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
 __all__ = ["check_data", "evaluate", "models", "predict", "train", "vitkit"]
@@ -86,6 +87,7 @@ def train(
         from vitkit.cli.tables import seed_table
 
         summary = train_seeds(config, seeds, quiet=quiet)
+        results_are_on_disk()
         print(seed_table(summary.records, summary.record))
         print(f"results: {summary.folder / 'seeds.json'}")
         return
@@ -258,6 +260,7 @@ def _show_result(result: object, quiet: bool) -> None:
     from vitkit.cli.tables import metric_table
 
     assert isinstance(result, TrainResult)
+    results_are_on_disk()
     facts = result.record.facts
     print(metric_table(result.metrics))
     if not quiet:

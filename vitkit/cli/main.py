@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -11,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from vitkit.cli import commands
+from vitkit.cli.output import lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
 __all__ = ["main", "run_eval", "run_train"]
@@ -21,11 +24,11 @@ DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPER
 def main() -> NoReturn:
     """The ``vitkit`` command."""
     app = _app()
-    app.command("train")(commands.train)
-    app.command("eval")(commands.evaluate)
-    app.command("predict")(commands.predict)
-    app.command("models")(commands.models)
-    app.command("check-data")(commands.check_data)
+    app.command("train")(_command(commands.train))
+    app.command("eval")(_command(commands.evaluate))
+    app.command("predict")(_command(commands.predict))
+    app.command("models")(_command(commands.models))
+    app.command("check-data")(_command(commands.check_data))
     app.callback()(commands.vitkit)
     _run(app, "vitkit")
 
@@ -33,14 +36,14 @@ def main() -> NoReturn:
 def run_train() -> NoReturn:
     """``python train.py`` is ``vitkit train``."""
     app = _app()
-    app.command("train")(commands.train)
+    app.command("train")(_command(commands.train))
     _run(app, "train.py")
 
 
 def run_eval() -> NoReturn:
     """``python eval.py`` is ``vitkit eval``."""
     app = _app()
-    app.command("eval")(commands.evaluate)
+    app.command("eval")(_command(commands.evaluate))
     _run(app, "eval.py")
 
 
@@ -54,44 +57,65 @@ def _app() -> typer.Typer:
 
 
 def _run(app: Callable[..., None], name: str) -> NoReturn:
+    with lasting_output() as streams:
+        code = _exit_code(app, name)
+        if (lost := loss(streams)) is not None:
+            reason, failed = lost
+            _say(f"{'error' if failed else 'note'}: output could not be written: {reason}")
+            code = code or int(failed)
+    sys.exit(code)
+
+
+def _exit_code(app: Callable[..., None], name: str) -> int:
+    """Run a command; whatever goes wrong becomes a line and an exit code."""
     debug = "--debug" in sys.argv
     try:
         app(prog_name=name)
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
     except VitkitError as error:
-        _leave(error, debug)
-    except KeyboardInterrupt:
-        _say("interrupted before training began; nothing was lost")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return _told(error, debug)
     except OSError as error:
         if debug or error.errno not in DISK_ERRORS:
-            _unexpected(error, debug)
+            return _unexpected(error, debug)
         _say(f"error: {error.strerror}: {error.filename or 'while writing'}")
-        sys.exit(1)
+        return 1
     except Exception as error:
-        _unexpected(error, debug)
-    sys.exit(0)
+        return _unexpected(error, debug)
+    return 0
 
 
-def _leave(error: VitkitError, debug: bool) -> NoReturn:
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C and a broken pipe end in our words: Typer would leave without any."""
+
+    @functools.wraps(function)
+    def guarded(*args: object, **kwargs: object) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was written", signal.SIGINT) from None
+        except BrokenPipeError as error:
+            raise RuntimeError(f"a process of this command is gone ({error})") from error
+
+    return guarded
+
+
+def _told(error: VitkitError, debug: bool) -> int:
     if debug and not isinstance(error, Interrupted):
         raise error
     if _is_child():
         # Rank 0 speaks for all. A child that left in good order must not look like a crash to it.
-        sys.exit(0 if isinstance(error, Interrupted) else error.exit_code)
+        return 0 if isinstance(error, Interrupted) else error.exit_code
     if isinstance(error, ConfigError) and len(error.faults) > 1:
         _say(f"error: {len(error.faults)} faults in the configuration:")
         for fault in error.faults:
             _say(f"  {fault}")
     else:
         _say(str(error) if isinstance(error, Interrupted) else f"error: {error}")
-    sys.exit(error.exit_code)
+    return error.exit_code
 
 
-def _unexpected(error: Exception, debug: bool) -> NoReturn:
+def _unexpected(error: Exception, debug: bool) -> int:
     if debug:
         raise error
     lines = str(error).strip().splitlines()
@@ -99,7 +123,7 @@ def _unexpected(error: Exception, debug: bool) -> NoReturn:
         f"error: {type(error).__name__}: {lines[0] if lines else 'no message'} "
         "(not foreseen by vitkit; run again with --debug for the traceback, and please report it)"
     )
-    sys.exit(1)
+    return 1
 
 
 def _is_child() -> bool:

@@ -26,21 +26,28 @@ __all__ = ["Checkpoints", "StopSignals"]
 
 
 class StopSignals:
-    """Remembers the first SIGINT or SIGTERM; a second one kills as usual."""
+    """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one kills as usual.
+
+    SIGHUP says that the terminal was closed; ignored, as under ``nohup``, it stays so.
+    """
 
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
 
     def watch(self) -> None:
-        """Take over both signals, where the process may (only its main thread can)."""
+        """Take over the signals, where the process may (only its main thread can)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        signums = [signal.SIGINT, signal.SIGTERM]
+        hangup: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            signums.append(hangup)
+        for signum in signums:
             self._before[signum] = signal.signal(signum, self._on_signal)
 
     def restore(self) -> None:
-        """Give both signals back."""
+        """Give the signals back."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler if handler is not None else signal.SIG_DFL)
         self._before = {}
@@ -55,8 +62,9 @@ class StopSignals:
 class Checkpoints(Checkpoint):
     """Writes ``last.ckpt`` at every epoch's end and every n steps, ``best.ckpt`` on improvement.
 
-    On SIGINT or SIGTERM it writes ``last.ckpt`` at the next boundary between optimiser steps and
-    raises :class:`Interrupted`; after the last step of an epoch that is after its validation.
+    On SIGINT, SIGTERM or SIGHUP it writes ``last.ckpt`` at the next boundary between optimiser
+    steps and raises :class:`Interrupted`; after the last step of an epoch that is after its
+    validation.
 
     Args:
         folder: where the files go; made if absent.
