@@ -174,12 +174,18 @@ def test_bad_checkpoints(run: Run, trained: Path, tmp_path: Path) -> None:
     code, _, err = run("eval", evil)
     assert code == 1
     _one_line(err, "refused", "nothing in it was run")
+    assert "weights_only" not in err and "trust" not in err
     plain = tmp_path / "plain.ckpt"
     plain.write_bytes(pickle.dumps({"a": _Evil(victim)}))
     code, _, err = run("eval", plain)
     assert code == 1
     _one_line(err)
     assert not victim.exists()
+    photo = tmp_path / "photo.jpg"
+    Image.new("RGB", (9, 7), "red").save(photo)
+    code, _, err = run("eval", photo)
+    assert code == 1
+    _one_line(err, "photo.jpg is not a checkpoint")
     foreign = tmp_path / "foreign.pth"
     torch.save({"weight": torch.zeros(3)}, foreign)
     code, _, err = run("eval", foreign)
@@ -248,6 +254,21 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     ] == []
     code, _, _ = run("train", "--resume", "full", "-q")
     assert code == 0
+
+
+def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pytorch_lightning import Trainer
+
+    def save(self: Trainer, path: Any, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    code, _, err = run("train", *TINY, "run.dir=full", "-q")
+    assert code == 1
+    _one_line(err, "cannot write", "no checkpoint yet", "run.root")
+    assert "untouched" not in err and "resume" not in err
 
 
 def test_a_diverging_loss_stops_with_its_step(run: Run) -> None:

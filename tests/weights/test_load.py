@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,13 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     half.write_bytes((tmp_path / "a.safetensors").read_bytes()[:-100])
     with pytest.raises(WeightsError, match="half-downloaded"):
         read_tensors(half)
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    (tmp_path / "empty.ckpt").touch()
+    with zipfile.ZipFile(tmp_path / "letter.docx", "w") as archive:
+        archive.writestr("word/document.xml", "<w/>")
+    for name in ("photo.jpg", "empty.ckpt", "letter.docx"):
+        with pytest.raises(WeightsError, match=f"{name} is not a checkpoint: neither"):
+            read_tensors(tmp_path / name)
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="expected a state dict"):
         read_tensors(tmp_path / "list.pth")

@@ -24,6 +24,8 @@ from vitkit.errors import Interrupted, RunError
 
 __all__ = ["Checkpoints", "StopSignals"]
 
+LAST = "last.ckpt"
+
 
 class StopSignals:
     """Remembers the first SIGINT, SIGTERM or SIGHUP; a second one kills as usual.
@@ -96,7 +98,7 @@ class Checkpoints(Checkpoint):
     @property
     def last_path(self) -> Path:
         """The newest checkpoint."""
-        return self.folder / "last.ckpt"
+        return self.folder / LAST
 
     @property
     def best_path(self) -> Path:
@@ -211,7 +213,13 @@ def _on_disk(path: Path, write: Callable[[], None]) -> None:
         if isinstance(error, RuntimeError) and "write" not in str(error).lower():
             raise
         path.with_suffix(".part").unlink(missing_ok=True)
+        reason = f"cannot write {path}: {getattr(error, 'strerror', None) or error}; "
+        if path.with_name(LAST).exists():
+            raise RunError(
+                reason + "the last checkpoint is untouched. Free some space or make the folder "
+                "writable, then resume"
+            ) from error
         raise RunError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}; the checkpoint "
-            "before it is untouched. Free some space or make the folder writable, then resume"
+            reason + "there is no checkpoint yet to go on from. Free some space, or set run.root "
+            "to a folder with room, and start anew"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vitkit.errors import WeightsError
 __all__ = ["read_file", "read_tensors"]
 
 GIT_LFS = b"version https://git-lfs"
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 
 
@@ -59,14 +61,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
+    if not _looks_like_torch(path):
+        raise WeightsError(
+            f"{path} is not a checkpoint: neither a file of PyTorch's nor one of safetensors'"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or "Unsupported" in str(error) or "GLOBAL" in str(error):
-            reason = str(error).splitlines()[0]
+        # torch's own words advise to load the file without its check: never shown.
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named or zipfile.is_zipfile(path):
             raise WeightsError(
-                f"{path} holds more than tensors and plain values; refused, and nothing in it was "
-                f"run ({reason}). Ask for a .safetensors file"
+                f"{path} holds more than tensors and plain values"
+                f"{f' ({named[1]})' if named else ''}; refused, and nothing in it was run. "
+                "Ask for a .safetensors file"
             ) from error
         raise WeightsError(f"{path} is damaged or no weights file") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -74,6 +82,18 @@ def _read_torch(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict")
     return content
+
+
+def _looks_like_torch(path: Path) -> bool:
+    """A zip archive with a pickle in it, a cut one, or the bare pickle of older versions."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith((ZIP, PICKLE)):
+        return False
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
 
 
 def _neighbours(path: Path) -> str:
