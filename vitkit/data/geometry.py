@@ -61,29 +61,31 @@ def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 def resized_crop(images: Tensor, boxes: Boxes) -> Tensor:
     """Cut out a box of each image and enlarge it, bilinear, to the image's size.
 
-    In whole numbers, as the kernel that torchvision calls for uint8 on a CPU. A box lies within
-    its image, so nothing is ever reduced, and antialiasing would change nothing.
+    Rounded in the same whole numbers as the kernel that torchvision calls for uint8 on a CPU. A box
+    lies within its image, so nothing is ever reduced, and antialiasing would change nothing.
 
     Args:
         images: uint8 (B, channels, H, W).
         boxes: int64 (B, 4): top, left, height, width.
     """
     top, left, height, width = send(boxes, images.device).unbind(1)
-    low, high, weight_low, weight_high = _taps(left, width, images.shape[3])
-    shape = images.shape
+    batch, channels, rows, columns = images.shape
+    low, high, weight_low, weight_high = _taps(left, width, columns)
 
-    def columns(index: Tensor) -> Tensor:
-        return images.gather(3, index[:, None, None, :].expand(shape)).to(torch.int32)
+    def beside(index: Tensor) -> Tensor:
+        return images.gather(3, index[:, None, None, :].expand(images.shape)).to(torch.float32)
 
-    across = columns(low) * weight_low[:, None, None, :]
-    across = _rounded(across.addcmul_(columns(high), weight_high[:, None, None, :]))
-    low, high, weight_low, weight_high = _taps(top, height, images.shape[2])
+    across = beside(low) * weight_low[:, None, None, :]
+    across = _rounded(across.addcmul_(beside(high), weight_high[:, None, None, :]))
+    low, high, weight_low, weight_high = _taps(top, height, rows)
+    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * rows
 
-    def rows(index: Tensor) -> Tensor:
-        return across.gather(2, index[:, None, :, None].expand(shape))
+    def below(index: Tensor) -> Tensor:
+        chosen = (planes + index[:, None, :]).view(-1)
+        return across.view(-1, columns).index_select(0, chosen).view(images.shape)
 
-    down = rows(low) * weight_low[:, None, :, None]
-    return _rounded(down.addcmul_(rows(high), weight_high[:, None, :, None])).to(torch.uint8)
+    down = below(low) * weight_low[:, None, :, None]
+    return to_bytes(_rounded(down.addcmul_(below(high), weight_high[:, None, :, None])))
 
 
 def erase(
@@ -141,7 +143,7 @@ def _taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Ten
     rest = places - before * (2 * size)
 
     def weight(numerator: Tensor) -> Tensor:
-        return ((numerator * 2**15 + 2 * size) // (4 * size)).to(torch.int32)
+        return ((numerator * 2**15 + 2 * size) // (4 * size)).to(torch.float32)
 
     last = length[:, None] - 1
     low, high = before.clamp(min=0), torch.minimum(before + 1, last)
@@ -150,4 +152,5 @@ def _taps(start: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor, Ten
 
 
 def _rounded(values: Tensor) -> Tensor:
-    return values.add_(1 << 13).bitwise_right_shift_(14)
+    """Sums of pixels by weights back to whole pixels: below 2^24, where float32 is exact."""
+    return values.add_(2.0**13).mul_(2.0**-14).floor_()
