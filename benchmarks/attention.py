@@ -53,9 +53,11 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS)
     parser.add_argument("--masks", nargs="+", choices=MASKS, default=("none",))
     parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--seconds", type=float, default=0.05, help="length of a turn")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.tokens, options.dtypes, options.rounds = (5,), ["float32"], 1
+        options.tokens, options.dtypes = (5,), ["float32"]
+        options.rounds, options.seconds = 1, 0.0
     return options
 
 
@@ -71,7 +73,8 @@ def measure(options: argparse.Namespace, device: str) -> Report:
         for mask in options.masks:
             for tokens in options.tokens:
                 for backward in (False, True):
-                    times = _point(DTYPES[dtype], mask, tokens, backward, device, options.rounds)
+                    point = (DTYPES[dtype], mask, tokens, backward)
+                    times = _point(*point, device, options.rounds, options.seconds)
                     _add(report, kernels, dtype, mask, tokens, backward, times)
     ratios = [values["ratio"] for values in report.values]
     report.notes.append(
@@ -108,7 +111,13 @@ def _add(
 
 
 def _point(
-    dtype: torch.dtype, mask: str, tokens: int, backward: bool, device: str, rounds: int
+    dtype: torch.dtype,
+    mask: str,
+    tokens: int,
+    backward: bool,
+    device: str,
+    rounds: int,
+    seconds: float,
 ) -> dict[str, list[float]]:
     batch = max(1, BATCH_TOKENS[device] // tokens)
     shape = (batch, HEADS, tokens, WIDTH)
@@ -122,7 +131,7 @@ def _point(
         except RuntimeError:  # this kernel cannot do this
             continue
         runs[name] = run
-    return samples(runs, rounds=rounds, device=device)
+    return samples(runs, rounds=rounds, seconds=seconds, device=device)
 
 
 def _runner(

@@ -67,10 +67,15 @@ def samples(
         run()  # warm-up: allocation, kernel choice, compilation
         calls[name] = max(1, round(seconds / max(_timed(run, 1, device), 1e-9)))
     times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(_timed(contestants[name], calls[name], device))
+    gc.disable()  # a collection would hit whoever's turn it is
+    try:
+        for turn in range(rounds):
+            gc.collect()
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                times[name].append(_timed(contestants[name], calls[name], device))
+    finally:
+        gc.enable()
     return times
 
 
@@ -211,13 +216,8 @@ def arguments_of(doc: str | None, *, rounds: int = 7) -> argparse.ArgumentParser
 
 
 def _timed(run: Callable[[], object], calls: int, device: str) -> float:
-    gc.collect()
-    gc.disable()
-    try:
-        start = time.perf_counter()
-        for _ in range(calls):
-            run()
-        synchronize(device)
-        return (time.perf_counter() - start) / calls
-    finally:
-        gc.enable()
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    synchronize(device)
+    return (time.perf_counter() - start) / calls

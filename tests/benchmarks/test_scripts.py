@@ -1,0 +1,178 @@
+"""Every benchmark runs at its tiny size, and says what it should in 80 columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import attention, epoch, gpu, inference, memory, train_step
+from benchmarks.memory import CASES, Meter
+
+pytestmark = [
+    # Deprecations between torch, timm and transformers that nobody here can do anything about.
+    pytest.mark.filterwarnings("default:::timm.*"),
+    pytest.mark.filterwarnings("default:::transformers.*"),
+]
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a script's main at its tiny size: what it wrote, and ``text``, what it printed."""
+
+    def made(main: Callable[[list[str]], object], *more: str) -> dict[str, Any]:
+        path = tmp_path / "numbers.json"
+        capsys.readouterr()
+        assert not main(["--quick", "--json", str(path), *more])
+        text = capsys.readouterr().out
+        for line in text.splitlines():
+            assert len(line) <= 80, line
+        read: dict[str, Any] = json.loads(path.read_text())
+        return {**read, "text": text}
+
+    return made
+
+
+def test_train_step(run: Run) -> None:
+    found = run(train_step.main)
+    row = found["rows"][0]
+    assert row["images_per_second"].keys() >= {"vitkit", "timm", "torchvision"}
+    assert row["ratio"] > 0
+    assert 0 < row["share_of_products"] < 1
+    assert "timm 1." in found["text"]
+
+
+def test_compile_compiles_everyone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[nn.Module, dict[str, Any]]] = []
+
+    def fake(model: nn.Module, **options: Any) -> nn.Module:
+        seen.append((model, options))
+        return model
+
+    monkeypatch.setattr(torch, "compile", fake)
+    found = run(train_step.main, "--compile", "max-autotune")
+    libraries = found["rows"][0]["images_per_second"]
+    assert len(seen) == len(libraries) == len({id(model) for model, _ in seen})
+    assert all(options == {"mode": "max-autotune", "dynamic": False} for _, options in seen)
+    assert "torch.compile, mode max-autotune" in found["text"].replace("\n", " ")
+
+
+def test_inference(run: Run) -> None:
+    rows = {row["what"].strip(): row for row in run(inference.main)["rows"]}
+    assert rows["micro/8 fp32 ms"]["medians"]["timm"] > 0
+    assert set(rows["micro/8 fp32 img/s"]["batches"].values()) == {2}
+    assert rows["vitkit --help  ms"]["medians"]["vitkit"] > 0
+
+
+def test_attention(run: Run) -> None:
+    rows = run(attention.main, "--masks", "none", "causal")["rows"]
+    assert [(row["mask"], row["backward"]) for row in rows] == [
+        *(("none", False), ("none", True), ("causal", False), ("causal", True))
+    ]
+    assert all(row["seconds"].keys() >= {"auto", "fused", "explicit", "math"} for row in rows)
+
+
+def test_epoch(run: Run, tmp_path: Path) -> None:
+    found = run(epoch.main, "--root", str(tmp_path))
+    ours, theirs, verdict = found["rows"]
+    assert (ours["name"], theirs["name"]) == ("vitkit", "timm, 0 workers")
+    assert ours["epoch_seconds"] == pytest.approx(50_000 / ours["images_per_second"])
+    assert verdict["ratio"] == theirs["ratio"]
+    assert "random images" in found["text"].replace("\n", " ")
+
+
+def test_memory(run: Run) -> None:
+    row = run(memory.main)["rows"][0]
+    assert row["against"] == 3 * 512 * 512 * 4
+    assert row["bytes"][0] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' own meter")
+def test_the_meter_sees_what_is_held_and_what_was() -> None:
+    # So large that no memory freed before can serve.
+    meter = Meter("cpu")
+    held = torch.ones(20_000_000)
+    first = meter.peak()
+    assert first == pytest.approx(held.nbytes, rel=0.2)
+    torch.ones(40_000_000)
+    assert meter.peak() - first == pytest.approx(2 * held.nbytes, rel=0.2)
+    assert Meter("cpu").peak() < held.nbytes / 4
+
+
+def test_every_row_of_memory_names_a_case() -> None:
+    options = memory._options(["--root", "somewhere"])
+    lines = memory._lines(options, "cpu")
+    assert len(lines) == 7
+    for line in lines:
+        for case in (line.ours, line.against):
+            if isinstance(case, tuple):
+                assert case[0] in CASES
+                assert CASES[str(case[0])].__code__.co_argcount == len(case)
+
+
+def test_gpu_keeps_what_is_done(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = run(gpu.main)
+    parts = found["parts"]
+    stem = parts["stem to 94 % in 1 epochs"]
+    assert 0 <= stem["accuracy"] <= 1
+    assert stem["reached"] == (stem["accuracy"] >= 0.94)
+    assert 0 < stem["training_seconds"] < stem["cold_seconds"]
+    lite = parts["training vit_lite_7_patch4_32"]
+    assert lite["utilisation"]["measured"] == pytest.approx(
+        lite["flops_per_image"] * lite["images_per_second"] / lite["peaks"]["measured"]
+    )
+    assert parts["train_step"]["rows"][0]["ratio"] > 0
+    assert parts["attention"]["rows"][0]["ratio"] > 0
+    # Again: nothing is left to do, and nothing is done.
+    monkeypatch.setattr(gpu, "_train", None)
+    monkeypatch.setattr(gpu, "throughput", None)
+    assert run(gpu.main)["parts"] == parts
+
+
+def test_gpu_stops_at_its_budget_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, done = tmp_path / "new" / "bench.json", []
+
+    def parts(options: object) -> list[gpu.Part]:
+        def make(name: str) -> dict[str, Any]:
+            done.append(name)
+            return {"rows": [{"ratio": 2.0}]}
+
+        return [gpu.Part(n, 100.0, lambda n=n: make(n)) for n in "abc"]  # type: ignore[misc]
+
+    monkeypatch.setattr(gpu, "_parts", parts)
+    words = ["--quick", "--json", str(path), "--budget", "50"]
+    assert gpu.main(words) == 0
+    assert done == ["a"], "one part is always done, or a short budget would never end"
+    assert "Left for the next run of the same command: b, c." in capsys.readouterr().out
+    assert gpu.main([*words[:-1], "250"]) == 0
+    assert done == ["a", "b", "c"]
+    # Numbers of another machine are not taken for this one's.
+    read = json.loads(path.read_text())
+    read["parts"]["b"]["hardware"] = "another"
+    path.write_text(json.dumps(read))
+    gpu.main([*words[:-1], "250"])
+    assert done == ["a", "b", "c", "b"]
+    gpu.main([*words[:-1], "1000", "--fresh"])
+    assert done[4:] == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([]) == 1
+    assert "no GPU here; --quick tries" in capsys.readouterr().err
+
+
+def test_the_recipes_for_a_gpu_exist() -> None:
+    root = Path(__file__).parents[2]
+    for name, file in gpu.RECIPES.items():
+        assert (root / file).is_file()
+        assert set(gpu.EPOCHS[name]) == {90, 94, 95, 96}
