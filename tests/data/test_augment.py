@@ -244,6 +244,27 @@ def test_box_attempts_take_the_first_that_fits() -> None:
     assert boxes.tolist() == [[0, 0, 0, 0], [0, 0, 2, 2]]
 
 
+def test_boxes_have_the_area_and_the_aspect_that_were_drawn() -> None:
+    """400 of 1,600 pixels, from a quarter to four times as wide as high."""
+    numbers = np.zeros((BOX_DRAWS, 3))
+    numbers[10:20] = [0.0, 0.5, 1.0]
+    numbers[-2:] = 1.0 - 1e-9
+    boxes = random_boxes(numbers, (40, 40), (40, 40), (0.25, 0.25), 0.25)
+    assert boxes.tolist() == [[0, 30, 40, 10], [20, 20, 20, 20], [30, 0, 10, 40]]
+
+
+def test_erased_boxes_leave_a_border_and_noise_is_new_each_epoch() -> None:
+    images, places = torch.full((200, 1, 16, 16), 9.0), torch.arange(200)
+    augment = Augment(AugmentConfig(erase_prob=1.0, erase_scale=(0.7, 1.0), erase_ratio=0.9))
+    one, two = (augment.erase(images, places, epoch) for epoch in (0, 1))
+    erased = one != 9.0
+    assert erased.flatten(1).any(1).sum() > 150
+    assert not erased.all(2).any()  # no box is as high as its image, as in timm's
+    both = erased & (two != 9.0)
+    assert both.sum() > 10_000
+    assert (one[both] == two[both]).float().mean() < 0.01
+
+
 def test_tables_and_noise_are_of_the_place_alone() -> None:
     places = torch.tensor([0, 1, 77, 2**31, 2**32 - 1])
     draws = [0, 5, 1234]
