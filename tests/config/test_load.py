@@ -101,6 +101,12 @@ def test_order_is_base_files_overrides_and_extends(tmp_path: Path) -> None:
     assert load_config(base=to_plain(config), overrides=["optimizer.lr=3e-2"]).optimizer.lr == 3e-2
 
 
+def test_one_override_or_file_may_stand_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("optimizer: {lr: 1e-2}\n")
+    config = load_config(str(tmp_path / "a.yaml"), "trainer.max_epochs=3")
+    assert (config.optimizer.lr, config.trainer.max_epochs) == (1e-2, 3)
+
+
 def test_the_embedded_default_steps_back_for_another_choice() -> None:
     assert load_config().model.name == "vit_digits"
     assert load_config([], ["run.seed=3"]).model.name == "vit_digits"

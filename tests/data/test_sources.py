@@ -86,8 +86,37 @@ def test_own_datasets() -> None:
     data = data_from_datasets(pairs, test=pairs[:4], class_names=["a", "b"])
     assert data.info.img_size == (5, 6)
     assert data.info.num_test == 4
-    with pytest.raises(DataError, match="uint8"):
-        data_from_datasets([(torch.rand(3, 4, 4), 0)], class_names=["a"])
+    grey = data_from_datasets(
+        [(np.full((4, 5), 7, np.uint8), np.int64(0)), (torch.zeros(1, 4, 5).byte(), 1)],
+        class_names=["a", "b"],
+        config=DataConfig(val_fraction=0),
+        in_chans=3,
+    )
+    assert grey.info.in_chans == 3
+    assert grey.info.img_size == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        ([(torch.rand(3, 4, 4), 0)], r"train\[0\]: pictures must be uint8.*given torch.float32"),
+        ([(np.zeros((4, 4)), 0)], "given float64"),
+        ([{"image": 1}], r"train\[0\]: given a dict; give a pair \(picture, class index\)"),
+        ([(1, 2, 3)], "given a tuple of 3; give a pair"),
+        ([("a.png", 0)], "given a str; a picture is one of PIL"),
+        ([(Image.new("L", (4, 4)), "a")], "class index 'a', allowed: a whole number from 0 to 0"),
+        ([(Image.new("L", (4, 4)), 1)], "class index 1, allowed"),
+        ([(Image.new("L", (4, 4)), 0.5)], "class index 0.5, allowed"),
+        ([(np.zeros((3, 8, 8), np.uint8), 0)], r"\(3, 8, 8\); transpose it"),
+        ([(torch.zeros(2, 3, 8, 8).byte(), 0)], "2 or 3 axes"),
+        ([], "train: it is empty"),
+        (iter([]), r"train: given a list_iterator; give something with len\(\) and \[i\]"),
+    ],
+)
+def test_own_datasets_with_wrong_items(train: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said) as error:
+        data_from_datasets(train, class_names=["a"])
+    assert "\n" not in str(error.value)
 
 
 class _Evil:

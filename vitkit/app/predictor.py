@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vitkit.app.build import build_from_checkpoint
 from vitkit.app.devices import best_device
 from vitkit.app.runs import find_checkpoint
-from vitkit.data.preprocess import Preprocessing
+from vitkit.data.preprocess import Picture, Preprocessing
 from vitkit.errors import DataError
 from vitkit.weights import read_checkpoint
 
@@ -58,19 +59,24 @@ class Predictor:
 
     def predict(
         self,
-        pictures: Iterable[str | Path | Image.Image] | str | Path | Image.Image,
+        pictures: Iterable[str | Path | Picture] | str | Path | Picture,
         *,
         top: int = 5,
         batch_size: int = 64,
     ) -> list[Prediction]:
-        """The ``top`` classes of each picture, given as a file, a folder or a PIL image.
+        """The ``top`` classes of each picture.
+
+        Args:
+            pictures: one or several; each a file, a folder, a PIL image, a uint8 array (height,
+                width[, channels]) or a uint8 tensor ([channels, ]height, width). An array or tensor
+                with one axis more in front is several pictures.
+            top: how many classes.
+            batch_size: pictures at a time.
 
         Raises:
             DataError: a file is missing or is no readable picture.
         """
-        if isinstance(pictures, str | Path | Image.Image):
-            pictures = [pictures]
-        sources = list(_expanded(pictures))
+        sources = list(_expanded(_several(pictures)))
         out: list[Prediction] = []
         numbered = list(enumerate(sources))
         for start in range(0, len(numbered), batch_size):
@@ -78,7 +84,7 @@ class Predictor:
             images = torch.stack([self._image(source) for _, source in part])
             values, indices = self.probabilities(images).topk(min(top, len(self.class_names)))
             for (number, source), p, i in zip(part, values.tolist(), indices.tolist(), strict=True):
-                name = f"image {number}" if isinstance(source, Image.Image) else str(source)
+                name = str(source) if isinstance(source, str | Path) else f"image {number}"
                 best = tuple((self.class_names[k], v) for k, v in zip(i, p, strict=True))
                 out.append(Prediction(name, best))
         return out
@@ -89,8 +95,8 @@ class Predictor:
             logits = self.model(self.preprocessing(images.to(self.device)))
             return logits.float().softmax(dim=-1).cpu()
 
-    def _image(self, source: str | Path | Image.Image) -> Tensor:
-        if isinstance(source, Image.Image):
+    def _image(self, source: str | Path | Picture) -> Tensor:
+        if not isinstance(source, str | Path):
             return self.preprocessing.prepare_image(source)
         try:
             with Image.open(source) as picture:
@@ -128,11 +134,18 @@ def picture_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _expanded(
-    pictures: Iterable[str | Path | Image.Image],
-) -> Iterator[str | Path | Image.Image]:
+def _several(
+    pictures: Iterable[str | Path | Picture] | str | Path | Picture,
+) -> Iterable[str | Path | Picture]:
+    """One source becomes a list of it."""
+    if isinstance(pictures, Tensor | np.ndarray):
+        return list(pictures) if pictures.ndim > 3 else [pictures]
+    return [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
+
+
+def _expanded(pictures: Iterable[str | Path | Picture]) -> Iterator[str | Path | Picture]:
     for picture in pictures:
-        if isinstance(picture, Image.Image):
-            yield picture
-        else:
+        if isinstance(picture, str | Path):
             yield from picture_files(Path(picture))
+        else:
+            yield picture

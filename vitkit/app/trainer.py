@@ -69,7 +69,7 @@ def train(
     Args:
         config: a resolved config, a mapping of sections, or a YAML file; None is the embedded
             default (a small ViT on handwritten digits).
-        overrides: ``"section.key=value"`` strings, applied last.
+        overrides: ``"section.key=value"`` strings, or one of them, applied last.
         data: data of your own in place of ``config.data`` (see ``vitkit.data_from_datasets``).
         model: a module of your own in place of ``config.model``: images -> logits.
         progress: print how it is going.

@@ -35,8 +35,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def load_config(
-    files: Sequence[str | Path] = (),
-    overrides: Sequence[str] = (),
+    files: Sequence[str | Path] | str | Path = (),
+    overrides: Sequence[str] | str = (),
     *,
     base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
@@ -45,13 +45,15 @@ def load_config(
     With no file, no base and no choice of data or model, the embedded default is the base.
 
     Args:
-        files: YAML files of sections.
-        overrides: ``"section.key=value"``, the value read as YAML 1.2.
+        files: YAML files of sections, or one.
+        overrides: ``"section.key=value"``, the value read as YAML 1.2; one may stand alone.
         base: a mapping of sections, such as a checkpoint's config.
 
     Raises:
         ConfigError: all faults at once, a line each.
     """
+    files = [files] if isinstance(files, str | Path) else files
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     faults: list[str] = []
     values: dict[str, Any] = dict(base or {})
     if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):

@@ -13,7 +13,21 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-__all__ = ["Preprocessing", "fit_image", "picture_to_tensor", "resize_images", "to_channels"]
+from vitkit.errors import DataError
+
+__all__ = [
+    "Picture",
+    "Preprocessing",
+    "as_image",
+    "fit_image",
+    "picture_to_tensor",
+    "resize_images",
+    "to_channels",
+]
+
+Picture = Image.Image | np.ndarray[Any, Any] | Tensor
+"""A picture in memory: of PIL, a uint8 array (height, width[, channels]) or a uint8 tensor
+([channels, ]height, width)."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +57,13 @@ class Preprocessing:
         )
         return torch.addcmul(shift[:, None, None], images.to(torch.float32), scale[:, None, None])
 
-    def prepare_image(self, picture: Image.Image) -> Tensor:
-        """A picture of any size and mode -> uint8 (channels, height, width).
+    def prepare_image(self, picture: Picture) -> Tensor:
+        """A picture of any size and kind -> uint8 (channels, height, width).
 
         The shorter side is resized to the model's size over ``crop_pct``, then the centre is cut
         out. EXIF rotation is applied.
         """
-        image = picture_to_tensor(picture, self.in_chans)
+        image = as_image(picture, self.in_chans)
         return fit_image(image, self.img_size, self.interpolation, self.crop_pct)
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,6 +77,48 @@ class Preprocessing:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**plain)
+
+
+def as_image(picture: Any, in_chans: int | None = None) -> Tensor:
+    """A :data:`Picture` -> uint8 (channels, height, width).
+
+    Args:
+        picture: the picture.
+        in_chans: channels wanted; its own if None.
+
+    Raises:
+        DataError: it is no such picture.
+    """
+    if isinstance(picture, Image.Image):
+        own = 1 if picture.mode in ("1", "L") else 3
+        return picture_to_tensor(picture, in_chans or own)
+    if not isinstance(picture, Tensor | np.ndarray):
+        raise DataError(
+            f"given a {type(picture).__name__}; a picture is one of PIL, or a uint8 array or tensor"
+        )
+    if str(picture.dtype).removeprefix("torch.") != "uint8":
+        raise DataError(
+            f"pictures must be uint8 with values from 0 to 255, given {picture.dtype}; "
+            "drop ToTensor/normalisation"
+        )
+    tensor = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
+    shape = tuple(tensor.shape)
+    if tensor.ndim not in (2, 3) or not tensor.numel():
+        raise DataError(f"a picture has 2 or 3 axes and a size, given the shape {shape}")
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    elif isinstance(picture, np.ndarray):
+        if shape[0] in (1, 3) and shape[2] > 4:
+            raise DataError(
+                f"an array is (height, width, channels), given the shape {shape}; transpose it, or "
+                "give a tensor, which is (channels, height, width)"
+            )
+        tensor = tensor.permute(2, 0, 1)
+    if in_chans is None or tensor.shape[0] == in_chans:
+        return tensor.contiguous()
+    if tensor.shape[0] not in (1, 3) or in_chans not in (1, 3):
+        raise DataError(f"{tensor.shape[0]} channels given, {in_chans} are needed")
+    return to_channels(tensor[None], in_chans)[0]
 
 
 def picture_to_tensor(picture: Image.Image, in_chans: int) -> Tensor:

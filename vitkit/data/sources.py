@@ -5,18 +5,17 @@ Add one: a file with a function ``read(request)`` and a line of :data:`DATASETS`
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vitkit.data.config import DataConfig
 from vitkit.data.info import DataInfo
-from vitkit.data.preprocess import picture_to_tensor, resize_images, to_channels
+from vitkit.data.preprocess import as_image, resize_images, to_channels
 from vitkit.data.raw import OnFile, RawData, Request, Source
 from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, stratified_split
 from vitkit.errors import DataError, UnknownNameError
@@ -82,11 +81,24 @@ def data_from_datasets(
         name: shown in results.
         img_size: (height, width) to resize to.
         in_chans: 1 or 3.
+
+    Raises:
+        DataError: an item that is no such pair; the message names it.
     """
     config = config or DataConfig(name=name)
-    splits = [None if s is None else _resident(s, img_size, in_chans) for s in (train, val, test)]
-    assert splits[0] is not None
-    raw = RawData(name, class_names, splits[0], splits[1], splits[2])
+    if isinstance(class_names, str):
+        raise DataError(f"class_names: given the text {class_names!r}; give a list of names")
+
+    def resident(which: str, dataset: Any) -> ResidentSplit:
+        return _resident(dataset, which, len(class_names), img_size, in_chans)
+
+    raw = RawData(
+        name,
+        class_names,
+        resident("train", train),
+        None if val is None else resident("val", val),
+        None if test is None else resident("test", test),
+    )
     return _finish(raw, config, img_size, in_chans)
 
 
@@ -200,28 +212,48 @@ def _wanted_size(config: DataConfig, img_size: tuple[int, int] | None) -> tuple[
     return asked if asked is not None else img_size
 
 
-def _resident(dataset: Any, size: tuple[int, int] | None, in_chans: int | None) -> ResidentSplit:
+def _resident(
+    dataset: Any, which: str, num_classes: int, size: tuple[int, int] | None, in_chans: int | None
+) -> ResidentSplit:
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise DataError(
+            f"{which}: given a {type(dataset).__name__}; give something with len() and [i], such "
+            "as a list or a torch Dataset"
+        )
+    if not len(dataset):
+        raise DataError(f"{which}: it is empty")
     images, targets = [], []
     for index in range(len(dataset)):
-        picture, target = dataset[index]
-        image = _as_tensor(picture, in_chans)
+        image, target = _pair(dataset[index], f"{which}[{index}]", num_classes, in_chans)
         images.append(image if size is None else resize_images(image[None], size)[0])
-        targets.append(int(target))
+        targets.append(target)
     shapes = {tuple(image.shape) for image in images}
     if len(shapes) > 1:
-        raise DataError(f"pictures of several shapes {sorted(shapes)[:3]}; give img_size")
+        raise DataError(f"{which}: pictures of several shapes {sorted(shapes)[:3]}; give img_size")
     return ResidentSplit(torch.stack(images), torch.tensor(targets, dtype=torch.int64))
 
 
-def _as_tensor(picture: Any, in_chans: int | None) -> Tensor:
-    if isinstance(picture, Image.Image):
-        channels = in_chans or (1 if picture.mode in ("1", "L") else 3)
-        return picture_to_tensor(picture, channels)
-    tensor = torch.as_tensor(np.asarray(picture)) if not isinstance(picture, Tensor) else picture
-    if tensor.dtype != torch.uint8:
+def _pair(item: Any, where: str, num_classes: int, in_chans: int | None) -> tuple[Tensor, int]:
+    """An item as (image, class index).
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        many = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         raise DataError(
-            f"pictures must be uint8, given {tensor.dtype}; drop ToTensor/normalisation"
+            f"{where}: given a {type(item).__name__}{many}; give a pair (picture, class index)"
         )
-    if not isinstance(picture, Tensor):
-        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-    return tensor if in_chans is None else to_channels(tensor[None], in_chans)[0]
+    picture, label = item
+    try:
+        target = operator.index(label)
+    except TypeError:
+        target = -1
+    if not 0 <= target < num_classes:
+        raise DataError(
+            f"{where}: class index {label!r}, allowed: a whole number from 0 to {num_classes - 1}"
+        )
+    try:
+        return as_image(picture, in_chans), target
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error

@@ -1,0 +1,55 @@
+"""Pictures of every kind get the same answer; what is no picture gets one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vitkit.app.predictor import Predictor
+from vitkit.data.preprocess import Preprocessing
+from vitkit.errors import DataError
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)).eval()
+    prepare = Preprocessing((8, 8), (0.5,) * 3, (0.5,) * 3)
+    return Predictor(model, ("a", "b", "c", "d"), prepare, torch.device("cpu"))
+
+
+def test_files_pictures_arrays_and_tensors_agree(predictor: Predictor, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    picture = Image.fromarray(array)
+    picture.save(tmp_path / "a.png")
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    for one in (tmp_path / "a.png", str(tmp_path / "a.png"), picture, array, tensor):
+        assert [p.top for p in predictor.predict(one)] == [predictor.predict(picture)[0].top]
+    both = torch.stack([tensor, 255 - tensor])
+    want = [p.top for p in predictor.predict([picture, Image.fromarray(255 - array)])]
+    for several in (both, list(both), both.permute(0, 2, 3, 1).numpy(), iter(both)):
+        assert [p.top for p in predictor.predict(several)] == want
+    assert [p.source for p in predictor.predict(both)] == ["image 0", "image 1"]
+    grey = predictor.predict(array[..., 0])[0].top
+    assert grey == predictor.predict(Image.fromarray(array[..., 0]))[0].top
+    assert grey == predictor.predict(torch.from_numpy(array[..., 0]))[0].top
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (torch.rand(3, 8, 8), "must be uint8 with values from 0 to 255, given torch.float32"),
+        (torch.zeros(2, 8, 8).byte(), "2 channels given, 3 are needed"),
+        (np.zeros((3, 8, 8), np.uint8), "transpose it"),
+        ([7], "given a int; a picture is one of PIL"),
+    ],
+)
+def test_what_is_no_picture(predictor: Predictor, picture: Any, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        predictor.predict(picture)
