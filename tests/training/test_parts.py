@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from vitkit.app import train
-from vitkit.config import RunConfig
+from vitkit.config import RunConfig, load_config
+from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
 from vitkit.training.budget import StepPlan
@@ -253,7 +254,7 @@ def test_the_epochs_loss_is_the_mean_of_what_was_trained_on(
 def test_images_grow_over_the_stages_of_the_training(
     tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """9 steps: a third of the first 60 % at each of 4 and 6 pixels, then the full 8."""
+    """9 steps at 1/10 to 9/10 of the training."""
     from vitkit.models.vit import VisionTransformer
 
     sides: list[int] = []
@@ -266,5 +267,13 @@ def test_images_grow_over_the_stages_of_the_training(
 
     monkeypatch.setattr(VisionTransformer, "forward", spy)
     more = ("model.patch_size=2", "model.dynamic_img_size=true")
-    train(tiny(*more, "task.progressive_sizes=[4, 6]"), progress=False)
+    train(tiny(*more, "task.progressive_sizes=[[0.25, 4], [0.6, 6]]"), progress=False)
     assert sides == [4, 4, 6, 6, 6, 8, 8, 8, 8]
+
+
+@pytest.mark.parametrize("bad", ["[16]", "[[0.5, 16], [0.2, 24]]", "[[0, 8]]", "[[0.5, 0]]", "16"])
+def test_stages_that_make_no_sense_are_one_line(bad: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"task\.progressive_sizes: .*a list of \[share, pixels\]"
+    ):
+        load_config([], [f"task.progressive_sizes={bad}"])

@@ -29,7 +29,25 @@ def _optimizer_name(name: str) -> str:
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
-Side = Annotated[int, Field(ge=1)]
+Stage = tuple[float, int]
+
+
+def _stages(value: Any) -> Any:
+    """[[0.3, 16], [0.6, 24]] as tuples: YAML knows lists only."""
+    stages = tuple(map(_list_to_tuple, value)) if isinstance(value, list | tuple) else (None,)
+    right = all(
+        isinstance(s, tuple)
+        and [type(v) for v in s] in ([float, int], [int, int])
+        and 0 < s[0] <= 1
+        and s[1] >= 1
+        for s in stages
+    )
+    if not right or [s[0] for s in stages] != sorted({s[0] for s in stages}):
+        raise ValueError(
+            "should be a list of [share, pixels], the shares rising from above 0 up to 1, such as "
+            "[[0.3, 16], [0.6, 24]]"
+        )
+    return tuple((float(share), side) for share, side in stages)
 
 
 class _Section(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
@@ -62,11 +80,10 @@ class TaskConfig(_Section):
         description="who draws ratio and box: each image with a partner of its own; or, partners "
         "by the reversed batch, the whole batch, each pair, each image",
     )
-    progressive_sizes: Annotated[tuple[Side, ...], BeforeValidator(_list_to_tuple)] = Field(
-        (), description="image sides in pixels of the first stages, one after the other"
-    )
-    progressive_until: float = Field(
-        0.6, gt=0, le=1, description="share of the training that those stages take, in equal parts"
+    progressive_sizes: Annotated[tuple[Stage, ...], BeforeValidator(_stages)] = Field(
+        (),
+        description="stages with smaller images, each [share of the training at which it ends, "
+        "side in pixels]; the rest has the full size",
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"

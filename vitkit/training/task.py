@@ -222,15 +222,13 @@ class ClassificationTask(LightningModule):
 
     def _resized(self, images: Tensor) -> Tensor:
         """Smaller images early in the training, where ``progressive_sizes`` asks for them."""
-        sizes = self.task.progressive_sizes
-        if not sizes:
-            return images
-        stage = int(self.plan.progress(self.global_step) / self.task.progressive_until * len(sizes))
-        if stage >= len(sizes):
+        done = self.plan.progress(self.global_step)
+        sides = [side for until, side in self.task.progressive_sizes if done < until]
+        if not sides:
             return images
         height, width = images.shape[-2:]
-        side = sizes[stage] / max(height, width)
-        size = (max(1, round(height * side)), max(1, round(width * side)))
+        scale = sides[0] / max(height, width)
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
         return F.interpolate(images, size, mode="bilinear", antialias=True)
 
     def _rate(self) -> float:
