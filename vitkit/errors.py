@@ -101,5 +101,26 @@ class Interrupted(VitkitError):
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
-    """The up to ``n`` known names most like ``name``, best first."""
-    return difflib.get_close_matches(name, list(known), n=n, cutoff=0.6)
+    """The up to ``n`` known names most like ``name``, best first.
+
+    A name may also be like the beginning of a longer one: ``vit_tinny`` like
+    ``vit_tiny_patch16_224``.
+    """
+    scores = {candidate: _likeness(name.lower(), candidate.lower()) for candidate in known}
+    close = [candidate for candidate, score in scores.items() if score >= 0.6]
+    return sorted(close, key=lambda candidate: -scores[candidate])[:n]
+
+
+def _likeness(name: str, candidate: str) -> float:
+    """From 0 to 1; of a beginning only a good match counts, and a little less than of a whole."""
+    matcher = difflib.SequenceMatcher(b=name)
+    matcher.set_seq1(candidate)
+    score = matcher.ratio()
+    if len(candidate) <= len(name) + 1:
+        return score
+    for length in (len(name) - 1, len(name), len(name) + 1):
+        matcher.set_seq1(candidate[:length])
+        start = matcher.ratio()
+        if start >= 0.8:
+            score = max(score, 0.98 * start)
+    return score

@@ -96,6 +96,7 @@ def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
         (["train", "data.name=cifar10", "data.root=none"], 1, ["data.download=true"]),
         (["train", *TINY, "trainer.accelerator=gpu"], 2, ["trainer.accelerator=gpu", "auto"]),
         (["train", *TINY, "trainer.wandb=true"], 2, ["vitkit[wandb]"]),
+        (["train", "model.name=timm/vit_tinny"], 2, ["did you mean timm/vit_tiny_patch16_224"]),
         (["models", "nonsense"], 2, ["no model matches"]),
         (["train", "--resume", "nothing"], 1, ["nothing to resume"]),
         (["train", "--resume", "x", "run.seed=1"], 2, ["own settings"]),
@@ -131,6 +132,13 @@ def test_a_run_that_never_began_leaves_no_folder(run: Run, tmp_path: Path, fault
     assert code > 0
     _one_line(err)
     assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["--epochs=3"], ["--epochs", "3", "--debug"]])
+def test_an_option_that_is_a_setting(run: Run, words: list[str]) -> None:
+    code, _, err = run("train", *words)
+    assert code == 2
+    assert err.splitlines()[-1].endswith("did you mean trainer.max_epochs=3?")
 
 
 def test_resuming_a_finished_run_says_so(run: Run, trained: Path) -> None:

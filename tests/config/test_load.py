@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from vitkit.config import describe_keys, dump_yaml, load_config, split_arguments, to_plain
+from vitkit.config import (
+    describe_keys,
+    dump_yaml,
+    load_config,
+    split_arguments,
+    suggest_key,
+    to_plain,
+)
+from vitkit.config.load import SYNONYMS
 from vitkit.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -58,12 +66,28 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
         ("optimizer.lr=.nan", "finite"),
         ("data=3", "an override names a section"),
         ("data.name=[1", "not valid YAML"),
+        ("max_epochs=3", "; did you mean trainer.max_epochs=3?"),
+        ("epochs=3", "; did you mean trainer.max_epochs=3?"),
+        ("batch-size=3", "; did you mean data.batch_size=3?"),
+        ("xyzzy=3", "as in data.name=cifar10"),
+        ("model.name=vit_tinny", "did you mean vit_tiny_patch4_32 or vit_tiny_patch16_224"),
+        ("trainer.devices=none", "given 'none', allowed: a whole number or 'auto'"),
     ],
 )
 def test_one_fault_one_line(override: str, expected: str) -> None:
     found = faults(override)
     assert any(expected in line for line in found), found
     assert all("\n" not in line for line in found)
+
+
+def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("model: {name: xyzzy}\ndta:\n  a: 1\ndata:\n  x: 1\nschedule: 3\n")
+    lines = [line.rpartition(", line ")[2] for line in faults(files=(file,))]
+    assert lines == ["1)", "2)", "5)", "6)"]
+    file.write_text("schedule:\n  min_lr: 0.5\n")
+    assert faults(files=(file,))[0].endswith(f"({file}, line 2)")
+    assert "line" not in faults("schedule.min_lr=0.6", files=(file,))[0]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +105,11 @@ def test_contradictions_between_sections(overrides: list[str], expected: str) ->
 def test_files_are_faulted_by_name(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("data: {name: digits}\n")
     assert "did you mean" in faults(files=(tmp_path / "god.yaml",))[0]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "cct_cifar.yaml").touch()
+    for name in ("cct_cifar.yaml", "cct_cifar", "cct_cifr.yaml"):
+        meant = tmp_path / "configs" / "cct_cifar.yaml"
+        assert f"did you mean {meant}?" in faults(files=(tmp_path / name,))[0]
     bad = tmp_path / "bad.yaml"
     bad.write_text("data:\n  name: [\n")
     assert "line" in faults(files=(bad,))[0]
@@ -129,13 +158,34 @@ def test_every_shipped_config_loads_dumps_and_says_how_to_run_it(
 
 
 def test_arguments_split_into_files_and_overrides() -> None:
+    assert split_arguments([]) == ([], [])
     assert split_arguments(["a.yaml", "b.c=1", "d"]) == (["a.yaml", "d"], ["b.c=1"])
+    for words in (["data.root", "data"], ["x.yaml", "data.root", "=data"]):
+        with pytest.raises(
+            ConfigError, match=r"data\.root: a setting is one word, data\.root=data"
+        ):
+            split_arguments(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("--epochs", "trainer.max_epochs"),
+        ("--batch-size", "data.batch_size"),
+        ("learning_rate", "optimizer.lr"),
+        ("max_epoch", "trainer.max_epochs"),
+        ("xyzzy", None),
+    ],
+)
+def test_the_key_that_a_lone_word_means(name: str, key: str | None) -> None:
+    assert suggest_key(name) == key
 
 
 def test_every_key_is_described() -> None:
     rows = describe_keys()
     assert len(rows) > 60
     assert all(description for _, _, description in rows)
+    assert set(SYNONYMS.values()) <= {key for key, _, _ in rows}
 
 
 def test_config_needs_no_torch() -> None:

@@ -18,6 +18,10 @@ from vitkit.errors import ConfigError, Interrupted, VitkitError
 
 __all__ = ["main", "run_eval", "run_train"]
 
+OPTIONS = {
+    *("--help", "--version", "--debug", "--quiet", "--resume", "--seeds", "--dry-run"),
+    *("--print-config", "--list-keys", "--split", "--csv", "--json", "--top"),
+}
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
 
 
@@ -72,7 +76,10 @@ def _exit_code(app: Callable[..., None], name: str) -> int:
     try:
         app(prog_name=name)
     except SystemExit as left:
-        return left.code if isinstance(left.code, int) else int(left.code is not None)
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        if code == 2:
+            _hint_at_settings(sys.argv[1:])
+        return code
     except VitkitError as error:
         return _told(error, debug)
     except OSError as error:
@@ -124,6 +131,17 @@ def _unexpected(error: Exception, debug: bool) -> int:
         "(not foreseen by vitkit; run again with --debug for the traceback, and please report it)"
     )
     return 1
+
+
+def _hint_at_settings(words: list[str]) -> None:
+    """After a usage error: an option that no command has may be meant as a setting."""
+    from vitkit.config import suggest_key
+
+    for word, after in zip(words, [*words[1:], ""], strict=False):
+        name, _, value = word.partition("=")
+        if name.startswith("--") and name not in OPTIONS and (key := suggest_key(name)):
+            value = value or ("..." if after.startswith("-") or "=" in after else after or "...")
+            _say(f"Settings are written without dashes: did you mean {key}={value}?")
 
 
 def _is_child() -> bool:

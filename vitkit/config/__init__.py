@@ -1,6 +1,12 @@
 """What a person asked for, checked: files and overrides in, one :class:`RunConfig` out."""
 
-from vitkit.config.load import describe_keys, dump_yaml, load_config, split_arguments
+from vitkit.config.load import (
+    describe_keys,
+    dump_yaml,
+    load_config,
+    split_arguments,
+    suggest_key,
+)
 from vitkit.config.run import RunConfig, RunSection, to_plain
 
 __all__ = [
@@ -10,5 +16,6 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "split_arguments",
+    "suggest_key",
     "to_plain",
 ]

@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from vitkit.errors import nearest
 
-__all__ = ["fault_lines", "field_keys"]
+__all__ = ["fault_lines", "field_keys", "located"]
 
 TYPES = {
     "int_type": "a whole number",
@@ -26,27 +26,32 @@ TYPES = {
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def fault_lines(
-    error: ValidationError,
-    section: str,
-    known: Iterable[str],
-    origins: Mapping[str, str] | None = None,
-) -> list[str]:
+def fault_lines(error: ValidationError, section: str, known: Iterable[str]) -> list[str]:
     """One line a fault: the dotted key, what was given, what is allowed.
 
     Args:
         error: from checking one section.
         section: its name.
         known: all dotted keys that exist, for the nearest right one.
-        origins: dotted key -> where it was written.
     """
     known = list(known)
-    lines: dict[str, None] = {}
+    texts: dict[str, list[str]] = {}
     for details in error.errors():
         key = ".".join([section, *(str(part) for part in details["loc"] if _is_key(part))])
-        where = (origins or {}).get(key, "")
-        lines[f"{key}: {_text(details, key, known)}{f' ({where})' if where else ''}"] = None
-    return list(lines)
+        text = _text(details, key, known)
+        others = texts.setdefault(key, [])
+        given, allowed, rest = text.partition(", allowed: ")
+        if others and rest and others[-1].startswith(given + allowed):
+            others[-1] += f" or {rest}"  # another branch of the same union
+        elif text not in others:
+            others.append(text)
+    return [f"{key}: {text}" for key, lines in texts.items() for text in lines]
+
+
+def located(fault: str, origins: Mapping[str, str]) -> str:
+    """A fault that begins with a key, with the place where that was written."""
+    where = origins.get(fault.partition(":")[0])
+    return fault if where is None else f"{fault} ({where})"
 
 
 def field_keys(model: type[BaseModel], prefix: str) -> list[str]:

@@ -188,14 +188,25 @@ def _missing(path: Path) -> str:
     """Says that a file is missing and which ones its folder has."""
     if not path.parent.is_dir():
         return f"{path}: no such file, and no folder {path.parent}"
-    names = sorted(p.name for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"})
-    close = nearest(path.name, names) or nearest(path.name + ".yaml", names)
-    if close:
-        return f"{path}: no such file; did you mean {path.parent / close[0]}?"
+    names = _yaml_files(path.parent)
+    # The shipped ones lie in a folder of that name.
+    below = path.parent / "configs"
+    places = dict.fromkeys(names, path.parent)
+    places |= {name: below for name in _yaml_files(below) if name not in places}
+    for name in (path.name, path.name + ".yaml"):
+        if close := nearest(name, places, n=1):
+            return f"{path}: no such file; did you mean {places[close[0]] / close[0]}?"
     if not names:
         return f"{path}: no such file, and no YAML file in {path.parent}"
     more = ", ..." if len(names) > 8 else ""
     return f"{path}: no such file; {path.parent} has {', '.join(names[:8])}{more}"
+
+
+def _yaml_files(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    names = (p.name for p in folder.iterdir() if p.suffix in {".yaml", ".yml"})
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from vitkit.config.default import EMBEDDED_DEFAULT
-from vitkit.config.faults import fault_lines, field_keys
+from vitkit.config.faults import fault_lines, field_keys, located
 from vitkit.config.files import dump_sections, merge, parse_value, read_file
 from vitkit.config.run import RunConfig, contradictions, to_plain
 from vitkit.errors import ConfigError, UnknownNameError, nearest
 from vitkit.models.config import CONFIGS, ModelConfig, validate_model
 from vitkit.models.presets import family_of, resolve_name
 
-__all__ = ["describe_keys", "dump_yaml", "load_config", "split_arguments"]
+__all__ = ["describe_keys", "dump_yaml", "load_config", "split_arguments", "suggest_key"]
 
 SECTIONS: dict[str, type[BaseModel]] = {
     name: field.annotation  # type: ignore[misc]
@@ -24,14 +24,51 @@ SECTIONS: dict[str, type[BaseModel]] = {
     if name != "model"
 }
 
+SYNONYMS = {
+    "arch": "model.name",
+    "bs": "data.batch_size",
+    "data": "data.name",
+    "dataset": "data.name",
+    "epochs": "trainer.max_epochs",
+    "gpus": "trainer.devices",
+    "learning_rate": "optimizer.lr",
+    "lr": "optimizer.lr",
+    "model": "model.name",
+    "optimizer": "optimizer.name",
+    "wd": "optimizer.weight_decay",
+    "workers": "data.num_workers",
+}
+"""What other programs call them."""
+
 OWN_CHOICES = ("data.name=", "model.name=")
 """Overrides that leave the embedded default: its recipe fits its own data and model only."""
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(files, overrides): an argument with ``=`` is an override, one without is a file."""
+    """(files, overrides): an argument with ``=`` is an override, one without is a file.
+
+    Raises:
+        ConfigError: a setting that was written without ``=``.
+    """
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        section, dot, _ = argument.partition(".")
+        if dot and section in RunConfig.model_fields and argument in _all_keys():
+            value = after.removeprefix("=") or "..."
+            raise ConfigError(f"{argument}: a setting is one word, {argument}={value}")
     files = [argument for argument in arguments if "=" not in argument]
     return files, [argument for argument in arguments if "=" in argument]
+
+
+def suggest_key(name: str) -> str | None:
+    """The dotted key that a lone word such as ``epochs`` may mean, or None."""
+    word = name.strip("-").replace("-", "_").lower()
+    if word in SYNONYMS:
+        return SYNONYMS[word]
+    by_last: dict[str, str] = {}
+    for key in _all_keys():
+        by_last.setdefault(key.rpartition(".")[2], key)
+    close = nearest(word, by_last, n=1)
+    return by_last[close[0]] if close else None
 
 
 def load_config(
@@ -66,13 +103,12 @@ def load_config(
     for override in overrides:
         values = merge(values, _nested(override, faults))
         origins.pop(override.partition("=")[0], None)
-    sections = _checked(values, origins, faults)
+    sections = _checked(values, faults)
+    if not faults:
+        config = RunConfig(**sections)
+        faults = contradictions(config)
     if faults:
-        raise ConfigError(faults)
-    config = RunConfig(**sections)
-    faults = contradictions(config)
-    if faults:
-        raise ConfigError(faults)
+        raise ConfigError(located(fault, origins) for fault in faults)
     return config
 
 
@@ -89,9 +125,7 @@ def describe_keys() -> list[tuple[str, Any, str]]:
     return rows
 
 
-def _checked(
-    values: Mapping[str, Any], origins: Mapping[str, str], faults: list[str]
-) -> dict[str, Any]:
+def _checked(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     """Every section checked by its own class; faults are added to the list."""
     known = [key for name, section in SECTIONS.items() for key in field_keys(section, name)]
     known += field_keys(_model_class(values.get("model")), "model")
@@ -112,7 +146,7 @@ def _checked(
         except UnknownNameError as error:
             faults.append(f"model.name: {error}")
         except ValidationError as error:
-            faults.extend(fault_lines(error, name, known, origins))
+            faults.extend(fault_lines(error, name, known))
     if "model" not in sections and "model" not in values:
         sections["model"] = validate_model({})
     return sections
@@ -123,8 +157,10 @@ def _nested(override: str, faults: list[str]) -> dict[str, Any]:
     key, _, text = override.partition("=")
     parts = key.strip().split(".")
     if len(parts) < 2 or not all(parts):
+        meant = suggest_key(key) if len(parts) == 1 else None
         faults.append(
-            f"{override!r}: an override names a section and a key, as in data.name=cifar10"
+            f"{override!r}: an override names a section and a key"
+            + (f"; did you mean {meant}={text}?" if meant else ", as in data.name=cifar10")
         )
         return {}
     value, wrong = parse_value(text)
@@ -133,6 +169,10 @@ def _nested(override: str, faults: list[str]) -> dict[str, Any]:
         value = {part: value}
     result: dict[str, Any] = value
     return result
+
+
+def _all_keys() -> list[str]:
+    return [key for key, _, _ in describe_keys()]
 
 
 def _model_class(section: Any) -> type[ModelConfig]:
