@@ -231,6 +231,7 @@ UNHELPFUL = (
     ".*number of training batches.*smaller than the.*",
     ".*treespec.*",  # a deprecation between torch and Lightning
     ".*available but not used.*",
+    ".*but have no `val_dataloader`.*",  # data.val_fraction=0 is a choice
 )
 """Warnings of the libraries that a person can do nothing about."""
 
