@@ -37,11 +37,14 @@ def warp(
     a, b, c = maps[..., None].unbind(2)
     places = torch.addcmul(a * x, b, y).add_(c)
     grid = places.view(-1, 2, height, width).permute(0, 2, 3, 1)
-    # What lies outside is zero to grid_sample: the fill is made zero for its sake.
+    # What lies outside is zero to grid_sample: any other fill is made zero for its sake.
     outside = send(np.array(fill, dtype=np.float32).reshape(1, -1, 1, 1), device)
+    floats = images - outside if any(fill) else images.to(torch.float32)
     mode = "bilinear" if bilinear else "nearest"
-    read = F.grid_sample(images - outside, grid, mode, padding_mode="zeros", align_corners=False)
-    return to_bytes(read.add_(outside).round_())
+    read = F.grid_sample(floats, grid, mode, padding_mode="zeros", align_corners=False)
+    if any(fill):
+        read += outside
+    return to_bytes(read.round_() if bilinear else read)
 
 
 def pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
