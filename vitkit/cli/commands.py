@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +32,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only."
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
-def vitkit() -> None:
+def vitkit(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     """Train, evaluate and use Vision Transformers (and the text Transformers they came from)."""
+    if version:
+        print(f"vitkit {metadata.version('vitkit')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def train(
@@ -56,11 +65,14 @@ def train(
 ) -> None:
     """Train a model, test it, and leave the results in a new folder under runs/.
 
-    Without a file it trains a small ViT on handwritten digits that need no download. Examples:
+    Without a file it trains a small ViT on handwritten digits that need no download, by a recipe of
+    its own (see --print-config); with one, what the file leaves out is as --list-keys says.
+    Examples:
 
-        train.py configs/cct_2_3x2_cifar10.yaml data.root=data trainer.max_epochs=3
-
-        train.py --resume runs/vit_digits-digits/20260101-120000
+    \b
+        python train.py configs/cct_2_3x2_cifar10.yaml data.root=data
+        python train.py trainer.max_epochs=20 optimizer.lr=1e-3
+        python train.py --resume runs/vit_digits-digits/20260101-120000
     """
     if list_keys:
         _print_keys()
@@ -128,7 +140,13 @@ def evaluate(
 ) -> None:
     """Evaluate a run folder or checkpoint; print a table and write eval.json beside it.
 
-    All it needs is in the checkpoint; data.KEY=VALUE settings evaluate it on other data.
+    All it needs is in the checkpoint; data.KEY=VALUE settings evaluate it on other data. Of a run
+    folder it takes the weights that the run itself tested: the last ones (averaged, with
+    ema.enabled), or the best with early stopping. Examples:
+
+    \b
+        python eval.py runs/flowers/20260101-120000
+        python eval.py runs/flowers/20260101-120000/checkpoints/best.ckpt
     """
     from vitkit.app import evaluate as evaluate_run
     from vitkit.cli.tables import metric_table
@@ -192,7 +210,9 @@ def models(
     rows = model_rows(pattern)
     if not rows:
         raise ConfigError(f"no model matches {pattern!r}; `vitkit models` lists all")
-    for line in model_lines(rows):
+    # A terminal would break long lines anywhere; a pipe gets one line a model, whole.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in model_lines(rows, width):
         print(line)
 
 
@@ -204,7 +224,9 @@ def check_data(
 
     Takes the settings of train, or just a data set's name or a folder of pictures:
 
-        vitkit check-data cifar10 data.root=data        vitkit check-data my_pictures/
+    \b
+        vitkit check-data my_pictures/
+        vitkit check-data cifar10 data.root=data
     """
     from vitkit.app import check_data as check
     from vitkit.config import load_config, split_arguments
@@ -251,8 +273,10 @@ def _neither_set_nor_folder(error: UnknownNameError) -> VitkitError:
 def _print_keys() -> None:
     from vitkit.config import describe_keys
 
+    print("# What a setting is where nothing sets it. train.py without a file and without")
+    print("# data.name or model.name starts from its own recipe: train.py --print-config")
     for key, default, description in describe_keys():
-        print(f"{key} = {default}\n    {description}")
+        print(f"{key} = {json.dumps(default)}\n    {description}")
 
 
 def _show_result(result: object, quiet: bool) -> None:

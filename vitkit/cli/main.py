@@ -28,12 +28,16 @@ DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPER
 def main() -> NoReturn:
     """The ``vitkit`` command."""
     app = _app()
-    app.command("train")(_command(commands.train))
-    app.command("eval")(_command(commands.evaluate))
-    app.command("predict")(_command(commands.predict))
-    app.command("models")(_command(commands.models))
-    app.command("check-data")(_command(commands.check_data))
-    app.callback()(commands.vitkit)
+    app.command("train", short_help="Train a model, test it, keep the results.")(
+        _command(commands.train)
+    )
+    app.command("eval", short_help="Evaluate a run or checkpoint.")(_command(commands.evaluate))
+    app.command("predict", short_help="Name the classes of pictures.")(_command(commands.predict))
+    app.command("models", short_help="List the models.")(_command(commands.models))
+    app.command("check-data", short_help="Look through a data set before training.")(
+        _command(commands.check_data)
+    )
+    app.callback(invoke_without_command=True)(commands.vitkit)
     _run(app, "vitkit")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from vitkit.records import Record
@@ -29,9 +30,21 @@ def seed_table(records: Mapping[int, Record], summary: Record) -> str:
     return "\n".join("".join(f"{cell:>11}" for cell in row).rstrip() for row in rows)
 
 
-def model_lines(rows: Sequence[tuple[str, str]]) -> list[str]:
-    """A line a model: its name and what it is."""
-    return [f"{name:<34}{doc}"[:80].rstrip() if doc else name for name, doc in rows]
+def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> list[str]:
+    """A line a model: its name and what it is.
+
+    Args:
+        rows: of both.
+        width: columns to wrap at, below the second column; None does not wrap.
+    """
+    lines = []
+    for name, doc in rows:
+        line = f"{name:<33} {doc}".rstrip()
+        if width is None or width < 60:
+            lines.append(line)
+        else:
+            lines += textwrap.wrap(line, width, subsequent_indent=" " * 34, break_on_hyphens=False)
+    return lines
 
 
 def _shown(name: str, value: float) -> str:

@@ -1,0 +1,80 @@
+"""What the commands say about themselves can be read, and copied."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib import metadata
+
+import pytest
+
+from vitkit.app import model_rows
+from vitkit.cli import main, run_train
+from vitkit.cli.tables import model_lines
+from vitkit.config import describe_keys
+from vitkit.config.files import parse_value
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """What the ``vitkit`` command prints; it must end well."""
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["vitkit", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert not left.value.code
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "models", "check-data"])
+def test_help_fits_a_terminal_and_its_examples_are_whole(said, command: str) -> None:  # type: ignore[no-untyped-def]
+    text = said(command, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    docs = re.findall(r"^ +((?:python|vitkit) .+)$", text, re.M)
+    assert command in ("predict", "models") or len(docs) >= 2
+    for example in docs:  # each is a command by itself: nothing was moved to the next line
+        assert re.fullmatch(
+            r"python (train|eval)\.py( [\w./=-]+)+|vitkit (eval|check-data)( [\w./=-]+)+", example
+        )
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if line.strip() in docs:
+            after = lines[number + 1].strip()
+            assert not after or after in docs
+
+
+def test_vitkit_alone_helps_and_tells_its_version(said) -> None:  # type: ignore[no-untyped-def]
+    alone = said()
+    assert alone == said("--help")
+    assert "check-data" in alone
+    assert "..." not in alone.split("Commands:")[1]
+    assert said("--version") == f"vitkit {metadata.version('vitkit')}\n"
+
+
+def test_models_are_told_whole(said, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    rows = model_rows()
+    piped = said("models").splitlines()
+    assert len(piped) == len(rows)
+    for line, (name, doc) in zip(piped, rows, strict=True):
+        assert line.split() == [name, *doc.split()]
+    narrow = model_lines(rows, 80)
+    assert max(map(len, narrow)) <= 80
+    assert " ".join(narrow).split() == " ".join(piped).split()
+
+
+def test_the_list_of_keys_says_where_it_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--list-keys"])
+    with pytest.raises(SystemExit):
+        run_train()
+    lines = capsys.readouterr().out.splitlines()
+    assert "--print-config" in " ".join(lines[:2])
+    assert max(map(len, lines[:2])) <= 80
+    shown = dict(line.split(" = ", 1) for line in lines if re.match(r"\S+ = ", line))
+    for key, default, _ in describe_keys():
+        value = list(default) if isinstance(default, tuple) else default
+        assert parse_value(shown[key]) == (value, [])
