@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+SUITE ?= attention input_pipeline train_step inference epoch memory
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check lint format bench clean
+.PHONY: help train test check lint format bench bench-gpu clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,8 +34,15 @@ format: $(VENV)/.installed  ## Put format and imports right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## Measure the attention kernels on this machine
-	$(BIN)/python -m benchmarks.attention $(ARGS)
+$(VENV)/.bench: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@touch $@
+
+bench: $(VENV)/.bench  ## Measure against other libraries; one script with SUITE=train_step
+	@for name in $(SUITE); do $(BIN)/python -m benchmarks.$$name $(ARGS) && echo || exit 1; done
+
+bench-gpu: $(VENV)/.bench  ## Measure on a GPU, in ten minutes; run again to go on
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:  ## Remove the environment and what tools left; runs/ and data/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -165,6 +165,23 @@ def test_gpu_stops_at_its_budget_and_goes_on(
     assert done[4:] == ["a", "b", "c"]
 
 
+def test_gpu_leaves_out_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> dict[str, Any]:
+        raise torch.OutOfMemoryError("too large\nand more")
+
+    def parts(options: object) -> list[gpu.Part]:
+        return [gpu.Part("a", 1.0, fail), gpu.Part("b", 1.0, lambda: {"rows": [{"ratio": 2.0}]})]
+
+    monkeypatch.setattr(gpu, "_parts", parts)
+    assert gpu.main(["--quick", "--json", str(tmp_path / "bench.json")]) == 1
+    said = capsys.readouterr()
+    assert "failed: too large\n" in said.err
+    assert "Failed: a.\n" in said.out
+    assert json.loads((tmp_path / "bench.json").read_text())["parts"].keys() == {"b"}
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_needs_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([]) == 1
