@@ -145,7 +145,12 @@ class Workshop:
         )
         assert done.returncode == 0, done.stderr
         assert "test/acc" in done.stdout
-        assert "results.json" in done.stdout.splitlines()[-1]
+        results, *following = done.stdout.splitlines()[-3:]
+        assert results.startswith("results: runs/") and results.endswith("results.json")
+        for line, name in zip(following, ("eval.py", "predict"), strict=True):
+            words = shlex.split(line.removeprefix("next:"))
+            assert Path(shutil.which(words[0]) or words[0]).exists()
+            assert name in line and "runs/vit_digits-digits/" in line
         assert "Warning" not in done.stderr
 
     def listing(self) -> set[Path]:

@@ -41,6 +41,23 @@ def test_files_pictures_arrays_and_tensors_agree(predictor: Predictor, tmp_path:
     assert grey == predictor.predict(torch.from_numpy(array[..., 0]))[0].top
 
 
+def test_one_bad_file_stops_the_others_only_where_nobody_listens(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    for name in ("a.png", "c.png"):
+        Image.new("RGB", (9, 9), "red").save(tmp_path / name)
+    (tmp_path / "b.png").write_text("no picture")
+    errors: list[DataError] = []
+    sources = [tmp_path, tmp_path / "none.png", Image.new("L", (3, 3))]
+    out = predictor.predict(sources, on_error=errors.append, batch_size=2)
+    assert [Path(p.source).name for p in out] == ["a.png", "c.png", "image 4"]
+    assert ["b.png" in str(e) for e in errors] == [True, False]
+    assert "no such picture or folder" in str(errors[1])
+    with pytest.raises(DataError, match=r"b\.png"):
+        predictor.predict(sources)
+    assert predictor.predict([]) == []
+
+
 @pytest.mark.parametrize(
     ("picture", "said"),
     [

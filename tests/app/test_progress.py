@@ -17,7 +17,7 @@ def test_plain_lines_where_there_is_no_terminal(
         tell(1, 2000)
         tell(2000, 2000)
     first, last = capsys.readouterr().err.splitlines()
-    assert re.fullmatch(r"  reading 1/2,000  [\d,]+ files/s  [\d:]+ left", first)
+    assert re.fullmatch(r"  reading 1/2,000  [\d,.]+ files/s  [\d:]+ left", first)
     assert re.fullmatch(r"  reading 2,000/2,000  [\d,]+ files/s  0:00 left", last)
 
 

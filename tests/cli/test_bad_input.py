@@ -211,6 +211,47 @@ def test_bad_pictures(run: Run, trained: Path, tmp_path: Path) -> None:
     code, _, err = run("predict", trained, tmp_path / "none.png")
     assert code == 1
     _one_line(err, "no such picture")
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "whole.png")
+    code, out, err = run("predict", trained, tmp_path / "cut.png", tmp_path / "whole.png")
+    assert code == 1
+    _one_line(err, "cut.png")
+    assert out.splitlines()[0].endswith("whole.png") and "%" in out
+
+
+def test_a_folder_of_runs_is_no_run_but_names_them(run: Run, trained: Path, tmp_path: Path) -> None:
+    for name, when in (("old", 1), ("new", 2)):
+        shutil.copytree(trained, tmp_path / "runs" / "x" / name)
+        os.utime(tmp_path / "runs" / "x" / name / "checkpoints" / "last.ckpt", (when, when))
+    for words in (["eval", "runs"], ["predict", "runs/x", "a.png"], ["train", "--resume", "runs"]):
+        code, _, err = run(*words)
+        assert code == 1
+        _one_line(err, "is no run, but holds", "old", f"the newest is {Path('runs/x/new')}")
+    code, _, err = run("eval", "runs/x/newest")
+    assert code == 1
+    _one_line(err, "no such run folder", f"the newest is {Path('runs/x/new')}")
+
+
+def test_evaluating_an_unfinished_run_says_so(run: Run, trained: Path, tmp_path: Path) -> None:
+    code, out, _ = run("eval", trained)
+    assert code == 0 and "not finished" not in out
+    shutil.copytree(trained, tmp_path / "cut")
+    (tmp_path / "cut" / "results.json").unlink()
+    code, out, _ = run("eval", "cut")
+    assert code == 0
+    assert "note: the run is not finished (step 3, epoch 1)" in out
+    assert "vitkit train --resume cut" in out
+
+
+def test_a_training_ends_with_what_to_run_next(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("train", *TINY, "run.dir=a b", "trainer.max_epochs=1")
+    assert code == 0
+    assert [line.split()[1:3] for line in out.splitlines()[-2:]] == [
+        ["vitkit", "eval"],
+        ["vitkit", "predict"],
+    ]
+    assert "'a b'" in out
+    code, out, _ = run("train", *TINY, "run.dir=c", "trainer.max_epochs=1", "-q")
+    assert "next:" not in out and "acc5" not in out
 
 
 def test_evaluating_on_other_classes_is_refused(run: Run, trained: Path) -> None:

@@ -31,6 +31,16 @@ def test_metrics_equal_scikit_learn_however_the_split_is_cut() -> None:
             assert found[name] == pytest.approx(want)
 
 
+@pytest.mark.parametrize(("classes", "told"), [(2, False), (5, False), (6, True)])
+def test_the_best_five_of_five_are_not_told(classes: int, told: bool) -> None:
+    sums = ClassificationSums()
+    sums.update(torch.randn(4, classes), torch.zeros(4, dtype=torch.int64))
+    assert ("acc5" in sums.metrics()) == told
+    total = ClassificationSums()
+    total.merge(sums.sums.clone(), sums.num_classes)
+    assert total.metrics() == sums.metrics()
+
+
 def test_ties_and_nan_are_not_in_the_models_favour() -> None:
     flat = torch.zeros(3, 3)
     assert rank_of_target(flat, torch.tensor([0, 1, 2])).tolist() == [0, 1, 2]

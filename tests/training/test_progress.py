@@ -22,7 +22,7 @@ def test_plain_lines_tell_step_rate_and_time_left(
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if line.startswith("  step ")]
     assert steps and all(
-        re.fullmatch(r"  step \d/9  [\d,]+ images/s  \d+:\d\d left", line) for line in steps
+        re.fullmatch(r"  step \d/9  [\d,.]+ images/s  \d+:\d\d left", line) for line in steps
     )
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 3
@@ -35,6 +35,13 @@ def test_quiet_prints_nothing(
     train(tiny("trainer.max_epochs=1"), progress=False)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"), [(0.31, "0.3"), (9.94, "9.9"), (9.96, "10"), (1234.5, "1,234")]
+)
+def test_slow_rates_have_a_decimal(rate: float, text: str) -> None:
+    assert progress.rate_text(rate) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5.4, "0:05"), (245, "4:05"), (3729.2, "1:02:09")])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
+    from vitkit.app.progress import rate_text
     from vitkit.app.runs import finished_results
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "model_rows",
     "process_seconds",
+    "rate_text",
     "resume",
     "train",
     "train_seeds",
@@ -48,6 +50,7 @@ _HOMES = {
     "load": "predictor",
     "model_rows": "catalogue",
     "process_seconds": "facts",
+    "rate_text": "progress",
     "resume": "trainer",
     "train": "trainer",
     "train_seeds": "seeds",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitkit.app.build import build_data, build_from_checkpoint
 from vitkit.app.devices import best_device
 from vitkit.app.facts import environment_facts
 from vitkit.app.progress import counted
-from vitkit.app.runs import find_checkpoint
+from vitkit.app.runs import find_checkpoint, finished_results
 from vitkit.config import load_config
 from vitkit.data.info import DataInfo
 from vitkit.data.loaders import EvalLoader
@@ -29,11 +29,13 @@ class EvalResult:
     """What an evaluation found.
 
     Attributes:
-        metrics: ``test/acc``, ``test/acc5`` as fractions, ``test/loss`` in nats an image.
+        metrics: ``test/acc`` and, of more than five classes, ``test/acc5`` as fractions;
+            ``test/loss`` in nats an image.
         checkpoint: the file whose weights were evaluated.
         weights_name: ``trained`` or ``averaged``.
         count: images evaluated.
         record: all of ``eval.json``.
+        unfinished: how far the training is that the checkpoint belongs to, where it is not done.
     """
 
     metrics: dict[str, float]
@@ -41,6 +43,7 @@ class EvalResult:
     weights_name: str
     count: int
     record: Record
+    unfinished: str = ""
 
 
 def evaluate(
@@ -67,7 +70,14 @@ def evaluate(
     result = evaluate_checkpoint(path, overrides, data=data, split=split, progress=progress)
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     result.record.write(folder / "eval.json")
-    return result
+    if path.parent.name != "checkpoints" or finished_results(folder) is not None:
+        return result
+    facts = result.record.facts
+    return replace(
+        result,
+        unfinished=f"the run is not finished (step {facts['step']:,}, epoch {int(str(facts['epoch'])) + 1}); "
+        f"go on with: vitkit train --resume {folder}",
+    )
 
 
 def evaluate_checkpoint(

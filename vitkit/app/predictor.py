@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,7 @@ class Predictor:
         *,
         top: int = 5,
         batch_size: int = 64,
+        on_error: Callable[[DataError], None] | None = None,
     ) -> list[Prediction]:
         """The ``top`` classes of each picture.
 
@@ -72,22 +73,41 @@ class Predictor:
                 with one axis more in front is several pictures.
             top: how many classes.
             batch_size: pictures at a time.
+            on_error: told of each source that is missing or no readable picture, which is then left
+                out.
 
         Raises:
-            DataError: a file is missing or is no readable picture.
+            DataError: there is such a source and no ``on_error``, or a folder without pictures.
         """
-        sources = list(_expanded(_several(pictures)))
         out: list[Prediction] = []
-        numbered = list(enumerate(sources))
-        for start in range(0, len(numbered), batch_size):
-            part = numbered[start : start + batch_size]
-            images = torch.stack([self._image(source) for _, source in part])
+        for part in self._batches(_several(pictures), batch_size, on_error):
+            images = torch.stack([image for _, image in part])
             values, indices = self.probabilities(images).topk(min(top, len(self.class_names)))
-            for (number, source), p, i in zip(part, values.tolist(), indices.tolist(), strict=True):
-                name = str(source) if isinstance(source, str | Path) else f"image {number}"
+            for (name, _), p, i in zip(part, values.tolist(), indices.tolist(), strict=True):
                 best = tuple((self.class_names[k], v) for k, v in zip(i, p, strict=True))
                 out.append(Prediction(name, best))
         return out
+
+    def _batches(
+        self,
+        sources: Iterable[str | Path | Picture],
+        size: int,
+        on_error: Callable[[DataError], None] | None,
+    ) -> Iterator[list[tuple[str, Tensor]]]:
+        """Names and images of all sources that can be read, ``size`` at a time."""
+        part: list[tuple[str, Tensor]] = []
+        for name, picture in _expanded(sources):
+            try:
+                part.append((name, self._image(picture)))
+            except DataError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            if len(part) == size:
+                yield part
+                part = []
+        if part:
+            yield part
 
     def probabilities(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, height, width) -> float32 probabilities (B, classes), CPU."""
@@ -98,6 +118,8 @@ class Predictor:
     def _image(self, source: str | Path | Picture) -> Tensor:
         if not isinstance(source, str | Path):
             return self.preprocessing.prepare_image(source)
+        if not Path(source).exists():
+            raise DataError(f"no such picture or folder: {source}")
         try:
             with Image.open(source) as picture:
                 return self.preprocessing.prepare_image(picture)
@@ -119,19 +141,15 @@ def load(source: str | Path, *, device: str = "auto") -> Predictor:
 
 
 def picture_files(path: Path) -> list[Path]:
-    """A picture itself, or all pictures under a folder, sorted.
+    """All pictures under a folder, sorted.
 
     Raises:
-        DataError: nothing there.
+        DataError: none there.
     """
-    if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not found:
-            raise DataError(f"no pictures in {path}; looked for {', '.join(sorted(SUFFIXES))}")
-        return found
-    if not path.exists():
-        raise DataError(f"no such picture or folder: {path}")
-    return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise DataError(f"no pictures in {path}; looked for {', '.join(sorted(SUFFIXES))}")
+    return found
 
 
 def _several(
@@ -143,9 +161,19 @@ def _several(
     return [pictures] if isinstance(pictures, str | Path | Image.Image) else pictures
 
 
-def _expanded(pictures: Iterable[str | Path | Picture]) -> Iterator[str | Path | Picture]:
-    for picture in pictures:
-        if isinstance(picture, str | Path):
-            yield from picture_files(Path(picture))
+def _expanded(
+    sources: Iterable[str | Path | Picture],
+) -> Iterator[tuple[str, str | Path | Picture]]:
+    """Name and picture; a folder becomes its files."""
+    count = 0
+    for source in sources:
+        if not isinstance(source, str | Path):
+            yield f"image {count}", source
+            count += 1
+        elif Path(source).is_dir():
+            files = picture_files(Path(source))
+            yield from ((str(path), path) for path in files)
+            count += len(files)
         else:
-            yield picture
+            yield str(source), source
+            count += 1

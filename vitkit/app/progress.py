@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vitkit.training.progress import PLAIN_LINE_SECONDS, clock, progress_bar
+from vitkit.training.progress import PLAIN_LINE_SECONDS, clock, progress_bar, rate_text
 
-__all__ = ["counted"]
+__all__ = ["counted", "rate_text"]
 
 
 @contextmanager
@@ -37,13 +37,13 @@ def counted(what: str, unit: str, *, show: bool = True) -> Iterator[Callable[[in
                     completed=done,
                     total=total,
                     done=f"{done:,}/{total:,}",
-                    rate=f"{rate:,.0f} {unit}/s",
+                    rate=f"{rate_text(rate)} {unit}/s",
                 )
         elif show and now - shown > PLAIN_LINE_SECONDS:
             shown = now
             left = clock((total - done) / rate)
             print(
-                f"  {what} {done:,}/{total:,}  {rate:,.0f} {unit}/s  {left} left",
+                f"  {what} {done:,}/{total:,}  {rate_text(rate)} {unit}/s  {left} left",
                 file=sys.stderr,
                 flush=True,
             )

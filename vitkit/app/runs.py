@@ -87,9 +87,11 @@ def resumable_checkpoint(run: str | Path) -> Path:
     """
     folder = Path(run)
     if not folder.is_dir():
-        raise RunError(f"nothing to resume: {folder} is no run folder")
+        raise RunError(f"nothing to resume: {folder} is no run folder{_runs_beside(folder)}")
     path = folder / "checkpoints" / "last.ckpt"
     if not path.is_file():
+        if inside := _runs_inside(folder):
+            raise RunError(f"nothing to resume: {inside}")
         raise RunError(
             f"nothing to resume: {path} does not exist; the run stopped before its first "
             "checkpoint. Start it anew"
@@ -113,8 +115,37 @@ def find_checkpoint(source: str | Path) -> Path:
             if name and (folder / name).is_file():
                 return folder / name
     if path.is_dir():
-        raise RunError(f"no checkpoint in {path}; expected checkpoints/last.ckpt")
-    raise RunError(f"no such run folder or checkpoint: {path}")
+        raise RunError(
+            _runs_inside(path) or f"no checkpoint in {path}; expected checkpoints/last.ckpt"
+        )
+    raise RunError(f"no such run folder or checkpoint: {path}{_runs_beside(path)}")
+
+
+def _runs_inside(folder: Path, depth: int = 2) -> str:
+    """What to say of a folder that holds runs; empty if it holds none.
+
+    Args:
+        folder: to look into.
+        depth: folders between it and a run's own files; no more, for it may be a home folder.
+    """
+    patterns = [f"{'*/' * count}checkpoints/last.ckpt" for count in range(1, depth + 1)]
+    newest = {
+        path.parent.parent: path.stat().st_mtime
+        for pattern in patterns
+        for path in folder.glob(pattern)
+    }
+    runs = sorted(newest, key=lambda run: -newest[run])
+    if not runs:
+        return ""
+    shown = ", ".join(str(run.relative_to(folder)) for run in runs[:5])
+    more = f" and {len(runs) - 5} more" if len(runs) > 5 else ""
+    return f"{folder} is no run, but holds {shown}{more}; the newest is {runs[0]}"
+
+
+def _runs_beside(path: Path) -> str:
+    """Where the folder that a missing run should be in holds others: those."""
+    inside = _runs_inside(path.parent, depth=1) if path.parent.is_dir() else ""
+    return f"; {inside}" if inside else ""
 
 
 def _tested_name(folder: Path) -> str | None:

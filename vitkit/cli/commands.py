@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from vitkit.cli.advice import next_commands, train_longer
 from vitkit.cli.output import results_are_on_disk
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
@@ -116,19 +117,12 @@ def _resume(run: Path, settings: list[str] | None, quiet: bool) -> None:
     if settings:
         raise ConfigError(
             f"--resume goes on with the run's own settings; leave out {settings[0]!r}. "
-            + _longer(run)
+            + train_longer(run)
         )
     if (results := finished_results(run)) is not None:
-        print(f"already finished: {results}. {_longer(run)}")
+        print(f"already finished: {results}. {train_longer(run)}")
         return
     _show_result(resume_run(run, progress=not quiet, since=process_seconds()), quiet)
-
-
-def _longer(run: Path) -> str:
-    return (
-        "To train it longer or otherwise, start a new run from its weights: train.py "
-        f"{run / 'config.yaml'} model.weights={run / 'checkpoints' / 'last.ckpt'}"
-    )
 
 
 def evaluate(
@@ -160,6 +154,8 @@ def evaluate(
     if split not in ("test", "val"):
         raise ConfigError(f"--split: given {split!r}, allowed: test, val")
     result = evaluate_run(source, overrides, split=split, progress=not quiet)
+    if result.unfinished:
+        print(f"note: {result.unfinished}")
     print(f"{result.checkpoint} ({result.weights_name} weights), {result.count:,} images")
     print(metric_table(result.metrics))
 
@@ -172,12 +168,21 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     debug: Debug = False,
 ) -> None:
-    """Name the most likely classes of pictures, with probabilities."""
+    """Name the most likely classes of pictures, with probabilities.
+
+    A file that cannot be read is reported and left out; the exit code is 1 then.
+    """
     from vitkit.app import load
 
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other; choose one")
-    predictions = load(source).predict(pictures, top=top)
+    unread: list[str] = []
+
+    def tell(error: VitkitError) -> None:
+        unread.append(str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)
+
+    predictions = load(source).predict(pictures, top=top, on_error=tell)
     if as_json:
         rows = [
             {"file": p.source, "top": [{"class": c, "probability": v} for c, v in p.top]}
@@ -197,6 +202,8 @@ def predict(
             print(p.source)
             for name, value in p.top:
                 print(f"  {value:7.2%}  {name}")
+    if unread:
+        raise typer.Exit(1)
 
 
 def models(
@@ -280,7 +287,7 @@ def _print_keys() -> None:
 
 
 def _show_result(result: object, quiet: bool) -> None:
-    from vitkit.app import TrainResult
+    from vitkit.app import TrainResult, rate_text
     from vitkit.cli.tables import metric_table
 
     assert isinstance(result, TrainResult)
@@ -289,7 +296,9 @@ def _show_result(result: object, quiet: bool) -> None:
     print(metric_table(result.metrics))
     if not quiet:
         print(
-            f"{facts['steps']:,} steps, {facts['images_per_second']:,.0f} images/s, "
-            f"{facts['wall_seconds']:.1f} s in all"
+            f"{facts['steps']:,} steps, {rate_text(float(str(facts['images_per_second'])))} "
+            f"images/s, {facts['wall_seconds']:.1f} s in all"
         )
     print(f"results: {result.folder / 'results.json'}")
+    if not quiet:
+        print(*(f"next:    {line}" for line in next_commands(result.folder)), sep="\n")

@@ -26,6 +26,7 @@ class ClassificationSums:
         # Some accelerators have no float64; float32 counts images exactly up to 16.7 million.
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
         self.sums = torch.zeros(4, dtype=dtype, device=device)
+        self.num_classes = 0
 
     def update(self, logits: Tensor, targets: Tensor, mean_loss: Tensor | None = None) -> None:
         """Add a batch.
@@ -35,6 +36,7 @@ class ClassificationSums:
             targets: int64 (B,).
             mean_loss: of the batch, where it is another one than the cross-entropy of the targets.
         """
+        self.num_classes = logits.shape[1]
         logits = logits.detach().to(self.sums.dtype)
         count = self.sums.new_tensor(float(len(targets)))
         if mean_loss is None:
@@ -44,9 +46,14 @@ class ClassificationSums:
         ranks = rank_of_target(logits, targets)
         self.sums += torch.stack([count, loss, (ranks < 1).sum(), (ranks < 5).sum()])
 
-    def merge(self, sums: Tensor) -> None:
-        """Replace the sums, by those of all processes for example."""
-        self.sums = sums
+    def merge(self, sums: Tensor, num_classes: int = 0) -> None:
+        """Replace the sums, by those of all processes for example.
+
+        Args:
+            sums: as :attr:`sums`.
+            num_classes: of what was summed; 0: not known.
+        """
+        self.sums, self.num_classes = sums, num_classes
 
     @property
     def count(self) -> int:
@@ -56,13 +63,16 @@ class ClassificationSums:
     def metrics(self) -> dict[str, float]:
         """``loss`` (nats an image), ``acc`` and ``acc5`` as fractions in [0, 1].
 
+        Up to five classes there is no ``acc5``: it would be 1 whatever the model says.
+
         Raises:
             ValueError: no image was seen.
         """
         count, loss, top1, top5 = self.sums.tolist()
         if count == 0:
             raise ValueError("no image was evaluated; the split is empty")
-        return {"loss": loss / count, "acc": top1 / count, "acc5": top5 / count}
+        metrics = {"loss": loss / count, "acc": top1 / count}
+        return metrics if 0 < self.num_classes <= 5 else metrics | {"acc5": top5 / count}
 
 
 def rank_of_target(logits: Tensor, targets: Tensor) -> Tensor:

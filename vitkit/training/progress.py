@@ -18,7 +18,7 @@ from rich.progress import (
 
 from vitkit.training.budget import StepPlan
 
-__all__ = ["PLAIN_LINE_SECONDS", "TrainingProgress", "clock", "progress_bar"]
+__all__ = ["PLAIN_LINE_SECONDS", "TrainingProgress", "clock", "progress_bar", "rate_text"]
 
 PLAIN_LINE_SECONDS = 30.0
 """Where there is no terminal, a line at least this often: a silent job looks like a dead one."""
@@ -107,7 +107,7 @@ class TrainingProgress(Callback):
 
     def _show(self, step: int, now: float) -> None:
         """Refresh the bar at most ten times a second; without one, a line every half minute."""
-        rate = f"{self._epoch_images / self._epoch_seconds:,.0f} images/s"
+        rate = f"{rate_text(self._epoch_images / self._epoch_seconds)} images/s"
         done = self.plan.progress(step)
         steps = f"step {step:,}" + ("" if self.plan.time_done else f"/{self.plan.total_steps:,}")
         if self._bar is not None and self._bar_task is not None:
@@ -161,6 +161,11 @@ class TrainingProgress(Callback):
             self._bar = None
 
 
+def rate_text(rate: float) -> str:
+    """A rate as people read it: below ten with a decimal."""
+    return f"{rate:,.1f}" if rate < 9.95 else f"{rate:,.0f}"
+
+
 def clock(seconds: float) -> str:
     """Such as 4:05 or 1:02:09."""
     minutes, rest = divmod(round(seconds), 60)
@@ -178,5 +183,5 @@ def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float, timed
     if "val/loss" in metrics:
         parts.append(f"val loss {metrics['val/loss']:.4f}")
         parts.append(f"val acc {metrics['val/acc']:.2%}")
-    parts.append(f"{rate:,.0f} images/s")
+    parts.append(f"{rate_text(rate)} images/s")
     return "  ".join(parts)

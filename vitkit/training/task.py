@@ -253,7 +253,7 @@ class ClassificationTask(LightningModule):
         if self.trainer.world_size > 1:
             total = ClassificationSums(self.device)
             reduced = self.trainer.strategy.reduce(sums.sums.clone(), reduce_op="sum")
-            total.merge(reduced)
+            total.merge(reduced, sums.num_classes)
             return total
         return sums
 
