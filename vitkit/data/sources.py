@@ -195,7 +195,7 @@ def _statistics(
 def _some_images(train: Split, streamed: int = 2048) -> Any:
     """All resident images in chunks; of streamed ones an even sample, for each must be decoded."""
     if isinstance(train, ResidentSplit):
-        yield from train.images.split(4096)
+        yield from train.images.split(512)
         return
     step = max(1, len(train) // streamed)
     for index in range(0, len(train), step):
