@@ -107,6 +107,8 @@ def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
         (["check-data", "picture/"], 1, ["no folder picture", "did you mean pictures?"]),
         (["check-data", "picture"], 2, ["data set 'picture'", "the folder pictures/?"]),
         (["check-data", "photo.jpg"], 2, ["photo.jpg", "a folder of pictures"]),
+        (["check-data", "pictures/one.png"], 2, ["one.png", "a folder of pictures"]),
+        (["check-data", "pictures/cats"], 1, ["no folder pictures/cats"]),
         (["check-data", "pictures"], 1, ["pictures does not look like a folder per class"]),
         (["train", "pictures"], 2, ["data.root=pictures"]),
     ],
@@ -115,6 +117,7 @@ def test_bad_arguments(
     run: Run, tmp_path: Path, arguments: list[str], exit_code: int, parts: list[str]
 ) -> None:
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "one.png").touch()
     code, _, err = run(*arguments)
     assert code == exit_code
     assert "Traceback" not in err

@@ -257,16 +257,17 @@ def _named_data(files: list[str]) -> tuple[list[str], list[str]]:
         return [], files
     first, rest = str(files[0]), files[1:]
     suffix = Path(first).suffix.lower()
-    if Path(first).is_dir() or (suffix not in YAML_SUFFIXES and "/" in first.replace(os.sep, "/")):
-        return ["data.name=image_folder", f"data.root={first}"], rest
-    if not suffix and not Path(first).exists():
-        return [f"data.name={first}"], rest
-    if suffix not in YAML_SUFFIXES:
+    if suffix in YAML_SUFFIXES and not Path(first).is_dir():
+        return [], files
+    is_path = "/" in first.replace(os.sep, "/")
+    if Path(first).is_file() or (suffix and not is_path and not Path(first).is_dir()):
         raise ConfigError(
             f"{first}: check-data looks through a folder of pictures (vitkit check-data "
             "my_pictures/), a data set by its name, or that of a YAML file"
         )
-    return [], files
+    if is_path or Path(first).is_dir():
+        return ["data.name=image_folder", f"data.root={first}"], rest
+    return [f"data.name={first}"], rest
 
 
 def _neither_set_nor_folder(error: UnknownNameError) -> VitkitError:
