@@ -191,7 +191,8 @@ def differs(a: Tensor | str, b: Tensor | str) -> bool:
 def what_changed(config: type[ModelConfig], base: nn.Module, flipped: nn.Module) -> str:
     """The first thing that tells two models apart, or nothing."""
     shapes = [{k: v.shape for k, v in model.state_dict().items()} for model in (base, flipped)]
-    if shapes[0] != shapes[1]:
+    trained = [{k: p.requires_grad for k, p in m.named_parameters()} for m in (base, flipped)]
+    if shapes[0] != shapes[1] or trained[0] != trained[1]:
         return "parameters"
     with torch.no_grad():
         for p in base.parameters():

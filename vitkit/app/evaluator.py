@@ -75,8 +75,8 @@ def evaluate(
     facts = result.record.facts
     return replace(
         result,
-        unfinished=f"the run is not finished (step {facts['step']:,}, epoch {int(str(facts['epoch'])) + 1}); "
-        f"go on with: vitkit train --resume {folder}",
+        unfinished=f"the run is not finished (step {facts['step']:,}, "
+        f"epoch {int(str(facts['epoch'])) + 1}); go on with: vitkit train --resume {folder}",
     )
 
 

@@ -115,6 +115,18 @@ def _compact(layers: int, img_size: int, **more: object) -> Kwargs:
     return {**shape, **trunk, "mlp_ratio": mlp_ratio, **more}
 
 
+def _layer(
+    dim: int,
+    kernel_size: int = 3,
+    pool: int = 1,
+    norm: bool = True,
+    residual: bool = False,
+) -> Kwargs:
+    """One layer of a convolutional stem; see :class:`vitkit.models.stem.StemLayer`."""
+    shape: Kwargs = {"dim": dim, "kernel_size": kernel_size, "stride": 1, "pool": pool}
+    return {**shape, "norm": norm, "residual": residual}
+
+
 def _small_vits() -> Iterator[tuple[str, Preset]]:
     average: Kwargs = {"class_token": False, "global_pool": "avg"}
     digits: Kwargs = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10}
@@ -123,9 +135,14 @@ def _small_vits() -> Iterator[tuple[str, Preset]]:
     mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
     mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
     yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")
-    layers: list[dict[str, object]] = [{"dim": 24, "kernel_size": 2, "norm": False}]
-    layers += [{"dim": 48, "pool": 2}, {"dim": 64}, {"dim": 128, "pool": 2}]
-    layers += [{"dim": 128, "residual": True}, {"dim": 128, "residual": True}]
+    layers = (
+        _layer(24, kernel_size=2, norm=False),
+        _layer(48, pool=2),
+        _layer(64),
+        _layer(128, pool=2),
+        _layer(128, residual=True),
+        _layer(128, residual=True),
+    )
     stem: Kwargs = {**mini, "depth": 1, "mlp_ratio": 2.0, "qkv_bias": False, "fc_norm": False}
     stem |= {"conv_stem": layers, "whiten_stem": True, "dynamic_img_size": True}
     doc = "32 px, small convolutions, 49 tokens: for minutes on a CPU"
