@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def _train(folder: Path, *overrides: str) -> dict[str, float]:
     environment = {k: v for k, v in os.environ.items() if k not in ("VITKIT_RUN_DIR", "LOCAL_RANK")}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment |= {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *TINY, f"run.dir={folder}", *overrides],
         cwd=ROOT,
@@ -29,6 +29,8 @@ def _train(folder: Path, *overrides: str) -> dict[str, float]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "sync_dist" not in done.stderr
+    assert done.stdout.count("results:") == 1  # one process speaks for all
     results: dict[str, float] = json.loads((folder / "results.json").read_text())
     return results
 

@@ -232,6 +232,7 @@ UNHELPFUL = (
     ".*treespec.*",  # a deprecation between torch and Lightning
     ".*available but not used.*",
     ".*but have no `val_dataloader`.*",  # data.val_fraction=0 is a choice
+    ".*when logging on epoch level in distributed setting.*",  # what we log is summed up already
 )
 """Warnings of the libraries that a person can do nothing about."""
 

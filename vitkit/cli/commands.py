@@ -293,6 +293,8 @@ def _show_result(result: object, quiet: bool) -> None:
 
     assert isinstance(result, TrainResult)
     results_are_on_disk()
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return  # of several processes the first one speaks
     facts = result.record.facts
     print(metric_table(result.metrics))
     if not quiet:
