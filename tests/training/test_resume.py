@@ -95,11 +95,19 @@ def test_resume_after_sigterm_is_exact(
     assert parts.metrics == whole.metrics
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_resume_from_a_periodic_checkpoint_is_exact(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     """The process dies without a word; the newest periodic checkpoint is older than that."""
-    more = (*LIVELY, "trainer.save_every_n_steps=2", "optimizer.name=sgd", "optimizer.lr=0.01")
+    more = (
+        *LIVELY,
+        "trainer.save_every_n_steps=2",
+        f"optimizer.name={optimizer}",
+        "optimizer.lr=0.01",
+        "task.progressive_sizes=[[0.5, 4]]",
+        "model.dynamic_img_size=true",
+    )
     whole = train(tiny(*more, folder="whole"), progress=False)
 
     class Crash(Callback):

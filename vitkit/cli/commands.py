@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from vitkit.cli.advice import next_commands, train_longer
-from vitkit.cli.output import results_are_on_disk
+from vitkit.cli.output import is_child, results_are_on_disk
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
 __all__ = ["check_data", "evaluate", "models", "predict", "train", "vitkit"]
@@ -293,8 +293,8 @@ def _show_result(result: object, quiet: bool) -> None:
 
     assert isinstance(result, TrainResult)
     results_are_on_disk()
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return  # of several processes the first one speaks
+    if is_child():
+        return
     facts = result.record.facts
     print(metric_table(result.metrics))
     if not quiet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from vitkit.cli import commands
-from vitkit.cli.output import lasting_output, loss
+from vitkit.cli.output import is_child, lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
 __all__ = ["main", "run_eval", "run_train"]
@@ -114,7 +113,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 def _told(error: VitkitError, debug: bool) -> int:
     if debug and not isinstance(error, Interrupted):
         raise error
-    if _is_child():
+    if is_child():
         # Rank 0 speaks for all. A child that left in good order must not look like a crash to it.
         return 0 if isinstance(error, Interrupted) else error.exit_code
     if isinstance(error, ConfigError) and len(error.faults) > 1:
@@ -146,10 +145,6 @@ def _hint_at_settings(words: list[str]) -> None:
         if name.startswith("--") and name not in OPTIONS and (key := suggest_key(name)):
             value = value or ("..." if after.startswith("-") or "=" in after else after or "...")
             _say(f"Settings are written without dashes: did you mean {key}={value}?")
-
-
-def _is_child() -> bool:
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def _say(line: str) -> None:

@@ -14,9 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["Lasting", "lasting_output", "loss", "results_are_on_disk"]
+__all__ = ["Lasting", "is_child", "lasting_output", "loss", "results_are_on_disk"]
 
 _on_disk = False
+
+
+def is_child() -> bool:
+    """Whether this is not the first of a training's processes, which speaks for all."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 class Lasting(io.RawIOBase):
