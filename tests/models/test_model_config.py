@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from vitkit.errors import UnknownNameError
 from vitkit.models import (
     CausalLanguageModel,
+    CifarResNet,
     CompactTransformer,
     HybridClassifier,
     PixelTextClassifier,
@@ -21,10 +22,12 @@ from vitkit.models.config import (
     BLOCK_KINDS,
     CONFIGS,
     CompactConfig,
+    DistilledViTConfig,
     HybridConfig,
     LanguageModelConfig,
     ModelConfig,
     PixelTextConfig,
+    ResNetConfig,
     TextClassifierConfig,
     TimmConfig,
     ViTConfig,
@@ -45,8 +48,10 @@ def arguments_of(constructor: Any) -> set[str]:
     ("config", "arguments"),
     [
         (ViTConfig, arguments_of(VisionTransformer)),
+        (DistilledViTConfig, arguments_of(VisionTransformer)),
         (CompactConfig, arguments_of(CompactTransformer)),
         (HybridConfig, arguments_of(HybridClassifier)),
+        (ResNetConfig, arguments_of(CifarResNet)),
         (TextClassifierConfig, arguments_of(TextTransformer) | {"in_chans", "img_size"}),
         (
             PixelTextConfig,

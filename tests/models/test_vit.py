@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from timm.layers import SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 
-from vitkit.models import VisionTransformer
+from vitkit.models import DistilledVisionTransformer, VisionTransformer
 from vitkit.models.vit import LatentPool
 from vitkit.nn import record_attention
 
@@ -111,6 +112,25 @@ def test_equals_timm(name: str) -> None:
     ours = VisionTransformer(**kwargs).double().eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     assert_same(ours, theirs, pictures(*size_of(kwargs)))
+
+
+def test_distilled_equals_timm_in_both_ways() -> None:
+    theirs = set_random(VisionTransformerDistilled(**MINI).double()).eval()
+    ours = DistilledVisionTransformer(**MINI).double().eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    images = pictures(3, 32, 32)
+    assert_same(ours, theirs, images)
+    for model in (ours, theirs):
+        model.train().set_distilled_training()
+    for found, expected in zip(ours(images), theirs(images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_distilled_needs_its_two_tokens() -> None:
+    with pytest.raises(ValueError, match="global_pool must be 'token'"):
+        DistilledVisionTransformer(**MINI, global_pool="avg")
+    with pytest.raises(ValueError, match="global_pool must be 'token'"):
+        DistilledVisionTransformer(**MINI).reset_classifier(3, "avg")
 
 
 @pytest.mark.parametrize("no_embed_class", [False, True])

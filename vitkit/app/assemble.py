@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 
 from vitkit.app.build import Built
+from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig, to_plain
 from vitkit.data.augment import Augment
 from vitkit.data.loaders import EvalLoader, TrainLoader
@@ -118,6 +119,7 @@ def make_task(run: Run) -> ClassificationTask:
         ),
         prepare_eval=preprocessing,
         class_weights=weights,
+        teacher=build_teacher(config, built),
         seed=config.run.seed,
         fused=config.trainer.precision != "16-mixed",
         payload={

@@ -15,12 +15,20 @@ from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, sample_images
-from vitkit.errors import ConfigError, WeightsError
+from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
 from vitkit.weights import Checkpoint, LoadReport, load_weights
 
-__all__ = ["Built", "build", "build_data", "build_from_checkpoint", "build_model", "model_section"]
+__all__ = [
+    "Built",
+    "build",
+    "build_data",
+    "build_from_checkpoint",
+    "build_model",
+    "model_section",
+    "require_same_classes",
+]
 
 SAMPLE = 2048
 """Images that a model may set its first weights by."""
@@ -132,6 +140,26 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
         raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
     info = DataInfo.from_dict(checkpoint.data)
     return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
+
+
+def require_same_classes(trained_on: DataInfo, given: DataInfo) -> None:
+    """Classes are matched by name and order: a shifted label map would be a silent zero.
+
+    Raises:
+        DataError: other classes, or in another order.
+    """
+    if trained_on.num_classes != given.num_classes:
+        raise DataError(
+            f"the model knows {trained_on.num_classes} classes ({trained_on.name}), "
+            f"{given.name} has {given.num_classes}; use data with the same classes"
+        )
+    if trained_on.class_names != given.class_names:
+        pairs = zip(trained_on.class_names, given.class_names, strict=True)
+        index, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
+        raise DataError(
+            f"class {index} is {ours!r} in the checkpoint but {theirs!r} in {given.name}; "
+            "the class names must agree in name and order"
+        )
 
 
 def preprocessing_for(model: nn.Module, info: DataInfo) -> Preprocessing:

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitkit.app.build import build_data, build_from_checkpoint
+from vitkit.app.build import build_data, build_from_checkpoint, require_same_classes
 from vitkit.app.devices import best_device
 from vitkit.app.facts import environment_facts
 from vitkit.app.progress import counted
 from vitkit.app.runs import find_checkpoint, finished_results
 from vitkit.config import load_config
-from vitkit.data.info import DataInfo
 from vitkit.data.loaders import EvalLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import DataError
@@ -95,7 +94,7 @@ def evaluate_checkpoint(
     config = load_config(base=checkpoint.config, overrides=overrides)
     if data is None:
         data = build_data(config, progress=progress)
-    _check_fit(trained_on, data.info)
+    require_same_classes(trained_on, data.info)
     images = data.test if split == "test" else data.val
     if images is None:
         raise DataError(f"{data.info.name} has no {split} images")
@@ -127,19 +126,3 @@ def evaluate_checkpoint(
         **environment_facts(),
     }
     return EvalResult(metrics, path, checkpoint.weights_name, count, Record(metrics, facts))
-
-
-def _check_fit(trained_on: DataInfo, given: DataInfo) -> None:
-    """Classes are matched by name and order: a shifted label map would be a silent zero."""
-    if trained_on.num_classes != given.num_classes:
-        raise DataError(
-            f"the model knows {trained_on.num_classes} classes ({trained_on.name}), "
-            f"{given.name} has {given.num_classes}; evaluate on data with the same classes"
-        )
-    if trained_on.class_names != given.class_names:
-        pairs = zip(trained_on.class_names, given.class_names, strict=True)
-        index, (ours, theirs) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-        raise DataError(
-            f"class {index} is {ours!r} in the checkpoint but {theirs!r} in {given.name}; "
-            "the class names must agree in name and order"
-        )

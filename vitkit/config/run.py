@@ -59,6 +59,8 @@ def contradictions(config: RunConfig) -> list[str]:
             f"data.batch_size: given {data.batch_size}, must divide by trainer.devices x "
             f"trainer.accumulate_grad_batches = {parts}"
         )
+    if config.task.distill.model and not config.task.distill.teacher:
+        faults.append("task.distill.teacher: the file of weights for task.distill.model is missing")
     no_val = data.val_fraction == 0 and data.name not in OWN_VALIDATION
     if trainer.early_stopping_patience and no_val:
         faults.append(

@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from vitkit.models.compact import CompactTransformer
     from vitkit.models.config import ModelConfig, validate_model
     from vitkit.models.decoding import generate
+    from vitkit.models.distilled import DistilledVisionTransformer
     from vitkit.models.hybrid import HybridClassifier
     from vitkit.models.pixels import PixelTextClassifier
     from vitkit.models.registry import create_model, list_models, register_model
+    from vitkit.models.resnet import CifarResNet
     from vitkit.models.text import CausalLanguageModel, TextTransformer
     from vitkit.models.timm_baseline import build_timm, timm_names
     from vitkit.models.vit import VisionTransformer
 
 __all__ = [
     "CausalLanguageModel",
+    "CifarResNet",
     "CompactTransformer",
+    "DistilledVisionTransformer",
     "HybridClassifier",
     "ModelConfig",
     "PixelTextClassifier",
@@ -38,7 +42,9 @@ __all__ = [
 
 _HOMES = {
     "CausalLanguageModel": "text",
+    "CifarResNet": "resnet",
     "CompactTransformer": "compact",
+    "DistilledVisionTransformer": "distilled",
     "HybridClassifier": "hybrid",
     "ModelConfig": "config",
     "PixelTextClassifier": "pixels",

@@ -18,10 +18,12 @@ __all__ = [
     "CONFIGS",
     "CompactConfig",
     "CustomConfig",
+    "DistilledViTConfig",
     "HybridConfig",
     "LanguageModelConfig",
     "ModelConfig",
     "PixelTextConfig",
+    "ResNetConfig",
     "TextClassifierConfig",
     "TimmConfig",
     "ViTConfig",
@@ -198,6 +200,12 @@ class ViTConfig(_WideTrunkConfig):
     patch_drop_rate: Rate | None = Field(None, description="share of patches left out in training")
 
 
+class DistilledViTConfig(ViTConfig):
+    """Arguments of :class:`vitkit.models.distilled.DistilledVisionTransformer`."""
+
+    family: ClassVar[str | None] = "vit_distilled"
+
+
 class CompactConfig(_TrunkConfig):
     """Arguments of :class:`vitkit.models.compact.CompactTransformer`."""
 
@@ -271,6 +279,17 @@ class HybridConfig(_TrunkConfig):
     )
     drop_rate: Rate | None = Field(
         None, description="dropout before the head and behind its hidden layers"
+    )
+
+
+class ResNetConfig(ModelConfig):
+    """Arguments of :class:`vitkit.models.resnet.CifarResNet`."""
+
+    family: ClassVar[str | None] = "resnet"
+
+    depth: Positive | None = Field(None, description="number of layers: 20, 32, 44, 56, 110")
+    embed_dim: Positive | None = Field(
+        None, description="channels of the last stage; the first has a quarter"
     )
 
 
@@ -367,8 +386,10 @@ class CustomConfig(ModelConfig):
 
 CONFIGS: dict[str, type[ModelConfig]] = {
     "vit": ViTConfig,
+    "vit_distilled": DistilledViTConfig,
     "compact": CompactConfig,
     "hybrid": HybridConfig,
+    "resnet": ResNetConfig,
     "pixels": PixelTextConfig,
     "text": TextClassifierConfig,
     "lm": LanguageModelConfig,

@@ -33,8 +33,10 @@ TIMM_PREFIX = "timm/"
 
 FAMILIES: dict[str, str] = {
     "vit": "Vision Transformer",
+    "vit_distilled": "Vision Transformer with a distillation token (DeiT)",
     "compact": "CCT, CVT and ViT-Lite",
     "hybrid": "MLP-Mixer, ConvMixer, and any list of their blocks and attention's",
+    "resnet": "residual network of CIFAR, to distil from",
     "pixels": "text Transformer that reads an image as a sequence of pixels",
     "text": "text Transformer for classification",
     "lm": "causal language model",
@@ -86,6 +88,12 @@ _DEIT3_SHAPES = (
 )
 _SO400M_SHAPES = ((14, 224, "gelu"), (14, 378, "gelu"), (16, 256, "gelu_tanh"))
 
+# Convolutional stems: channels of the first, second and last layers, blocks.
+_STEM_SIZES: dict[str, tuple[int, int, int, int]] = {
+    "nano": (48, 64, 128, 1),
+    "micro": (64, 64, 192, 2),
+}
+
 # Layers: (depth, num_heads, mlp_ratio, embed_dim); arXiv 2104.05704.
 _COMPACT_SIZES: dict[int, tuple[int, int, float, int]] = {
     2: (2, 2, 1.0, 128),
@@ -135,18 +143,19 @@ def _small_vits() -> Iterator[tuple[str, Preset]]:
     mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
     mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
     yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")
-    layers = (
-        _layer(24, kernel_size=2, norm=False),
-        _layer(48, pool=2),
-        _layer(64),
-        _layer(128, pool=2),
-        _layer(128, residual=True),
-        _layer(128, residual=True),
-    )
-    stem: Kwargs = {**mini, "depth": 1, "mlp_ratio": 2.0, "qkv_bias": False, "fc_norm": False}
-    stem |= {"conv_stem": layers, "whiten_stem": True, "dynamic_img_size": True}
-    doc = "32 px, small convolutions, 49 tokens: for minutes on a CPU"
-    yield "vit_stem_nano_32", Preset("vit", stem, doc)
+    for size, (first, middle, last, depth) in _STEM_SIZES.items():
+        layers = (
+            _layer(24, kernel_size=2, norm=False),
+            _layer(first, pool=2),
+            _layer(middle, residual=middle == first),
+            _layer(last, pool=2),
+            *(_layer(last, residual=True) for _ in range(2)),
+        )
+        stem: Kwargs = {**mini, "embed_dim": last, "depth": depth, "num_heads": last // 32}
+        stem |= {"mlp_ratio": 2.0, "qkv_bias": False, "fc_norm": False}
+        stem |= {"conv_stem": layers, "whiten_stem": True, "dynamic_img_size": True}
+        doc = "32 px, small convolutions, 49 tokens: for minutes on a CPU"
+        yield f"vit_stem_{size}_32", Preset("vit", stem, doc)
     for size in ("tiny", "small"):
         doc = f"32 px, patch 4: the {size} ViT for CIFAR"
         yield f"vit_{size}_patch4_32", Preset("vit", _vit(size, 4, 32, 10), doc)
@@ -166,6 +175,24 @@ def _vits() -> Iterator[tuple[str, Preset]]:
         doc = f"DeiT III {size}: LayerScale, positions on patches only, {pixels} px (timm)"
         kwargs = _vit(size, patch, pixels, 1000, no_embed_class=True, init_values=1e-6)
         yield f"deit3_{size}_patch{patch}_{pixels}", Preset("vit", kwargs, doc)
+
+
+def _distilled() -> Iterator[tuple[str, Preset]]:
+    mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
+    mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4}
+    doc = "32 px, patch 4, with a distillation token"
+    yield "vit_mini_distilled_patch4_32", Preset("vit_distilled", mini, doc)
+    for size, pixels in (("tiny", 224), ("small", 224), ("base", 224), ("base", 384)):
+        doc = f"DeiT {size} with a distillation token, {pixels} px (timm)"
+        kwargs = _vit(size, 16, pixels, 1000)
+        yield f"deit_{size}_distilled_patch16_{pixels}", Preset("vit_distilled", kwargs, doc)
+
+
+def _resnets() -> Iterator[tuple[str, Preset]]:
+    for depth in (20, 32, 44, 56, 110):
+        kwargs: Kwargs = {"img_size": 32, "num_classes": 10, "depth": depth, "embed_dim": 64}
+        doc = f"ResNet-{depth} of CIFAR, 32 px: a teacher to distil from"
+        yield f"resnet{depth}_32", Preset("resnet", kwargs, doc)
 
 
 def _compacts() -> Iterator[tuple[str, Preset]]:
@@ -332,7 +359,10 @@ def _aliases() -> Iterator[tuple[str, str]]:
 
 
 PRESETS: dict[str, Preset] = dict(
-    [*_small_vits(), *_vits(), *_compacts(), *_mixers(), *_notebooks(), *_texts()]
+    [
+        *(*_small_vits(), *_vits(), *_distilled(), *_compacts(), *_mixers(), *_notebooks()),
+        *(*_texts(), *_resnets()),
+    ]
 )
 """Every named size that vitkit builds itself."""
 

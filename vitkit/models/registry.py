@@ -14,6 +14,7 @@ from vitkit import models as face
 from vitkit.errors import ConfigError, nearest
 from vitkit.models.compact import CompactTransformer
 from vitkit.models.config import CONFIGS, ModelConfig, validate_model
+from vitkit.models.distilled import DistilledVisionTransformer
 from vitkit.models.hybrid import HybridClassifier
 from vitkit.models.pixels import PixelTextClassifier
 from vitkit.models.presets import (
@@ -24,6 +25,7 @@ from vitkit.models.presets import (
     family_of,
     matching_names,
 )
+from vitkit.models.resnet import CifarResNet
 from vitkit.models.text import CausalLanguageModel, TextTransformer
 from vitkit.models.vit import VisionTransformer
 
@@ -42,8 +44,10 @@ def _build_timm(**kwargs: Any) -> nn.Module:
 
 MODELS: dict[str, Builder] = {
     "vit": VisionTransformer,
+    "vit_distilled": DistilledVisionTransformer,
     "compact": CompactTransformer,
     "hybrid": HybridClassifier,
+    "resnet": CifarResNet,
     "pixels": PixelTextClassifier,
     "text": TextTransformer,
     "lm": CausalLanguageModel,

@@ -118,8 +118,8 @@ class ConvStem(nn.Module):
             self.layers.append(made)
             width = made.conv.out_channels
         self.proj = nn.Conv2d(width, embed_dim, 1)
-        if whiten:
-            self._first.weight.requires_grad_(False)
+        if whiten:  # its bias too, or the widest map of all would need a gradient
+            self._first.requires_grad_(False)
         self.grid_size = self.grid_of(*self.img_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         self.to(memory_format=torch.channels_last)
@@ -150,7 +150,9 @@ class ConvStem(nn.Module):
             images: float (N, channels, height, width), as the model sees them; a few thousand.
             eps: added to the eigenvalues.
         """
-        weight = self._first.weight
+        weight, bias = self._first.weight, self._first.bias
+        if bias is not None:
+            bias.zero_()
         out_chans, in_chans, height, width = weight.shape
         patches = images.unfold(2, height, 1).unfold(3, width, 1)
         rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, in_chans * height * width).double()

@@ -107,6 +107,9 @@ class VisionTransformer(nn.Module):
         ValueError: options that contradict each other, or a size the patch does not divide.
     """
 
+    num_head_tokens = 1
+    """Tokens that the head reads with ``token`` pooling; they come first."""
+
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
@@ -155,7 +158,7 @@ class VisionTransformer(nn.Module):
         self.num_features = embed_dim
         self.global_pool = global_pool
         self.has_class_token, self.num_reg_tokens = class_token, reg_tokens
-        self.num_prefix_tokens = int(class_token) + reg_tokens
+        self.num_prefix_tokens = self.num_head_tokens * class_token + reg_tokens
         self.no_embed_class = no_embed_class
         self.patch_drop_rate = patch_drop_rate
         self._make_pool = partial(
@@ -223,7 +226,7 @@ class VisionTransformer(nn.Module):
         self.attn_pool = self._make_pool() if global_pool == "map" else None
         self.fc_norm = norm(embed_dim) if final_norm and after_pool else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = self._make_head(num_classes)
         self.init_weights()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -232,9 +235,10 @@ class VisionTransformer(nn.Module):
         With ``global_pool=''`` the head reads every token: (B, N, num_classes).
         """
         if self.global_pool == "token":
-            # The head reads one token, so the last block computes no other.
+            # The last block computes no other tokens than the head reads.
             tokens, ctx = self._embed(images)
-            return self.forward_head(self.norm(self.blocks(tokens, ctx, read=1)))
+            tokens = self.blocks(tokens, ctx, read=self.num_head_tokens)
+            return self.forward_head(self.norm(tokens))
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -303,7 +307,7 @@ class VisionTransformer(nn.Module):
             self.global_pool = global_pool
             self.attn_pool = self._make_pool() if global_pool == "map" else None
         self.num_classes = num_classes
-        self.head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = self._make_head(num_classes)
         like = self.patch_embed.proj.weight
         for fresh in (self.head, self.attn_pool):
             if fresh is not None:
@@ -341,6 +345,13 @@ class VisionTransformer(nn.Module):
         if isinstance(self.pos_embed, nn.Parameter):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
+    def _make_head(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+
+    def _prefix(self) -> list[Tensor]:
+        """Tokens before the patches' (1, n, C)."""
+        return [token for token in (self.cls_token, self.reg_token) if token is not None]
+
     def _make_positions(self, kind: str) -> None:
         rows, columns = self.patch_embed.grid_size
         prefix = 0 if self.no_embed_class else self.num_prefix_tokens
@@ -358,11 +369,7 @@ class VisionTransformer(nn.Module):
     def _embed(self, images: Tensor) -> tuple[Tensor, BlockContext]:
         """Tokens with positions and prefix, and what they know."""
         x, grid = self.patch_embed(images)
-        prefix = [
-            token.expand(x.shape[0], -1, -1)
-            for token in (self.cls_token, self.reg_token)
-            if token is not None
-        ]
+        prefix = [token.expand(x.shape[0], -1, -1) for token in self._prefix()]
         positions = self._positions(grid)
         if positions is not None and self.no_embed_class:
             x = x + positions

@@ -120,7 +120,6 @@ class Attention(nn.Module):
         self.scale = scale
         self.attn_drop = attn_drop
         inner, shared = num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        self._widths = [inner, shared, shared]
         self.is_cross = context_dim is not None
         if context_dim is None:
             self.qkv = nn.Linear(embed_dim, inner + 2 * shared, bias=qkv_bias)
@@ -183,17 +182,17 @@ class Attention(nn.Module):
         turn_q, turn_k = rotary if isinstance(rotary, tuple) else (rotary, rotary)
         if self.is_cross:
             held = cache.contents() if cache is not None else None
-            q = self._turned(self.q_norm(self._heads(self.q(x), self.num_heads)), turn_q)
+            (q,) = self._split(self.q(x), (self.num_heads,))
+            q = self._turned(self.q_norm(q), turn_q)
             if held is not None:
                 return q, *held
             if context is None:
                 raise ValueError("cross attention needs `context`, the tokens to attend to")
-            k, v = self.kv(context).split(self._widths[1:], dim=-1)
+            k, v = self._split(self.kv(context), (self.num_kv_heads,) * 2)
         else:
             q, k, v = self._project_self(x, context)
-            q = self._turned(self.q_norm(self._heads(q, self.num_heads)), turn_q)
-        k = self._turned(self.k_norm(self._heads(k, self.num_kv_heads)), turn_k)
-        v = self._heads(v, self.num_kv_heads)
+            q = self._turned(self.q_norm(q), turn_q)
+        k = self._turned(self.k_norm(k), turn_k)
         if cache is not None:
             k, v = cache.append(k, v)
         return q, k, v
@@ -203,17 +202,23 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
     def _project_self(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
+        heads, shared = self.num_heads, self.num_kv_heads
         if context is None:
-            return self.qkv(x).split(self._widths, dim=-1)
+            return self._split(self.qkv(x), (heads, shared, shared))
         # Queries for x alone, keys and values for all of context: the rows of one weight.
-        split = [self._widths[0], self._widths[1] + self._widths[2]]
+        split = [heads * self.head_dim, 2 * shared * self.head_dim]
         w_q, w_kv = self.qkv.weight.split(split)
         b_q, b_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(split)
-        return F.linear(x, w_q, b_q), *F.linear(context, w_kv, b_kv).split(self._widths[1:], -1)
+        (q,) = self._split(F.linear(x, w_q, b_q), (heads,))
+        return q, *self._split(F.linear(context, w_kv, b_kv), (shared, shared))
 
-    def _heads(self, x: Tensor, count: int) -> Tensor:
-        # The view that 'b n (h d) -> b h n d' means; an einops call here costs 2 % of a small step.
-        return x.unflatten(-1, (count, self.head_dim)).transpose(1, 2)
+    def _split(self, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """(B, N, sum(counts) D) -> (B, count, N, D) for each count: the views that
+        'b n (h d) -> b h n d' means; einops would cost 2 % of a small step. Heads are parted before
+        they are turned, so that the backward pass puts the gradients together in one copy.
+        """
+        parts = x.view(*x.shape[:-1], -1, self.head_dim).split(counts, dim=2)
+        return tuple([part.transpose(1, 2) for part in parts])
 
     @staticmethod
     def _turned(x: Tensor, rotation: Rotation | None) -> Tensor:

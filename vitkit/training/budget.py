@@ -115,6 +115,10 @@ class TimeKeeper(Callback):
         if self.plan.time_done >= 1.0:
             trainer.should_stop = True
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how long the run has taken, so that a curve can be drawn over time."""
+        pl_module.log("seconds", self.clock.seconds(), rank_zero_only=True)
+
     def state_dict(self) -> dict[str, float]:
         """Seconds used so far, for a run that goes on later."""
         return {"seconds": self.clock.seconds()}

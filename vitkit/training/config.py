@@ -11,7 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-__all__ = ["EmaConfig", "OptimizerConfig", "ScheduleConfig", "TaskConfig", "TrainerConfig"]
+__all__ = [
+    "DistillConfig",
+    "EmaConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TaskConfig",
+    "TrainerConfig",
+]
 
 
 def _list_to_tuple(value: Any) -> Any:
@@ -29,6 +36,7 @@ def _optimizer_name(name: str) -> str:
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Channels = Annotated[tuple[float, ...], BeforeValidator(_list_to_tuple)]
 Stage = tuple[float, int]
 
 
@@ -52,6 +60,28 @@ def _stages(value: Any) -> Any:
 
 class _Section(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
     """What the sections share: no unknown keys, no conversion, no change after the check."""
+
+
+class DistillConfig(_Section):
+    """A teacher whose logits are a second goal, of the distillation token if the model has one."""
+
+    teacher: str | None = Field(
+        None, description="run folder, checkpoint, timm/<name>, or file of weights of `model`"
+    )
+    model: str | None = Field(
+        None, description="name of the model that a bare file of weights belongs to"
+    )
+    mean: Channels | None = Field(
+        None, description="a bare file's mean of each channel in [0, 1]; ImageNet's unless given"
+    )
+    std: Channels | None = Field(
+        None, description="a bare file's standard deviation; ImageNet's unless given"
+    )
+    kind: Literal["soft", "hard"] = Field(
+        "soft", description="match the teacher's distribution, or its decision"
+    )
+    weight: float = Field(0.5, ge=0, le=1, description="share of the teacher's part in the loss")
+    temperature: float = Field(1.0, gt=0, description="soft: what both logits are divided by")
 
 
 class TaskConfig(_Section):
@@ -84,6 +114,9 @@ class TaskConfig(_Section):
         (),
         description="stages with smaller images, each [share of the training at which it ends, "
         "side in pixels]; the rest has the full size",
+    )
+    distill: DistillConfig = Field(
+        default_factory=DistillConfig, description="learn from a teacher beside the labels"
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"

@@ -103,8 +103,8 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
     """Name of each weight that is a matrix between hidden layers, and the heights stacked in it."""
     names = {module: name for name, module in model.named_modules()}
     layers = [m for m in names if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
-    classifier = getattr(model, "get_classifier", lambda: None)()
-    outer = {*layers[:1], layers[-1] if classifier is None else classifier}
+    heads = getattr(model, "get_classifier", lambda: layers[-1])()
+    outer = {*layers[:1], *(heads if isinstance(heads, tuple) else (heads,))}
     hidden = {}
     for layer in layers:
         weight = layer.weight

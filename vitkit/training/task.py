@@ -15,6 +15,7 @@ from vitkit.errors import TrainingError
 from vitkit.evaluation import ClassificationSums
 from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig, ScheduleConfig, TaskConfig
+from vitkit.training.distillation import distillation_loss
 from vitkit.training.losses import classification_loss
 from vitkit.training.mixing import mix_batch
 from vitkit.training.optimizers import build_optimizer
@@ -47,6 +48,7 @@ class ClassificationTask(LightningModule):
         prepare_train: (images, positions, epoch) -> the model's input.
         prepare_eval: images -> the model's input.
         class_weights: float (classes,), or None.
+        teacher: the model's input -> a teacher's logits (B, classes), or None.
         seed: of everything random in a training step.
         fused: see :func:`build_optimizer`.
         payload: plain values to put into each checkpoint under :data:`CHECKPOINT_KEY`.
@@ -64,6 +66,7 @@ class ClassificationTask(LightningModule):
         prepare_train: Callable[[Tensor, Tensor, int], Tensor],
         prepare_eval: Callable[[Tensor], Tensor],
         class_weights: Tensor | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
         seed: int = 0,
         fused: bool = True,
         payload: Mapping[str, Any] | None = None,
@@ -74,6 +77,10 @@ class ClassificationTask(LightningModule):
         self.task, self.optimizer_config, self.schedule = task, optimizer, schedule
         self.plan = plan
         self.prepare_train, self.prepare_eval = prepare_train, prepare_eval
+        self.teacher = teacher
+        two_headed: Any = model
+        if teacher is not None and hasattr(model, "set_distilled_training"):
+            two_headed.set_distilled_training()
         self.seed, self.fused = seed, fused
         self.payload = dict(payload or {})
         self.class_weights: Tensor | None
@@ -106,7 +113,7 @@ class ClassificationTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch."""
         images, targets, positions = batch
-        inputs = self._resized(self.prepare_train(images, positions, self.current_epoch))
+        inputs = self.prepare_train(images, positions, self.current_epoch)
         goal = targets
         if self.mixes:
             inputs, goal = mix_batch(
@@ -120,13 +127,7 @@ class ClassificationTask(LightningModule):
                 mode=self.task.mix_mode,
                 label_smoothing=self.task.label_smoothing,
             )
-        logits = self.model(inputs)
-        loss = classification_loss(
-            logits,
-            goal,
-            label_smoothing=0.0 if self.mixes else self.task.label_smoothing,
-            class_weights=self.class_weights,
-        )
+        logits, loss = self._learn(inputs, goal)
         self._watch(loss)
         self.log("train/loss", loss, on_step=True, on_epoch=False)
         self.log("lr", self._rate(), on_step=True, on_epoch=False)
@@ -134,6 +135,27 @@ class ClassificationTask(LightningModule):
             self.train_sums = ClassificationSums(self.device)
         self.train_sums.update(logits, targets, mean_loss=loss)
         return loss
+
+    def _learn(self, inputs: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss: the labels' part and, with a teacher, the teacher's."""
+        output = self.model(self._resized(inputs))
+        logits, student = output if isinstance(output, tuple) else (output, output)
+        loss = classification_loss(
+            logits,
+            goal,
+            label_smoothing=0.0 if self.mixes else self.task.label_smoothing,
+            class_weights=self.class_weights,
+        )
+        if self.teacher is None:
+            return logits, loss
+        distill = self.task.distill
+        taught = distillation_loss(
+            student,
+            self.teacher(inputs),
+            hard=distill.kind == "hard",
+            temperature=distill.temperature,
+        )
+        return logits, torch.lerp(loss, taught, distill.weight)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean loss, as it was trained on, and its accuracy."""

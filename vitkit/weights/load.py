@@ -16,6 +16,8 @@ from vitkit.weights.files import read_file, read_tensors
 __all__ = ["LoadReport", "load_weights"]
 
 HEAD = "head."
+COUNTER = ".num_batches_tracked"
+"""BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
 
 
 @dataclass
@@ -75,7 +77,7 @@ def load_weights(
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
             faults.append(f"{name}: given {shapes}")
     head_differs = bool(report.new)
-    missing = [name for name in own if name not in given]
+    missing = [name for name in own if name not in given and not name.endswith(COUNTER)]
     report.new += missing
     if strict:
         faults += [f"{name}: missing" for name in missing if not name.startswith(HEAD)]

@@ -1,0 +1,142 @@
+"""What is each part of a recipe worth? Leaves one out at a time, over seeds.
+
+    python -m benchmarks.ablation benchmarks/ablations/cifar10_cpu_5min.yaml data.root=data
+
+The file names a config and, for each row of the table, the settings that differ. Rows are trained
+in turn, all with the first seed, then all with the next, so that a table cut short is still one.
+Each run lies in ``runs/ablation-<file>/<row>``; the same command goes on where it stopped, on
+another day too, and ``--show`` prints what there is. ``worth`` is how many points the recipe loses
+with that row's change, ``+-`` the standard error of the difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import hypot
+from pathlib import Path
+from statistics import fmean, stdev
+
+import yaml
+
+from benchmarks.timing import Report
+from vitkit.app import train_seeds
+from vitkit.config import load_config, split_arguments
+from vitkit.errors import ConfigError, VitkitError
+from vitkit.records import Record
+
+__all__ = ["Plan", "main", "read_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train.
+
+    Attributes:
+        name: of the file, without ending.
+        config: the recipe's file.
+        rows: name of each row -> the settings that differ; the first is the recipe itself.
+    """
+
+    name: str
+    config: Path
+    rows: dict[str, list[str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing and print the table; returns the exit code."""
+    options = _options(arguments)
+    try:
+        files, overrides = split_arguments(options.settings)
+        if len(files) != 1:
+            raise ConfigError(f"ablation takes one plan and KEY=VALUE settings, not {files}")
+        plan = read_plan(Path(files[0]))
+        if not options.show:
+            for seed in range(options.seeds):
+                for row, changes in plan.rows.items():
+                    _train(plan, row, [*changes, *overrides], seed)
+        report = _report(plan)
+        report.finish(options.json)
+    except VitkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        ConfigError: no such file, or not of this form.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no plan {path}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, dict) or not rows or not isinstance(content.get("config"), str):
+        raise ConfigError(f"{path} should hold `config: FILE` and `rows:`, each with its settings")
+    return Plan(
+        path.stem, Path(content["config"]), {str(k): list(v or []) for k, v in rows.items()}
+    )
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("settings", nargs="+", metavar="PLAN | KEY=VALUE")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of each row, from 0")
+    parser.add_argument("--show", action="store_true", help="train nothing, print what there is")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    return parser.parse_args(arguments)
+
+
+def _train(plan: Plan, row: str, settings: list[str], seed: int) -> None:
+    place = [f"run.root={_root(plan)}", f"run.name={_slug(row)}", "run.seed=0"]
+    config = load_config([plan.config], [*settings, *place])
+    print(f"\n{row}, seed {seed}", flush=True)
+    train_seeds(config, seed + 1, quiet=True)
+
+
+def _report(plan: Plan) -> Report:
+    report = Report(
+        f"Test accuracy of {plan.config} with one change, per cent",
+        ["change", "seeds", "accuracy", "sd", "worth", "+-"],
+    )
+    whole: list[float] = []
+    for row in plan.rows:
+        found = _accuracies(plan, row)
+        if not found:
+            continue
+        mean, sd = fmean(found), stdev(found) if len(found) > 1 else 0.0
+        if not whole:
+            whole = found
+            worth, error = 0.0, 0.0
+        else:
+            worth = fmean(whole) - mean
+            error = hypot(_error(whole), _error(found))
+        cells = [f"{len(found)}", f"{mean:.2f}", f"{sd:.2f}", f"{worth:+.2f}", f"{error:.2f}"]
+        report.add([row, *cells], change=row, accuracies=found, mean=mean, sd=sd, worth=worth)
+    return report
+
+
+def _accuracies(plan: Plan, row: str) -> list[float]:
+    runs = sorted((_root(plan) / _slug(row) / "seeds").glob("seed-*/results.json"))
+    return [100.0 * Record.read(path).metrics["test/acc"] for path in runs]
+
+
+def _error(values: list[float]) -> float:
+    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def _root(plan: Plan) -> Path:
+    return Path("runs") / f"ablation-{plan.name}"
+
+
+def _slug(row: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

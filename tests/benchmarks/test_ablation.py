@@ -1,0 +1,112 @@
+"""The ablation's plan, its order, its table; the curves read from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablation, curves
+from vitkit.config import RunConfig, load_config
+from vitkit.errors import ConfigError
+from vitkit.records import Record
+
+PLANS = sorted((Path(__file__).parents[2] / "benchmarks" / "ablations").glob("*.yaml"))
+ACCURACY = {0.01: [0.80, 0.84], 0.02: [0.70, 0.72]}
+"""Of each learning rate with each seed."""
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, int]]:
+    """Runs that cost nothing; (name, seeds asked for) of each call."""
+    asked: list[tuple[str, int]] = []
+
+    def train_seeds(config: RunConfig, count: int, quiet: bool = False) -> None:
+        asked.append((str(config.run.name), count))
+        folder = Path(config.run.root) / str(config.run.name) / "seeds" / f"seed-{count - 1}"
+        folder.mkdir(parents=True)
+        accuracy = ACCURACY[config.optimizer.lr][count - 1]
+        Record({"test/acc": accuracy}, {"model": "vit"}).write(folder / "results.json")
+
+    monkeypatch.setattr(ablation, "train_seeds", train_seeds)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("optimizer: {lr: 0.01}\n")
+    (tmp_path / "plan.yaml").write_text(
+        "config: base.yaml\nrows:\n  the recipe:\n  Twice the rate: [optimizer.lr=0.02]\n"
+    )
+    return asked
+
+
+def test_rows_take_turns_and_the_table_says_what_each_is_worth(
+    trained: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ablation.main(["plan.yaml", "--seeds", "2"]) == 0
+    assert trained == [
+        ("the-recipe", 1),
+        ("twice-the-rate", 1),
+        ("the-recipe", 2),
+        ("twice-the-rate", 2),
+    ]
+    lines = capsys.readouterr().out.splitlines()
+    recipe = next(line for line in lines if line.startswith("| the recipe"))
+    other = next(line for line in lines if line.startswith("| Twice"))
+    assert [cell.strip() for cell in recipe.split("|")[2:7]] == [
+        "2",
+        "82.00",
+        "2.83",
+        "+0.00",
+        "0.00",
+    ]
+    # 82 - 71; sqrt(2.83**2 / 2 + 1.41**2 / 2)
+    assert [cell.strip() for cell in other.split("|")[2:7]] == [
+        "2",
+        "71.00",
+        "1.41",
+        "+11.00",
+        "2.24",
+    ]
+
+
+def test_show_trains_nothing(
+    trained: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ablation.main(["plan.yaml", "--seeds", "1"])
+    trained.clear()
+    assert ablation.main(["plan.yaml", "--show"]) == 0
+    assert not trained and "71.00" not in capsys.readouterr().out.split("Twice")[0]
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_plan_names_settings_that_exist(path: Path) -> None:
+    plan = ablation.read_plan(path)
+    assert next(iter(plan.rows.values())) == []
+    root = path.parents[2]
+    configs = [load_config([root / plan.config], changes) for changes in plan.rows.values()]
+    assert len({config.model_dump_json() for config in configs}) == len(plan.rows)
+
+
+def test_a_plan_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no plan"):
+        ablation.read_plan(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("rows: [1]\n")
+    with pytest.raises(ConfigError, match="should hold `config: FILE`"):
+        ablation.read_plan(tmp_path / "bad.yaml")
+
+
+def test_a_curve_is_validation_by_minutes_and_the_test_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,epoch,lr,val/acc,seconds\n9,0,0.1,,\n10,0,,0.5,\n10,0,,,60\n20,1,,0.75,\n20,1,,,90\n"
+    )
+    Record({"test/acc": 0.7}, {"wall_seconds": 120.0}).write(tmp_path / "results.json")
+    curve, end = curves.read_curve(tmp_path)
+    assert curve == [(1.0, 50.0), (1.5, 75.0)]
+    assert end == (2.0, pytest.approx(70.0))
+
+
+def test_a_picture_of_runs_and_of_others_figures(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "metrics.csv").write_text("step,val/acc,seconds\n9,0.5,60\n19,0.75,90\n")
+    Record({"test/acc": 0.7}, {"wall_seconds": 120.0}).write(tmp_path / "results.json")
+    out = tmp_path / "out" / "curves.svg"
+    assert curves.main([str(tmp_path), "--out", str(out), "--points", "other", "1:40", "2:60"]) == 0
+    assert out.read_text().count("<svg") == 1

@@ -1,0 +1,60 @@
+"""The teacher of a distillation: a checkpoint, or a bare file of weights and its model's name."""
+
+from __future__ import annotations
+
+from vitkit.app.build import Built, build_from_checkpoint, require_same_classes
+from vitkit.app.runs import find_checkpoint
+from vitkit.config import RunConfig
+from vitkit.data.info import DataInfo
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.sources import IMAGENET
+from vitkit.errors import ConfigError
+from vitkit.models.registry import create_model
+from vitkit.training.config import DistillConfig
+from vitkit.training.distillation import Teacher
+from vitkit.weights import load_weights, read_checkpoint
+
+__all__ = ["build_teacher"]
+
+
+def build_teacher(config: RunConfig, built: Built) -> Teacher | None:
+    """What ``task.distill`` names; None if it names nothing.
+
+    Raises:
+        ConfigError: a bare file without the name of its model, or statistics that do not fit.
+        VitkitError: no such file, or a model of other classes.
+    """
+    distill = config.task.distill
+    if distill.teacher is None:
+        return None
+    own = built.preprocessing
+    if distill.model is not None:
+        return _from_bare_file(distill, built.info, own)
+    checkpoint = read_checkpoint(find_checkpoint(distill.teacher))
+    model, theirs, trained_on = build_from_checkpoint(checkpoint)
+    require_same_classes(trained_on, built.info)
+    return Teacher(
+        model,
+        mean=theirs.mean,
+        std=theirs.std,
+        student_mean=own.mean,
+        student_std=own.std,
+        img_size=theirs.img_size,
+    )
+
+
+def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) -> Teacher:
+    assert distill.model is not None and distill.teacher is not None
+    model = create_model(distill.model, num_classes=info.num_classes, in_chans=info.in_chans)
+    load_weights(model, distill.teacher)
+    mean = distill.mean or IMAGENET[0]
+    std = distill.std or IMAGENET[1]
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != info.in_chans:
+            raise ConfigError(
+                f"task.distill.{key}: {len(values)} numbers, but {info.name} has {info.in_chans} "
+                f"channels; give one for each"
+            )
+    return Teacher(
+        model, mean=mean, std=std, student_mean=own.mean, student_std=own.std, img_size=None
+    )
