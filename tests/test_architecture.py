@@ -49,7 +49,12 @@ LEAVES = frozenset({"errors", "records"})
 FACES = {"vitkit", "vitkit.app", "vitkit.models"}
 """Packages whose ``__getattr__`` imports a name when it is first used."""
 
-EXTRAS = {"pytorch_lightning.loggers.WandbLogger": "wandb"}
+EXTRAS = {
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "pytorch_lightning.loggers.WandbLogger": "wandb",
+    "tokenizers": "text",
+}
 """What may be imported inside a function of any module -> the extra of setup.cfg it needs."""
 
 

@@ -7,6 +7,7 @@
     +-- WeightsError         a weights file or checkpoint that cannot be used
     +-- RunError             the run folder: not writable, full, nothing to resume
     +-- TrainingError        training cannot go on: non-finite loss, out of memory
+    +-- EvaluationError      a number that cannot be had: NaN logits, other images than needed
     +-- Interrupted          Ctrl-C or SIGTERM, after a checkpoint was left (exit code 130 / 143)
 
 Every message is one line that says what was given, what is allowed and what to do next.
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 __all__ = [
     "ConfigError",
     "DataError",
+    "EvaluationError",
     "Interrupted",
     "RunError",
     "TrainingError",
@@ -85,6 +87,10 @@ class RunError(VitkitError):
 
 class TrainingError(VitkitError):
     """Training cannot go on; the message names the step and what to try."""
+
+
+class EvaluationError(VitkitError):
+    """A number about a model that cannot be had, or would mislead."""
 
 
 class Interrupted(VitkitError):

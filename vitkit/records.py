@@ -1,4 +1,4 @@
-"""What a run or an evaluation leaves behind for people and reports: plain values in JSON files."""
+"""What a run or an evaluation leaves behind for people and reports: plain values in files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Plain", "Record", "write_text"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Plain", "PredictionRecord", "Record", "Table", "write_text"]
 
 Plain = str | int | float | bool | None
+
+Table = dict[str, list[Any]]
+"""Columns of one length, by name."""
+
+TABLES = "tables"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One flat object: metrics under the names they are logged by, then the facts about the run.
+    """One object: metrics under the names they are logged by, then the facts about the run, then
+    tables, if any.
 
     Attributes:
         metrics: such as ``test/acc``, a fraction in [0, 1].
         facts: wall seconds, parameters, versions, hardware, commit, seed, ...
+        tables: what has rows, such as numbers a class; in the file under ``tables``.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Plain] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
 
     def flat(self) -> dict[str, Plain]:
         """Metrics first, then facts."""
@@ -31,18 +43,70 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write as JSON, beside and renamed: a reader never sees half a file."""
-        write_text(path, json.dumps(self.flat(), indent=2, allow_nan=True) + "\n")
+        text = json.dumps(self.flat(), indent=2, allow_nan=True)
+        if self.tables:
+            text = f'{text[:-2]},\n  "{TABLES}": {_tables_text(self.tables)}\n}}'
+        write_text(path, text + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Record:
         """Read what :meth:`write` wrote; a key with a slash is a metric."""
-        flat: Mapping[str, Plain] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Table] = content.pop(TABLES, {})
+        flat: Mapping[str, Plain] = content
         metrics = {
             key: float(value)
             for key, value in flat.items()
             if "/" in key and isinstance(value, int | float)
         }
-        return cls(metrics, {key: value for key, value in flat.items() if key not in metrics})
+        facts = {key: value for key, value in flat.items() if key not in metrics}
+        return cls(metrics, facts, tables)
+
+
+@dataclass(frozen=True)
+class PredictionRecord:
+    """What a model said about every image of a split: ``predictions.npz``.
+
+    Attributes:
+        logits: float32 (N, classes).
+        targets: int64 (N,).
+        indices: int64 (N,): the images' places in the split.
+        confusion: int64 (classes, classes): row the right class, column the predicted one.
+        class_names: text (classes,).
+    """
+
+    logits: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+    class_names: NDArray[np.str_]
+
+    def write(self, path: Path) -> None:
+        """Write beside and rename."""
+        beside = path.with_name(path.name + ".part")
+        try:
+            with beside.open("wb") as file:
+                np.savez(file, **vars(self))
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> PredictionRecord:
+        """Read what :meth:`write` wrote: arrays only, nothing in the file is run."""
+        with np.load(path, allow_pickle=False) as arrays:
+            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+
+
+def _tables_text(tables: Mapping[str, Table]) -> str:
+    """A line a column: a list of a thousand numbers is read as one."""
+    parts = []
+    for name, table in tables.items():
+        columns = ",\n".join(
+            f"      {json.dumps(column)}: {json.dumps(values)}" for column, values in table.items()
+        )
+        parts.append(f"    {json.dumps(name)}: {{\n{columns}\n    }}")
+    return "{\n" + ",\n".join(parts) + "\n  }"
 
 
 def write_text(path: Path, text: str) -> None:

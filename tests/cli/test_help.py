@@ -37,7 +37,7 @@ def test_help_fits_a_terminal_and_its_examples_are_whole(said, command: str) -> 
     assert command in ("predict", "models") or len(docs) >= 2
     for example in docs:  # each is a command by itself: nothing was moved to the next line
         assert re.fullmatch(
-            r"python (train|eval)\.py( [\w./=-]+)+|vitkit (eval|check-data)( [\w./=-]+)+", example
+            r"python (train|eval)\.py( [\w./=:-]+)+|vitkit (eval|check-data)( [\w./=-]+)+", example
         )
     lines = text.splitlines()
     for number, line in enumerate(lines):

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
-from vitkit.evaluation import ClassificationSums, predict_all
-from vitkit.evaluation.classification import rank_of_target
+from vitkit.evaluation.classification import ClassificationSums, predict_all, rank_of_target
 
 
 def test_metrics_equal_scikit_learn_however_the_split_is_cut() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vitkit.models import create_model, register_model
+from vitkit.models import EncoderDecoder, RecurrentSeq2Seq, create_model, register_model
 from vitkit.models.config import CONFIGS
 from vitkit.models.presets import CUSTOM, family_of, resolve_name
 from vitkit.models.registry import _BUILDERS
@@ -43,6 +43,8 @@ CCT: dict[str, Any] = {**VIT, "attn_drop_rate": 0.0, "drop_path_rate": 0.0}
 CVT = {**CCT, "patch_size": 4}
 HYBRID: dict[str, Any] = {**VIT, "patch_size": 2, "norm_eps": 1e-3}
 TEXT: dict[str, Any] = {**SMALL, "vocab_size": 11, "max_len": 9}
+PAIRS: dict[str, Any] = {**TEXT, "proj_drop_rate": 0.0, "pos_drop_rate": 0.0}
+LSTM: dict[str, Any] = {"vocab_size": 11, "embed_dim": 12, "hidden_dim": 16, "drop_rate": 0.0}
 PIXELS = {**SMALL, "num_classes": CLASSES, "img_size": 6, "pos_drop_rate": 0.0}
 SCORE = ("seq_pool.score.bias",)
 
@@ -90,6 +92,9 @@ CASES = {
         words(9),
         {**TEXT, "num_classes": CLASSES, "class_token": True, "global_pool": "token"},
     ),
+    "text_alibi": Case(
+        "text_mini", words(9), {**TEXT, "num_classes": CLASSES, "pos_embed": "alibi"}
+    ),
     "pixels": Case("text_pixels_mini_32", pictures(3, 6, 6), PIXELS),
     "pixels_lra": Case(
         "text_pixels_lra_32",
@@ -103,6 +108,47 @@ CASES = {
         {**TEXT, "tie_embeddings": False, "pos_embed": "rotary", "num_kv_heads": 1},
         output=(BATCH, 9, 11),
     ),
+    "lm_window": Case(
+        "lm_char_mini",
+        words(9),
+        {**TEXT, "pos_embed": "relative", "window": 4},
+        output=(BATCH, 9, 11),
+    ),
+    "lm_recurrent": Case("lstm_music", words(9), LSTM, output=(BATCH, 9, 11)),
+    "seq2seq": Case("transformer_tiny", words(9), PAIRS, output=(BATCH, 9, 11)),
+    "seq2seq_pre": Case(
+        "transformer_base",
+        words(9),
+        {
+            **PAIRS,
+            "norm_first": True,
+            "final_norm": True,
+            "tie_embeddings": False,
+            "pos_embed": "relative",
+            "mlp_layer": "swiglu",
+        },
+        output=(BATCH, 9, 11),
+    ),
+    "seq2seq_bottleneck": Case("lstm_seq2seq", words(9), LSTM, output=(BATCH, 9, 11)),
+    "seq2seq_attention": Case(
+        "lstm_seq2seq_attention",
+        words(9),
+        {**LSTM, "cell": "gru", "depth": 2, "tie_embeddings": False},
+        output=(BATCH, 9, 11),
+    ),
+    "hybrid_recurrent": Case(
+        "nb03_2mixer_vit",
+        pictures(3, 8, 12),
+        {
+            **HYBRID,
+            "blocks": ("lstm", "attention", "gru", "rnn"),
+            "depth": 4,
+            "bidirectional": True,
+            "attn_drop_rate": 0.0,
+            "mlp_drop_rate": 0.0,
+            "drop_rate": 0.0,
+        },
+    ),
     "resnet": Case(
         "resnet20_32", pictures(3, 8, 12), {"depth": 8, "embed_dim": 16, "num_classes": CLASSES}
     ),
@@ -114,11 +160,16 @@ CASES = {
     "custom": Case("conforming", pictures(3, 8, 8), {"num_classes": CLASSES}),
 }
 OURS = [key for key in CASES if key not in ("timm", "custom")]
-TRUNKS = [key for key in OURS if key != "resnet"]
+TRUNKS = [
+    key
+    for key in OURS
+    if key not in ("resnet", "lm_recurrent", "seq2seq_bottleneck", "seq2seq_attention")
+]
 HEADS = tuple(
     f"{head}.{kind}" for head in ("head", "head_dist", "linear") for kind in ("weight", "bias")
 )
-CLASSIFIERS = [key for key in OURS if not key.startswith("lm")]
+CLASSIFIERS = [key for key in OURS if not key.startswith(("lm", "seq2seq"))]
+TRANSLATORS = (EncoderDecoder, RecurrentSeq2Seq)
 
 
 @pytest.fixture(autouse=True)
@@ -142,10 +193,16 @@ def build(key: str, **more: Any) -> nn.Module:
     return model
 
 
+def call(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model of what it takes: a translator gets the same words turned round as targets."""
+    out: Tensor = model(inputs, inputs.flip(1)) if isinstance(model, TRANSLATORS) else model(inputs)
+    return out
+
+
 def gradients(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     model.zero_grad(set_to_none=True)
     torch.manual_seed(1)
-    model(inputs).square().sum().backward()
+    call(model, inputs).square().sum().backward()
     return {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
 
 
@@ -158,7 +215,7 @@ def test_every_family_is_here() -> None:
 def test_shape_and_every_parameter_gets_a_gradient(key: str) -> None:
     case, model = CASES[key], build(key).train()
     inputs = case.inputs()
-    assert model(inputs).shape == case.output
+    assert call(model, inputs).shape == case.output
     found = gradients(model, inputs)
     dead = {
         name for name, _ in model.named_parameters() if not found.get(name, torch.zeros(1)).any()
@@ -170,12 +227,12 @@ def test_shape_and_every_parameter_gets_a_gradient(key: str) -> None:
 def test_evaluation_is_deterministic_and_images_are_independent(key: str) -> None:
     model, inputs = build(key).eval(), CASES[key].inputs()
     with torch.no_grad():
-        whole = model(inputs)
-        assert torch.equal(whole, model(inputs))
-        single = torch.cat([model(one[None]) for one in inputs])
+        whole = call(model, inputs)
+        assert torch.equal(whole, call(model, inputs))
+        single = torch.cat([call(model, one[None]) for one in inputs])
         changed = inputs.clone()
         changed[0] = changed[1]
-        assert torch.equal(model(changed)[2], whole[2])
+        assert torch.equal(call(model, changed)[2], whole[2])
     torch.testing.assert_close(single, whole, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(whole[0], whole[1])
 
@@ -186,9 +243,9 @@ def test_state_dict_round_trip(key: str) -> None:
     torch.manual_seed(5)
     fresh = create_model(CASES[key].name, **CASES[key].kwargs).eval()
     with torch.no_grad():
-        assert not torch.allclose(fresh(inputs), model(inputs))
+        assert not torch.allclose(call(fresh, inputs), call(model, inputs))
         fresh.load_state_dict(model.state_dict(), strict=True)
-        assert torch.equal(fresh(inputs), model(inputs))
+        assert torch.equal(call(fresh, inputs), call(model, inputs))
 
 
 @pytest.mark.parametrize("key", CLASSIFIERS)

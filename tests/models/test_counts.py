@@ -11,7 +11,9 @@ from vitkit.models import create_model
 from vitkit.models.presets import PRESETS
 
 # Compact: SHI-Labs/Compact-Transformers, 10 classes. Image text: google-research/long-range-arena.
-# GPT-2: the published checkpoints. The rest: timm's constructors, 1000 classes, or 10 at 32 px.
+# GPT-2: the published checkpoints. Transformers: the paper's layers at 37,000 words, see
+# test_seq2seq.py. LSTM: the lab's layers as torch counts them. The rest: timm's constructors, 1000
+# classes, or 10 at 32 px.
 PUBLISHED = {
     "vit_tiny_patch4_32": 5_362_762,
     "vit_small_patch4_32": 21_342_346,
@@ -47,6 +49,9 @@ PUBLISHED = {
     "cct_7_3x1_32": 3_760_139,
     "cct_7_3x2_32": 3_853_259,
     "text_pixels_lra_32": 248_458,
+    "transformer_base": 63_082_496,
+    "transformer_big": 214_245_376,
+    "lstm_music": 5_357_395,
     "gpt2": 124_439_808,
     "gpt2_medium": 354_823_168,
     "gpt2_large": 774_030_080,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
-from vitkit.models import CausalLanguageModel, generate
+from vitkit.models import CausalLanguageModel, RecurrentLanguageModel, generate, stream
 from vitkit.models.decoding import filter_logits
 
 LM: dict[str, Any] = {"vocab_size": 17, "max_len": 24, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -30,7 +30,7 @@ def beginnings(length: int = 4, batch: int = 3) -> Tensor:
     return torch.randint(0, 17, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("pos_embed", ["learn", "rotary"])
+@pytest.mark.parametrize("pos_embed", ["learn", "rotary", "alibi", "relative"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -47,6 +47,47 @@ def test_cached_equals_uncached(options: dict[str, Any], pos_embed: str) -> None
     cached = generate(model, ids, 20, **options)
     assert torch.equal(cached, generate(model, ids, 20, use_cache=False, **options))
     assert cached.shape == (3, 24) and torch.equal(cached[:, :4], ids)
+
+
+@pytest.mark.parametrize("window", [1, 3, 30])
+def test_a_window_cached_equals_uncached(window: int) -> None:
+    model, ids = language_model(window=window).double(), beginnings()
+    cached = generate(model, ids, 20, seed=3, temperature=2.0)
+    assert torch.equal(cached, generate(model, ids, 20, seed=3, temperature=2.0, use_cache=False))
+    whole = generate(language_model().double(), ids, 20, seed=3, temperature=2.0)
+    assert torch.equal(cached, whole) == (window == 30)
+
+
+def test_a_window_sees_no_further_than_its_layers() -> None:
+    model, ids = language_model(window=3).double().eval(), beginnings(20)
+    changed = ids.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % 17
+    alike = torch.isclose(model(ids), model(changed)).all(-1)
+    # Two layers, two words back each.
+    assert alike[:, :5].all() and alike[:, 10:].all() and not alike[:, 5:10].any()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_a_recurrent_model_cached_equals_uncached(cell: str) -> None:
+    torch.manual_seed(0)
+    model, ids = RecurrentLanguageModel(17, 8, 12, 2, cell=cell).double(), beginnings()
+    for options in ({"temperature": 0.0}, {"seed": 3}):
+        cached = generate(model, ids, 40, **options)
+        assert torch.equal(cached, generate(model, ids, 40, use_cache=False, **options))
+        assert cached.shape == (3, 44)
+
+
+def test_a_stream_gives_each_word_at_once() -> None:
+    model, ids = language_model().train(), beginnings()
+    words = stream(model, ids, 9, seed=1)
+    assert model.training
+    first = next(words)
+    assert first.shape == (3, 1) and torch.is_grad_enabled()
+    rest = torch.cat(list(words), dim=1)
+    assert torch.equal(torch.cat([ids, first, rest], dim=1), generate(model, ids, 9, seed=1))
+    assert model.training
+    with pytest.raises(ValueError, match="top_k"):  # by the call, before any word
+        stream(model, ids, 9, top_k=0)
 
 
 def test_texts_of_a_batch_do_not_mix() -> None:

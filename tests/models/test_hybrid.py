@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from vitkit.models import HybridClassifier, create_model, list_models
 from vitkit.models.presets import PRESETS
-from vitkit.nn import Attention, Block, ConvMixerBlock, MixerBlock, record_attention
+from vitkit.nn import (
+    Attention,
+    Block,
+    BlockContext,
+    ConvMixerBlock,
+    MixerBlock,
+    RecurrentBlock,
+    record_attention,
+)
 
 # "Transformers: from NLP to CV", the four notebooks: what Keras printed as trainable, and how many
 # more it printed as the total: 7 of the normalisation, if any, and BatchNorm's statistics.
@@ -300,3 +308,23 @@ def test_constructor_errors(option: str, value: Any, words: str) -> None:
 def test_another_image_size_is_refused() -> None:
     with pytest.raises(ValueError, match="built for 32 x 32"):
         create_model("nb04_convmixer")(torch.zeros(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_recurrent_blocks_read_the_patches_row_by_row(kind: str, bidirectional: bool) -> None:
+    more: dict[str, Any] = {"img_size": 16, "embed_dim": 8, "num_heads": 2, "recurrent_dim": 6}
+    model = shaken(
+        HybridClassifier(
+            blocks=(kind, "attention"), depth=3, bidirectional=bidirectional, drop_rate=0.0, **more
+        )
+    ).eval()
+    kinds = [type(block) for block in model.blocks]
+    assert kinds == [RecurrentBlock, Block, RecurrentBlock]
+    assert model.blocks[0].rnn.rnn.hidden_size == 6
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    changed = images.clone()
+    changed[:, :, 8:12] += 1.0  # the third row of patches
+    tokens = [model.blocks[0](model.stem(x)[0], BlockContext((4, 4))) for x in (images, changed)]
+    alike = torch.isclose(*tokens).all(-1)
+    assert alike[:, :8].all() != bidirectional and not alike[:, 8:].any()

@@ -13,8 +13,11 @@ from vitkit.models import (
     CausalLanguageModel,
     CifarResNet,
     CompactTransformer,
+    EncoderDecoder,
     HybridClassifier,
     PixelTextClassifier,
+    RecurrentLanguageModel,
+    RecurrentSeq2Seq,
     TextTransformer,
     VisionTransformer,
 )
@@ -27,7 +30,10 @@ from vitkit.models.config import (
     LanguageModelConfig,
     ModelConfig,
     PixelTextConfig,
+    RecurrentLanguageModelConfig,
+    RecurrentSeq2SeqConfig,
     ResNetConfig,
+    Seq2SeqConfig,
     TextClassifierConfig,
     TimmConfig,
     ViTConfig,
@@ -38,6 +44,7 @@ from vitkit.models.presets import DEFAULT_MODEL, FAMILIES, PRESETS
 from vitkit.models.timm_baseline import build_timm
 
 NOT_ARGUMENTS = {"name", "weights"}
+NO_PICTURES = {"in_chans", "img_size", "num_classes"}
 
 
 def arguments_of(constructor: Any) -> set[str]:
@@ -62,6 +69,9 @@ def arguments_of(constructor: Any) -> set[str]:
             LanguageModelConfig,
             arguments_of(CausalLanguageModel) | {"in_chans", "img_size", "num_classes"},
         ),
+        (Seq2SeqConfig, arguments_of(EncoderDecoder) | NO_PICTURES),
+        (RecurrentLanguageModelConfig, arguments_of(RecurrentLanguageModel) | NO_PICTURES),
+        (RecurrentSeq2SeqConfig, arguments_of(RecurrentSeq2Seq) | NO_PICTURES),
         (TimmConfig, arguments_of(build_timm) - {"model"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -174,7 +184,14 @@ def test_all_faults_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("text_mini", "img_size"), ("lm_char_mini", "num_classes"), ("lm_char_mini", "in_chans")],
+    [
+        ("text_mini", "img_size"),
+        ("lm_char_mini", "num_classes"),
+        ("lm_char_mini", "in_chans"),
+        ("transformer_tiny", "num_classes"),
+        ("lstm_music", "img_size"),
+        ("lstm_seq2seq", "in_chans"),
+    ],
 )
 def test_text_models_refuse_picture_fields(name: str, field: str) -> None:
     with pytest.raises(ValidationError, match=field):

@@ -188,7 +188,11 @@ def test_autocast_trains_by_the_explicit_kernel_where_bfloat16_is_fast(
         (False, False, "cpu", torch.bfloat16, 65, True, "fused"),
         (True, True, "cpu", torch.float32, 17, True, "explicit"),
         (True, True, "cpu", torch.float32, 197, True, "fused"),
-        (False, False, "cpu", torch.float32, 17, True, "fused"),
+        (False, False, "cpu", torch.float32, 17, True, "explicit"),
+        (False, False, "cpu", torch.float32, 50, True, "explicit"),
+        (False, False, "cpu", torch.float32, 51, True, "fused"),
+        (False, False, "cpu", torch.float32, 17, False, "fused"),
+        (True, False, "cpu", torch.float32, 17, False, "explicit"),
         (True, True, "cuda", torch.bfloat16, 65, True, "fused"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.masking_utils import sliding_window_causal_mask_function
 
 from vitkit.models.vit import VisionTransformer
 from vitkit.nn import (
@@ -28,6 +29,17 @@ def test_causal_and_window_by_their_definitions(n: int, m: int, before: int, aft
         for j in range(m):
             assert causal[i, j].item() == (j <= place)
             assert window[i, j].item() == (place - before <= j <= place + after)
+
+
+@pytest.mark.parametrize("window", [1, 3, 9])
+def test_a_sliding_window_is_transformers(window: int) -> None:
+    sees = sliding_window_causal_mask_function(window)
+    mask = window_mask(7, before=window - 1)
+    place = torch.arange(7)
+    zero = torch.tensor(0)
+    for query in place:
+        for key in place:
+            assert bool(sees(zero, zero, query, key)) == mask[query, key].item()
 
 
 def test_padding() -> None:
@@ -66,7 +78,8 @@ def test_recorded_maps_are_right_and_change_nothing() -> None:
             torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 18))
         logits = model(images)
     torch.testing.assert_close(logits, plain, rtol=1e-5, atol=1e-6)
-    assert torch.equal(model.forward_features(images), features)
+    with torch.no_grad():  # as above: a backward pass may want another kernel
+        assert torch.equal(model.forward_features(images), features)
     assert all(m.recorder is None for m in model.modules() if isinstance(m, Attention))
     attn = model.blocks[0].attn
     assert isinstance(attn, Attention)

@@ -9,9 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers import RotaryEmbeddingCat, apply_rot_embed_cat, resample_abs_pos_embed
+from transformers import T5Config
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.t5.modeling_t5 import T5Attention
 
-from vitkit.nn import Rotary1d, Rotary2d, grid_positions, resize_position_grid, sincos_1d, sincos_2d
+from vitkit.nn import (
+    Alibi,
+    RelativeBias,
+    Rotary1d,
+    Rotary2d,
+    alibi_slopes,
+    causal_mask,
+    grid_positions,
+    resize_position_grid,
+    sincos_1d,
+    sincos_2d,
+)
 from vitkit.nn.positions import Pairing
 
 
@@ -124,3 +138,67 @@ def test_resizing_a_table_is_timms(new: tuple[int, int], prefix: int) -> None:
     want = resample_abs_pos_embed(table, list(new), [4, 6], num_prefix_tokens=prefix)
     got = resize_position_grid(table, (4, 6), new, num_prefix=prefix)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 6, 8, 12, 20])
+def test_alibi_is_transformers_up_to_a_shift_of_each_row(heads: int) -> None:
+    ones = torch.ones(1, 9)
+    theirs = build_alibi_tensor(ones, heads, torch.float32).view(1, heads, 1, 9)
+    ours = Alibi(heads)(9)
+    causal = causal_mask(9)
+    shift = (ours - theirs).masked_fill(~causal, 0.0)
+    # What is seen differs by one number a row, which a softmax does not notice.
+    diagonal = (ours - theirs).diagonal(dim1=-2, dim2=-1)[..., None]
+    torch.testing.assert_close(shift, diagonal.masked_fill(~causal, 0.0), rtol=1e-6, atol=1e-6)
+    assert not ours.diagonal(dim1=-2, dim2=-1).any()
+    torch.testing.assert_close(ours, ours.mT)
+
+
+def test_alibi_slopes_are_the_papers() -> None:
+    exponents = {3: [4, 8, 2], 6: [2, 4, 6, 8, 1, 3], 8: list(range(1, 9))}
+    exponents[12] = [*range(1, 9), 0.5, 1.5, 2.5, 3.5]
+    for heads, wanted in exponents.items():
+        torch.testing.assert_close(alibi_slopes(heads), 2.0 ** -torch.tensor(wanted).float())
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("buckets", "distance"), [(32, 128), (16, 64)])
+def test_relative_bias_is_t5s(bidirectional: bool, buckets: int, distance: int) -> None:
+    config = T5Config(
+        d_model=12,
+        d_kv=4,
+        num_heads=3,
+        relative_attention_num_buckets=buckets,
+        relative_attention_max_distance=distance,
+        is_decoder=not bidirectional,
+    )
+    theirs = T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
+    ours = RelativeBias(3, num_buckets=buckets, max_distance=distance, bidirectional=bidirectional)
+    theirs.relative_attention_bias.weight.data.copy_(ours.table.data)
+    torch.testing.assert_close(ours(300), theirs.compute_bias(300, 300), rtol=0, atol=0)
+    last = theirs.compute_bias(3, 50, past_seen_tokens=47)
+    torch.testing.assert_close(ours(3, 50), last, rtol=0, atol=0)
+
+
+def test_buckets_begin_where_they_are_published_to() -> None:
+    far = torch.arange(200)
+    both = RelativeBias(1).buckets(-far)
+    starts = [*range(8), 8, 12, 16, 23, 32, 46, 64, 91]
+    assert [int((both == bucket).nonzero()[0]) for bucket in range(16)] == starts
+    assert torch.equal(RelativeBias(1).buckets(far[1:]), both[1:] + 16)
+    one = RelativeBias(1, bidirectional=False).buckets(-far)
+    starts = [*range(16), 16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
+    assert [int((one == bucket).nonzero()[0]) for bucket in range(32)] == starts
+
+
+@given(st.integers(1, 6), st.integers(0, 6))
+def test_biases_are_aligned_at_the_end(num_queries: int, more: int) -> None:
+    keys = num_queries + more
+    for bias in (Alibi(2), RelativeBias(2), RelativeBias(2, bidirectional=False)):
+        assert torch.equal(bias(num_queries, keys), bias(keys)[:, :, more:])
+
+
+@pytest.mark.parametrize("options", [{"num_buckets": 6}, {"num_buckets": 0}, {"max_distance": 8}])
+def test_buckets_that_cannot_be(options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="num_buckets"):
+        RelativeBias(2, **options)

@@ -19,6 +19,7 @@ from vitkit.config import RunConfig, load_config
 from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
+from vitkit.training.base import step_seed
 from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.loggers import CsvMetrics
@@ -26,7 +27,6 @@ from vitkit.training.losses import balanced_class_weights, classification_loss
 from vitkit.training.mixing import mix_batch
 from vitkit.training.optimizers import build_optimizer, parameter_groups
 from vitkit.training.schedules import learning_rate_factor
-from vitkit.training.task import step_seed
 from vitkit.weights import read_checkpoint
 
 

@@ -10,25 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitkit.app.catalogue import model_rows
-    from vitkit.app.evaluator import EvalResult, evaluate
+    from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
+    from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
+    from vitkit.app.pretrained import LoadedModel, load_model
     from vitkit.app.progress import rate_text
     from vitkit.app.runs import finished_results
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
 
 __all__ = [
+    "EXPORT_FORMATS",
+    "Comparison",
     "EvalResult",
+    "ExportResult",
+    "LoadedModel",
     "Prediction",
     "Predictor",
     "SeedSummary",
     "TrainResult",
     "check_data",
+    "compare",
     "evaluate",
+    "export",
     "finished_results",
     "load",
+    "load_model",
     "model_rows",
     "process_seconds",
     "rate_text",
@@ -39,15 +48,22 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Comparison": "evaluator",
+    "EXPORT_FORMATS": "exporter",
     "EvalResult": "evaluator",
+    "ExportResult": "exporter",
+    "LoadedModel": "pretrained",
     "Prediction": "predictor",
     "Predictor": "predictor",
     "SeedSummary": "seeds",
     "TrainResult": "trainer",
     "check_data": "inspector",
+    "compare": "evaluator",
     "evaluate": "evaluator",
+    "export": "exporter",
     "finished_results": "runs",
     "load": "predictor",
+    "load_model": "pretrained",
     "model_rows": "catalogue",
     "process_seconds": "facts",
     "rate_text": "progress",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitkit.app.expectations import pretrained_report, run_preprocessing
 from vitkit.app.progress import counted
 from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
@@ -18,6 +19,9 @@ from vitkit.data.splits import ImageData, sample_images
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
+from vitkit.nn import merge_lora
+from vitkit.training.config import FinetuneConfig
+from vitkit.training.finetune import adapt
 from vitkit.weights import Checkpoint, LoadReport, load_weights
 
 __all__ = [
@@ -32,7 +36,6 @@ __all__ = [
 
 SAMPLE = 2048
 """Images that a model may set its first weights by."""
-UNIT_MEAN, UNIT_STD = (0.0,), (1.0,)
 
 
 @dataclass
@@ -70,17 +73,21 @@ def build(
     """
     data = build_data(config, progress=progress) if data is None else data
     section = model_section(config.model, data.info)
-    report = None
+    report: LoadReport | None = None
     fresh = model is None
     if model is None:
         torch.manual_seed(config.run.seed)
         model = build_model(section)
-    preprocessing = preprocessing_for(model, data.info)
-    if fresh and getattr(model, "wants_images", False):
-        willing: Any = model
-        willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
     if fresh and config.model.weights:
         report = load_weights(model, config.model.weights)
+    elif fresh:
+        report = pretrained_report(config, model)
+    preprocessing = run_preprocessing(model, data.info, config, report)
+    if fresh and report is None and getattr(model, "wants_images", False):
+        willing: Any = model
+        willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
+    if fresh:
+        adapt(model, config.task.finetune)
     return Built(model, section, preprocessing, data.info, data, report)
 
 
@@ -133,12 +140,17 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
         WeightsError: its weights do not fit its own config.
     """
     model = build_model(checkpoint.model)
+    finetune = FinetuneConfig.model_validate(checkpoint.config["task"].get("finetune", {}))
+    if finetune.mode == "lora":
+        adapt(model, finetune)
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
     info = DataInfo.from_dict(checkpoint.data)
+    if finetune.mode == "lora":
+        merge_lora(model).requires_grad_()
     return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
 
 
@@ -160,14 +172,6 @@ def require_same_classes(trained_on: DataInfo, given: DataInfo) -> None:
             f"class {index} is {ours!r} in the checkpoint but {theirs!r} in {given.name}; "
             "the class names must agree in name and order"
         )
-
-
-def preprocessing_for(model: nn.Module, info: DataInfo) -> Preprocessing:
-    """What the model expects of a picture; models that read pixel values as words want [0, 1]."""
-    mean, std = info.mean, info.std
-    if getattr(model, "unit_pixels", False):
-        mean, std = UNIT_MEAN * info.in_chans, UNIT_STD * info.in_chans
-    return Preprocessing(img_size=info.img_size, mean=mean, std=std, in_chans=info.in_chans)
 
 
 def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from vitkit.app.runs import (
 )
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
 from vitkit.records import Record, write_text
@@ -119,6 +120,8 @@ def resume(
     # The weights that it began with may be gone; the checkpoint has better ones.
     model = config.model.model_copy(update={"weights": None})
     built = build(config.model_copy(update={"model": model}), data, progress=progress)
+    # The weights that it began with may have had their own.
+    built.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
     parts = Run(config, built, Path(run), timer, progress)
     return _fit(parts, checkpoint=path, step=checkpoint.step)
 

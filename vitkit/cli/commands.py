@@ -17,7 +17,7 @@ from vitkit.cli.advice import next_commands, train_longer
 from vitkit.cli.output import is_child, results_are_on_disk
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
-__all__ = ["check_data", "evaluate", "models", "predict", "train", "vitkit"]
+__all__ = ["check_data", "evaluate", "export", "models", "predict", "train", "vitkit"]
 
 Settings = Annotated[
     list[str] | None,
@@ -126,38 +126,67 @@ def _resume(run: Path, settings: list[str] | None, quiet: bool) -> None:
 
 
 def evaluate(
-    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="What to evaluate.")],
-    settings: Settings = None,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|CHECKPOINT|timm:NAME...",
+            help="What to evaluate, one or several, then settings such as eval.tta=flip.",
+        ),
+    ],
+    suite: Annotated[str, typer.Option(help="standard, shift, speed or all.")] = "standard",
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a run folder or checkpoint; print a table and write eval.json beside it.
+    """Evaluate runs, checkpoints, or models of timm; print a table, write eval.json beside each.
 
     All it needs is in the checkpoint; data.KEY=VALUE settings evaluate it on other data. Of a run
     folder it takes the weights that the run itself tested: the last ones (averaged, with
-    ema.enabled), or the best with early stopping. Examples:
+    ema.enabled), or the best with early stopping. A model of timm takes weights=FILE behind its
+    name, and needs data.name. Examples:
 
     \b
         python eval.py runs/flowers/20260101-120000
         python eval.py runs/flowers/20260101-120000/checkpoints/best.ckpt
+        python eval.py runs/a/1 runs/b/1 --suite all eval.tta=flip
+        python eval.py timm:vit_tiny_patch16_224 weights=a.pth data.name=cifar10
     """
-    from vitkit.app import evaluate as evaluate_run
-    from vitkit.cli.tables import metric_table
-    from vitkit.config import split_arguments
+    from vitkit.app import compare
+    from vitkit.cli.tables import comparison_table, metric_table, paired_lines
 
-    files, overrides = split_arguments(settings or [])
-    if files:
-        raise ConfigError(
-            f"eval takes one run or checkpoint and KEY=VALUE settings, not {files[0]}"
-        )
-    if split not in ("test", "val"):
-        raise ConfigError(f"--split: given {split!r}, allowed: test, val")
-    result = evaluate_run(source, overrides, split=split, progress=not quiet)
-    if result.unfinished:
-        print(f"note: {result.unfinished}")
-    print(f"{result.checkpoint} ({result.weights_name} weights), {result.count:,} images")
-    print(metric_table(result.metrics))
+    models, overrides = _models_and_settings(sources)
+    comparison = compare(models, overrides, split=split, suite=suite, progress=not quiet)
+    results = comparison.results
+    for number, result in enumerate(results, 1):
+        if result.unfinished:
+            print(f"note: {result.unfinished}")
+        mark = f"{number}  " if len(results) > 1 else ""
+        print(f"{mark}{result.checkpoint} ({result.weights_name} weights), {result.count:,} images")
+    if len(results) == 1:
+        print(metric_table(results[0].metrics))
+        return
+    print(comparison_table([result.metrics for result in results]))
+    for line in paired_lines(comparison.paired):
+        print(line)
+
+
+def _models_and_settings(
+    words: list[str],
+) -> tuple[list[str | tuple[str, str]], list[str]]:
+    """What to evaluate, and settings; ``weights=`` belongs to the name before it."""
+    models: list[str | tuple[str, str]] = []
+    settings: list[str] = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).exists():
+            models.append(word)
+        elif key != "weights":
+            settings.append(word)
+        elif not models or isinstance(models[-1], tuple):
+            raise ConfigError(f"{word}: put it behind the model that it is for, timm:NAME {word}")
+        else:
+            models[-1] = (str(models[-1]), value)
+    return models, settings
 
 
 def predict(
@@ -204,6 +233,36 @@ def predict(
                 print(f"  {value:7.2%}  {name}")
     if unread:
         raise typer.Exit(1)
+
+
+def export(
+    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="What to export.")],
+    format: Annotated[
+        str, typer.Option(help="safetensors, timm, hf, onnx or torch-export.")
+    ] = "safetensors",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where to; export-FORMAT in the run by default."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a trained model as a folder that other libraries read.
+
+    It holds the weights, config.json, preprocessor_config.json and a model card with the measured
+    results. timm and Hugging Face load it with their own functions and give the same logits; the
+    programs of onnx and torch-export are run at three batch sizes before they are kept. Examples:
+
+    \b
+        vitkit export runs/flowers/20260101-120000 --format timm
+        vitkit export runs/flowers/20260101-120000 --format onnx --out served
+    """
+    from vitkit.app import export as export_run
+
+    result = export_run(source, format, out)
+    for file in result.files:
+        print(f"{file}  {file.stat().st_size / 1e3:,.1f} kB")
+    if result.error is not None:
+        print(f"checked: the program's logits differ by at most {result.error:.1e} (relative)")
 
 
 def models(

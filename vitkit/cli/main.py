@@ -19,7 +19,17 @@ __all__ = ["main", "run_eval", "run_train"]
 
 OPTIONS = {
     *("--help", "--version", "--debug", "--quiet", "--resume", "--seeds", "--dry-run"),
-    *("--print-config", "--list-keys", "--split", "--csv", "--json", "--top"),
+    *(
+        "--print-config",
+        "--list-keys",
+        "--split",
+        "--suite",
+        "--csv",
+        "--json",
+        "--top",
+        "--format",
+        "--out",
+    ),
 }
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
 
@@ -32,6 +42,9 @@ def main() -> NoReturn:
     )
     app.command("eval", short_help="Evaluate a run or checkpoint.")(_command(commands.evaluate))
     app.command("predict", short_help="Name the classes of pictures.")(_command(commands.predict))
+    app.command("export", short_help="Write a model for other libraries.")(
+        _command(commands.export)
+    )
     app.command("models", short_help="List the models.")(_command(commands.models))
     app.command("check-data", short_help="Look through a data set before training.")(
         _command(commands.check_data)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from vitkit.records import Record
 
-__all__ = ["metric_table", "model_lines", "seed_table"]
+if TYPE_CHECKING:
+    from vitkit.app.evaluator import Paired
+
+__all__ = ["comparison_table", "metric_table", "model_lines", "paired_lines", "seed_table"]
+
+WIDTH = 80
+COLUMN = 11
 
 
 def metric_table(metrics: Mapping[str, float]) -> str:
@@ -15,6 +22,41 @@ def metric_table(metrics: Mapping[str, float]) -> str:
     rows = [(name, _shown(name, value)) for name, value in metrics.items()]
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value:>9}" for name, value in rows)
+
+
+def comparison_table(models: Sequence[Mapping[str, float]]) -> str:
+    """One line a metric, one column a model, numbered from 1; in blocks of 80 columns."""
+    names = list(dict.fromkeys(name for metrics in models for name in metrics))
+    width = max(map(len, names), default=0)
+    fit = max(1, (WIDTH - width) // COLUMN)
+    blocks = []
+    for start in range(0, len(models), fit):
+        some = models[start : start + fit]
+        numbers = "".join(f"{start + i:>{COLUMN}}" for i in range(1, len(some) + 1))
+        lines = [f"{'':<{width}}{numbers}"]
+        for name in names:
+            shown = [_shown(name, m[name]) if name in m else "-" for m in some]
+            lines.append(f"{name:<{width}}" + "".join(f"{cell:>{COLUMN}}" for cell in shown))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def paired_lines(paired: Sequence[Paired | None]) -> list[str]:
+    """Two lines for each later model, held against the first."""
+    lines = []
+    for number, found in enumerate(paired, 2):
+        if found is None:
+            lines.append(f"1 and {number}: no paired test (other images, or no standard suite)")
+            continue
+        lines.append(
+            f"1 less {number}: {found.difference:+.2%} accuracy, interval {found.low:+.2%} to "
+            f"{found.high:+.2%}"
+        )
+        lines.append(
+            f"  only 1 right: {found.only_first:,}, only {number}: {found.only_second:,}; "
+            f"p = {found.mcnemar_p:.2g} (McNemar), {found.bootstrap_p:.2g} (bootstrap)"
+        )
+    return lines
 
 
 def seed_table(records: Mapping[int, Record], summary: Record) -> str:
@@ -48,4 +90,6 @@ def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> li
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if "/acc" in name else f"{value:.4f}"
+    if "/acc" in name or name.endswith("/err"):
+        return f"{value:.2%}"
+    return f"{value:,.0f}" if value.is_integer() and abs(value) >= 2 else f"{value:.4f}"

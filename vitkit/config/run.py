@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, SerializeAsAny
 
 from vitkit.data.config import DataConfig
+from vitkit.evaluation.config import EvalConfig
 from vitkit.models.config import ModelConfig
 from vitkit.training.config import (
     EmaConfig,
@@ -41,6 +42,7 @@ class RunConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     ema: EmaConfig = Field(default_factory=EmaConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
     run: RunSection = Field(default_factory=RunSection)
 
 

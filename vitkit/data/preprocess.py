@@ -40,6 +40,8 @@ class Preprocessing:
         in_chans: 1 (grey) or 3 (RGB).
         interpolation: ``bicubic`` or ``bilinear``, antialiased.
         crop_pct: share of the resized picture that the centre crop keeps.
+        crop_mode: ``center`` keeps a picture's proportions and cuts off what is over; ``squash``
+            does not keep them, as some published weights want it.
     """
 
     img_size: tuple[int, int]
@@ -48,6 +50,7 @@ class Preprocessing:
     in_chans: int = 3
     interpolation: str = "bicubic"
     crop_pct: float = 1.0
+    crop_mode: str = "center"
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, channels, height, width) -> float32, (pixel / 255 - mean) / std."""
@@ -60,11 +63,11 @@ class Preprocessing:
     def prepare_image(self, picture: Picture) -> Tensor:
         """A picture of any size and kind -> uint8 (channels, height, width).
 
-        The shorter side is resized to the model's size over ``crop_pct``, then the centre is cut
+        Resized to the model's size over ``crop_pct`` (the shorter side), then the centre is cut
         out. EXIF rotation is applied.
         """
         image = as_image(picture, self.in_chans)
-        return fit_image(image, self.img_size, self.interpolation, self.crop_pct)
+        return fit_image(image, self.img_size, self.interpolation, self.crop_pct, self.crop_mode)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: lists in the place of tuples."""
@@ -146,16 +149,19 @@ def fit_image(
     size: tuple[int, int],
     interpolation: str = "bicubic",
     crop_pct: float = 1.0,
+    crop_mode: str = "center",
 ) -> Tensor:
     """Resize the shorter side to ``size`` over ``crop_pct``, then cut out the centre.
 
     Args:
         image: uint8 (channels, height, width).
         size: (height, width) wanted.
-        interpolation, crop_pct: as in :class:`Preprocessing`.
+        interpolation, crop_pct, crop_mode: as in :class:`Preprocessing`.
     """
     height, width = size
     rows, columns = image.shape[1:]
+    if crop_mode == "squash":
+        rows, columns = height, width
     factor = max(height / rows, width / columns) / crop_pct
     larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
     return tv.center_crop(resize_images(image[None], larger, interpolation)[0], [height, width])

@@ -17,6 +17,7 @@ from torch import Tensor
 __all__ = [
     "epoch_order",
     "epoch_permutation",
+    "position_index",
     "position_noise",
     "position_uniform",
     "uniform_table",
@@ -53,6 +54,19 @@ def position_uniform(seed: int, epoch: int, positions: Tensor, draw: int) -> Ten
     """
     # 24 bits: what float32 holds exactly, so that 1.0 is never reached by rounding.
     return (_bits(positions, _place(seed, epoch, draw)) >> 8).to(torch.float32) * 2.0**-24
+
+
+def position_index(seed: int, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
+    """One whole number from 0 to ``count`` - 1 for each position, all alike likely.
+
+    Args:
+        seed, epoch, positions, draw: as in :func:`position_uniform`.
+        count: up to 2^31; the finer its share of 2^32, the more alike the chances.
+
+    Returns:
+        int64 (B,) on the device of ``positions``.
+    """
+    return (_bits(positions, _place(seed, epoch, draw)) * count) >> 32
 
 
 def uniform_table(

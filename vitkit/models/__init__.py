@@ -9,14 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitkit.models.beams import Hypotheses
     from vitkit.models.compact import CompactTransformer
     from vitkit.models.config import ModelConfig, validate_model
-    from vitkit.models.decoding import generate
+    from vitkit.models.decoding import continuations, generate, stream, translate
     from vitkit.models.distilled import DistilledVisionTransformer
     from vitkit.models.hybrid import HybridClassifier
     from vitkit.models.pixels import PixelTextClassifier
+    from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
     from vitkit.models.registry import create_model, list_models, register_model
     from vitkit.models.resnet import CifarResNet
+    from vitkit.models.seq2seq import EncoderDecoder
     from vitkit.models.text import CausalLanguageModel, TextTransformer
     from vitkit.models.timm_baseline import build_timm, timm_names
     from vitkit.models.vit import VisionTransformer
@@ -26,17 +29,24 @@ __all__ = [
     "CifarResNet",
     "CompactTransformer",
     "DistilledVisionTransformer",
+    "EncoderDecoder",
     "HybridClassifier",
+    "Hypotheses",
     "ModelConfig",
     "PixelTextClassifier",
+    "RecurrentLanguageModel",
+    "RecurrentSeq2Seq",
     "TextTransformer",
     "VisionTransformer",
     "build_timm",
+    "continuations",
     "create_model",
     "generate",
     "list_models",
     "register_model",
+    "stream",
     "timm_names",
+    "translate",
     "validate_model",
 ]
 
@@ -45,17 +55,24 @@ _HOMES = {
     "CifarResNet": "resnet",
     "CompactTransformer": "compact",
     "DistilledVisionTransformer": "distilled",
+    "EncoderDecoder": "seq2seq",
     "HybridClassifier": "hybrid",
+    "Hypotheses": "beams",
     "ModelConfig": "config",
     "PixelTextClassifier": "pixels",
+    "RecurrentLanguageModel": "recurrent",
+    "RecurrentSeq2Seq": "recurrent",
     "TextTransformer": "text",
     "VisionTransformer": "vit",
     "build_timm": "timm_baseline",
+    "continuations": "decoding",
     "create_model": "registry",
     "generate": "decoding",
     "list_models": "registry",
     "register_model": "registry",
+    "stream": "decoding",
     "timm_names": "timm_baseline",
+    "translate": "decoding",
     "validate_model": "config",
 }
 

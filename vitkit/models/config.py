@@ -23,7 +23,10 @@ __all__ = [
     "LanguageModelConfig",
     "ModelConfig",
     "PixelTextConfig",
+    "RecurrentLanguageModelConfig",
+    "RecurrentSeq2SeqConfig",
     "ResNetConfig",
+    "Seq2SeqConfig",
     "TextClassifierConfig",
     "TimmConfig",
     "ViTConfig",
@@ -62,7 +65,7 @@ def _widths(value: object) -> object:
     raise ValueError("should be a list of whole numbers from 1 up")
 
 
-BLOCK_KINDS = ("attention", "mixer", "conv")
+BLOCK_KINDS = ("attention", "mixer", "conv", "rnn", "lstm", "gru")
 
 
 def _layers(value: object) -> object:
@@ -88,6 +91,7 @@ Above0 = Annotated[float, Field(gt=0.0)]
 Norm = Literal["layernorm", "rmsnorm"]
 Mixer = Literal["mlp", "swiglu"]
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Cell = Literal["rnn", "lstm", "gru"]
 
 
 class ModelConfig(BaseModel):
@@ -233,7 +237,9 @@ class HybridConfig(_TrunkConfig):
     family: ClassVar[str | None] = "hybrid"
 
     blocks: Kinds | None = Field(
-        None, description="kinds of the blocks in their order: a list of attention, mixer, conv"
+        None,
+        description="kinds of the blocks in their order: a list of attention, mixer, conv, rnn, "
+        "lstm, gru",
     )
     depth: Positive | None = Field(
         None, description="number of blocks; the list of kinds is repeated to reach it"
@@ -264,6 +270,10 @@ class HybridConfig(_TrunkConfig):
         None, description="mixer: dropout behind each MLP; proj_drop_rate, inside too, unless given"
     )
     kernel_size: Positive | None = Field(None, description="conv: side of the kernel in tokens")
+    recurrent_dim: Positive | None = Field(
+        None, description="rnn, lstm, gru: width of the state; embed_dim unless given"
+    )
+    bidirectional: bool | None = Field(None, description="rnn, lstm, gru: read from both ends")
     bn_eps: Above0 | None = Field(None, description="epsilon of the BatchNorms")
     bn_momentum: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="share of the new batch in BatchNorm's running statistics"
@@ -297,7 +307,7 @@ class _TextConfig(_WideTrunkConfig):
     """Fields of every model that reads tokens."""
 
     num_kv_heads: Positive | None = Field(None, description="G, key/value heads; divides num_heads")
-    pos_embed: Literal["learn", "sincos", "rotary", "none"] | None = Field(
+    pos_embed: Literal["learn", "sincos", "rotary", "alibi", "relative", "none"] | None = Field(
         None, description="position scheme"
     )
     rope_base: Above0 | None = Field(None, description="base of the rotary wavelengths")
@@ -361,6 +371,71 @@ class LanguageModelConfig(_NoPictures, _TextConfig):
     tie_embeddings: bool | None = Field(
         None, description="the output layer shares the word embedding's weight"
     )
+    window: Positive | None = Field(
+        None, description="words that a word sees, itself included; all before it unless given"
+    )
+
+
+class Seq2SeqConfig(_NoPictures, _TextConfig):
+    """Arguments of :class:`vitkit.models.seq2seq.EncoderDecoder`."""
+
+    family: ClassVar[str | None] = "seq2seq"
+    unused_fields: ClassVar[tuple[str, ...]] = ("img_size", "in_chans", "num_classes")
+
+    vocab_size: Positive | None = Field(None, description="number of words of both languages")
+    max_len: Positive | None = Field(None, description="longest source or target in tokens")
+    decoder_depth: Positive | None = Field(
+        None, description="number of blocks of the decoder; depth unless given"
+    )
+    tie_embeddings: bool | None = Field(
+        None, description="one matrix for source, target and output; false: three"
+    )
+    pad_id: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="word that fills short sources and is not read"
+    )
+    mlp_drop_rate: Rate | None = Field(
+        None, description="dropout inside the MLP, behind its activation"
+    )
+
+
+class _RecurrentConfig(_NoPictures, ModelConfig):
+    """Fields of the models that read text by recurrence."""
+
+    unused_fields: ClassVar[tuple[str, ...]] = ("img_size", "in_chans", "num_classes")
+
+    vocab_size: Positive | None = Field(None, description="number of words")
+    embed_dim: Positive | None = Field(None, description="width of the embedded words")
+    hidden_dim: Positive | None = Field(None, description="width of the state")
+    depth: Positive | None = Field(None, description="number of recurrent layers of a stack")
+    cell: Cell | None = Field(None, description="kind of recurrence")
+    tie_embeddings: bool | None = Field(
+        None, description="the output layer shares the word embedding's weight"
+    )
+    drop_rate: Rate | None = Field(
+        None, description="dropout of the words, between layers and before the head"
+    )
+
+
+class RecurrentLanguageModelConfig(_RecurrentConfig):
+    """Arguments of :class:`vitkit.models.recurrent.RecurrentLanguageModel`."""
+
+    family: ClassVar[str | None] = "lm_recurrent"
+
+
+class RecurrentSeq2SeqConfig(_RecurrentConfig):
+    """Arguments of :class:`vitkit.models.recurrent.RecurrentSeq2Seq`."""
+
+    family: ClassVar[str | None] = "seq2seq_recurrent"
+
+    attention: bool | None = Field(
+        None, description="the decoder attends to the encoder's outputs; false: the bottleneck"
+    )
+    bidirectional: bool | None = Field(
+        None, description="the encoder reads from both ends, with half of the width each"
+    )
+    pad_id: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="word that fills short sources and is not read"
+    )
 
 
 class TimmConfig(ModelConfig):
@@ -393,6 +468,9 @@ CONFIGS: dict[str, type[ModelConfig]] = {
     "pixels": PixelTextConfig,
     "text": TextClassifierConfig,
     "lm": LanguageModelConfig,
+    "lm_recurrent": RecurrentLanguageModelConfig,
+    "seq2seq": Seq2SeqConfig,
+    "seq2seq_recurrent": RecurrentSeq2SeqConfig,
     "timm": TimmConfig,
     "custom": CustomConfig,
 }

@@ -1,7 +1,8 @@
-"""Any list of blocks over patches: attention, MLP-Mixer's, ConvMixer's, in any order.
+"""Any list of blocks over patches: attention, MLP-Mixer's, ConvMixer's, recurrent, in any order.
 
-``blocks=("mixer",)`` is MLP-Mixer, ``("conv",)`` ConvMixer, ``("mixer", "mixer", "attention")`` a
-hybrid. A new kind of block is a function and a line of :data:`BLOCKS`.
+``blocks=("mixer",)`` is MLP-Mixer, ``("conv",)`` ConvMixer, ``("lstm",)`` an LSTM that reads the
+patches row by row, ``("mixer", "mixer", "attention")`` a hybrid. A new kind of block is a
+function and a line of :data:`BLOCKS`.
 
 Sources: Tolstikhin et al., "MLP-Mixer", arXiv 2105.01601; Trockman & Kolter, "Patches are all you
 need?", arXiv 2201.09792; I. Sobh, "Transformers: from NLP to CV" and its four notebooks, whose
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice, pairwise
 
 import torch
@@ -20,12 +22,14 @@ from torch import Tensor, nn
 from vitkit.models.patches import PatchEmbed
 from vitkit.nn import (
     ACTIVATIONS,
+    CELLS,
     Attention,
     Block,
     BlockContext,
     ConvMixerBlock,
     MixerBlock,
     Mlp,
+    RecurrentBlock,
     Trunk,
     TwiceActivatedMlp,
     drop_path_ramp,
@@ -58,6 +62,8 @@ class BlockPlan:
     channels_mlp_dim: int
     shared_norm: bool
     kernel_size: int
+    recurrent_dim: int
+    bidirectional: bool
     attn_drop: float
     proj_drop: float
     mlp_drop: float
@@ -114,10 +120,26 @@ def conv_block(plan: BlockPlan, drop_path: float) -> nn.Module:
     )
 
 
+def recurrent_block(plan: BlockPlan, drop_path: float, cell: str) -> nn.Module:
+    """A recurrent layer and an MLP; the MLP is that behind attention."""
+    return RecurrentBlock(
+        plan.embed_dim,
+        hidden_dim=plan.recurrent_dim,
+        cell=cell,
+        bidirectional=plan.bidirectional,
+        mlp_dim=plan.mlp_dim,
+        norm_layer=make_norm(eps=plan.norm_eps),
+        act_layer=plan.act_layer,
+        drop=plan.proj_drop,
+        drop_path=drop_path,
+    )
+
+
 BLOCKS: dict[str, Callable[[BlockPlan, float], nn.Module]] = {
     "attention": attention_block,
     "mixer": mixer_block,
     "conv": conv_block,
+    **{cell: partial(recurrent_block, cell=cell) for cell in CELLS},
 }
 """The kinds of block: from what a model knows and a drop-path rate to a block."""
 
@@ -170,6 +192,8 @@ class HybridClassifier(nn.Module):
         channels_mlp_dim: hidden width of a mixer's MLP over channels; C x mlp_ratio unless given.
         shared_norm: one norm in a mixer instead of two (Keras' MLP-Mixer example).
         kernel_size: side of a conv block's kernel in tokens.
+        recurrent_dim: width of a recurrent block's state, in each direction; C unless given.
+        bidirectional: recurrent blocks read from both ends.
         stem: ``patch`` (a bare projection) or ``convmixer`` (activation and BatchNorm behind it).
         pos_embed: ``none``, ``learn`` or ``sincos2d`` (fixed).
         global_pool: ``avg``, ``max``, or ``flatten`` (all tokens side by side).
@@ -211,6 +235,8 @@ class HybridClassifier(nn.Module):
         channels_mlp_dim: int | None = None,
         shared_norm: bool = False,
         kernel_size: int = 5,
+        recurrent_dim: int | None = None,
+        bidirectional: bool = False,
         stem: str = "patch",
         pos_embed: str = "none",
         global_pool: str = "avg",
@@ -264,6 +290,8 @@ class HybridClassifier(nn.Module):
             channels_mlp_dim=mlp_dim if channels_mlp_dim is None else channels_mlp_dim,
             shared_norm=shared_norm,
             kernel_size=kernel_size,
+            recurrent_dim=embed_dim if recurrent_dim is None else recurrent_dim,
+            bidirectional=bidirectional,
             attn_drop=attn_drop_rate,
             proj_drop=proj_drop_rate,
             mlp_drop=proj_drop_rate if mlp_drop_rate is None else mlp_drop_rate,

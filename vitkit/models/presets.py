@@ -35,11 +35,14 @@ FAMILIES: dict[str, str] = {
     "vit": "Vision Transformer",
     "vit_distilled": "Vision Transformer with a distillation token (DeiT)",
     "compact": "CCT, CVT and ViT-Lite",
-    "hybrid": "MLP-Mixer, ConvMixer, and any list of their blocks and attention's",
+    "hybrid": "MLP-Mixer, ConvMixer, and any list of their blocks, attention's and recurrent ones",
     "resnet": "residual network of CIFAR, to distil from",
     "pixels": "text Transformer that reads an image as a sequence of pixels",
     "text": "text Transformer for classification",
     "lm": "causal language model",
+    "lm_recurrent": "language model of RNN, LSTM or GRU layers",
+    "seq2seq": "Transformer encoder and decoder, for translation",
+    "seq2seq_recurrent": "recurrent encoder and decoder, with attention or without",
     "timm": "any model of timm, named timm/<model>",
     "custom": "a person's own module, from register_model",
 }
@@ -321,6 +324,32 @@ def _texts() -> Iterator[tuple[str, Preset]]:
         trunk: Kwargs = {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
         gpt2: Kwargs = {"vocab_size": 50257, "max_len": 1024, **trunk}
         yield f"gpt2{size}", Preset("lm", gpt2, f"the shape of GPT-2{size.replace('_', ' ')}")
+    yield from _text_pairs()
+
+
+def _text_pairs() -> Iterator[tuple[str, Preset]]:
+    """The lab's recurrent language model (MIT 6.S191), and what translates."""
+    lab: Kwargs = {"vocab_size": 83, "embed_dim": 256, "hidden_dim": 1024, "depth": 1}
+    doc = "one LSTM layer of 1,024 units: MIT 6.S191's lab on folk tunes, 83 characters"
+    yield "lstm_music", Preset("lm_recurrent", {**lab, "cell": "lstm"}, doc)
+    base: Kwargs = {"vocab_size": 37000, "max_len": 512, "embed_dim": 512, "depth": 6}
+    base |= {"num_heads": 8, "mlp_ratio": 4.0, "pos_drop_rate": 0.1, "proj_drop_rate": 0.1}
+    doc = '"Attention Is All You Need", base'
+    yield "transformer_base", Preset("seq2seq", base, doc)
+    big: Kwargs = {**base, "embed_dim": 1024, "num_heads": 16}
+    big |= {"pos_drop_rate": 0.3, "proj_drop_rate": 0.3}
+    doc = '"Attention Is All You Need", big, with the dropout of English to German'
+    yield "transformer_big", Preset("seq2seq", big, doc)
+    tiny: Kwargs = {**big, "vocab_size": 10000, "max_len": 128, "embed_dim": 128, "depth": 4}
+    tiny |= {"num_heads": 4, "mlp_ratio": 2.0}
+    doc = "4 + 4 layers of width 128: for 30,000 pairs of sentences"
+    yield "transformer_tiny", Preset("seq2seq", tiny, doc)
+    lstm: Kwargs = {"vocab_size": 10000, "embed_dim": 256, "hidden_dim": 256, "depth": 1}
+    lstm |= {"cell": "lstm", "bidirectional": True, "drop_rate": 0.3}
+    for suffix, attention in (("", False), ("_attention", True)):
+        doc = f"LSTM encoder and decoder {'with' if attention else 'without'} attention"
+        kwargs: Kwargs = {**lstm, "attention": attention}
+        yield f"lstm_seq2seq{suffix}", Preset("seq2seq_recurrent", kwargs, doc)
 
 
 def _aliases() -> Iterator[tuple[str, str]]:

@@ -25,7 +25,9 @@ from vitkit.models.presets import (
     family_of,
     matching_names,
 )
+from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
 from vitkit.models.resnet import CifarResNet
+from vitkit.models.seq2seq import EncoderDecoder
 from vitkit.models.text import CausalLanguageModel, TextTransformer
 from vitkit.models.vit import VisionTransformer
 
@@ -51,6 +53,9 @@ MODELS: dict[str, Builder] = {
     "pixels": PixelTextClassifier,
     "text": TextTransformer,
     "lm": CausalLanguageModel,
+    "lm_recurrent": RecurrentLanguageModel,
+    "seq2seq": EncoderDecoder,
+    "seq2seq_recurrent": RecurrentSeq2Seq,
     "timm": _build_timm,
 }
 """The constructor of each family. A new family is one file and one line here."""

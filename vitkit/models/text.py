@@ -6,8 +6,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.models.vit import init_vit_weights
-from vitkit.models.words import WordEmbed
-from vitkit.nn import BlockContext, LayerCache, Trunk, encoder_blocks, make_norm, padding_mask
+from vitkit.models.words import WordEmbed, position_bias
+from vitkit.nn import (
+    BlockContext,
+    LayerCache,
+    Trunk,
+    encoder_blocks,
+    make_norm,
+    padding_mask,
+    window_mask,
+)
 
 __all__ = ["CausalLanguageModel", "TextTransformer"]
 
@@ -24,7 +32,7 @@ class TextTransformer(nn.Module):
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
         class_token: prepend a learned token.
         global_pool: ``token`` (class token) or ``avg`` (mean of the real words).
-        pos_embed: ``learn``, ``sincos`` (fixed), ``rotary`` or ``none``.
+        pos_embed: ``learn``, ``sincos`` (fixed), ``rotary``, ``alibi``, ``relative`` or ``none``.
         rope_base: base of the rotary wavelengths.
         pad_id: word that only fills up short texts; None: lengths say what is real.
         head_hidden_dim: width of a hidden ReLU layer in the head; None leaves it out.
@@ -119,6 +127,7 @@ class TextTransformer(nn.Module):
             head_dim=head_dim or embed_dim // num_heads,
             rope_base=rope_base,
         )
+        self.bias = position_bias(pos_embed, num_heads, bidirectional=True)
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -182,7 +191,7 @@ class TextTransformer(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, besides biases and norms."""
-        return {"words.tokens.weight", "words.pos_embed", "words.cls_token"}
+        return {"words.tokens.weight", "words.pos_embed", "words.cls_token", "bias.table"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass: less memory, about a third more time."""
@@ -194,7 +203,11 @@ class TextTransformer(nn.Module):
         if real is not None:
             mask = F.pad(real, (self.num_prefix_tokens, 0), value=True)[:, None, None, :]
         rotary = self.words.rotation(ids.shape[1])
-        return x, BlockContext(num_prefix=self.num_prefix_tokens, mask=mask, rotary=rotary)
+        bias = None if self.bias is None else self.bias(ids.shape[1])
+        if bias is not None:  # the class token is at no distance from anything
+            bias = F.pad(bias, (self.num_prefix_tokens, 0, self.num_prefix_tokens, 0))
+        prefix = self.num_prefix_tokens
+        return x, BlockContext(num_prefix=prefix, mask=mask, rotary=rotary, bias=bias)
 
     def _encode(self, ids: Tensor, real: Tensor | None) -> Tensor:
         features: Tensor = self.norm(self.blocks(*self._embed(ids, real)))
@@ -208,7 +221,10 @@ class CausalLanguageModel(nn.Module):
         vocab_size: number of words.
         max_len: longest sequence in words.
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
-        pos_embed: ``learn`` (GPT-2), ``sincos`` (fixed), ``rotary`` or ``none``.
+        pos_embed: ``learn`` (GPT-2), ``sincos`` (fixed), ``rotary``, ``alibi``, ``relative`` or
+            ``none``.
+        window: words that a word sees, itself included; None: all before it. Longformer's sliding
+            window, arXiv 2004.05150.
         tie_embeddings: the output layer shares the word embedding's weight.
         drop_rate: dropout before the output layer.
 
@@ -228,6 +244,7 @@ class CausalLanguageModel(nn.Module):
         *,
         pos_embed: str = "learn",
         rope_base: float = 10000.0,
+        window: int | None = None,
         tie_embeddings: bool = True,
         drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0,
@@ -250,6 +267,7 @@ class CausalLanguageModel(nn.Module):
         super().__init__()
         norm = make_norm(norm_layer, norm_eps)
         self.vocab_size, self.max_len, self.embed_dim = vocab_size, max_len, embed_dim
+        self.window = window
         self.blocks = encoder_blocks(
             depth,
             embed_dim,
@@ -282,6 +300,7 @@ class CausalLanguageModel(nn.Module):
             head_dim=head_dim or embed_dim // num_heads,
             rope_base=rope_base,
         )
+        self.bias = position_bias(pos_embed, num_heads, bidirectional=False)
         self.pos_drop = nn.Dropout(pos_drop_rate)
 
     def forward(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
@@ -299,8 +318,16 @@ class CausalLanguageModel(nn.Module):
     def forward_features(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
         """All tokens after the last block and norm: (B, N, C)."""
         seen = caches[0].tokens.length if caches else 0
+        fresh, known = ids.shape[1], seen + ids.shape[1]
+        mask = None
+        if self.window is not None:
+            mask = window_mask(fresh, known, before=self.window - 1, device=ids.device)
         ctx = BlockContext(
-            is_causal=True, rotary=self.words.rotation(ids.shape[1], seen), caches=caches
+            mask=mask,
+            is_causal=True,
+            rotary=self.words.rotation(fresh, seen),
+            bias=None if self.bias is None else self.bias(fresh, known),
+            caches=caches,
         )
         x = self.blocks(self.pos_drop(self.words(ids, seen)), ctx)
         features: Tensor = self.norm(x)
@@ -317,9 +344,13 @@ class CausalLanguageModel(nn.Module):
         """Empty key/value caches, one a layer."""
         return self.blocks.new_caches()
 
+    def check_length(self, count: int) -> None:
+        """Refuse texts of more words than the model was built for."""
+        self.words.check_length(count)
+
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, besides biases and norms."""
-        return {"words.tokens.weight", "words.pos_embed"}
+        return {"words.tokens.weight", "words.pos_embed", "bias.table"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass: less memory, about a third more time."""

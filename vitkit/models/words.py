@@ -1,15 +1,15 @@
-"""Words to tokens: an embedding, positions, a class token."""
+"""Words to tokens: an embedding, positions, a class token; and the biases of relative positions."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from vitkit.nn import Rotary1d, Rotation, sincos_1d
+from vitkit.nn import Alibi, RelativeBias, Rotary1d, Rotation, sincos_1d
 
-__all__ = ["WordEmbed"]
+__all__ = ["WordEmbed", "position_bias"]
 
-POSITIONS = ("learn", "sincos", "rotary", "none")
+POSITIONS = ("learn", "sincos", "rotary", "alibi", "relative", "none")
 
 
 class WordEmbed(nn.Module):
@@ -19,11 +19,13 @@ class WordEmbed(nn.Module):
         vocab_size: number of words; ids run from 0 to vocab_size - 1.
         embed_dim: C.
         max_len: longest sequence of words, the class token not counted.
-        pos_embed: ``learn``, ``sincos`` (fixed), ``rotary`` (in the blocks) or ``none``.
+        pos_embed: ``learn``, ``sincos`` (fixed), ``rotary`` (in the blocks), ``alibi`` or
+            ``relative`` (on the scores, see :func:`position_bias`), or ``none``.
         class_token: prepend a learned token; it has its own position, and no rotary angle.
         head_dim: D, for ``rotary``.
         rope_base: base of the rotary wavelengths.
         std: of the normal that words and learned positions start from.
+        scale: factor of the words, before positions are added.
 
     Raises:
         ValueError: an unknown position scheme.
@@ -40,11 +42,12 @@ class WordEmbed(nn.Module):
         head_dim: int = 64,
         rope_base: float = 10000.0,
         std: float = 0.02,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         if pos_embed not in POSITIONS:
             raise ValueError(f"pos_embed {pos_embed!r}; allowed: {', '.join(map(repr, POSITIONS))}")
-        self.max_len, self.num_prefix_tokens = max_len, int(class_token)
+        self.max_len, self.num_prefix_tokens, self.scale = max_len, int(class_token), scale
         self.tokens = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.tokens.weight, std=std)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
@@ -70,6 +73,7 @@ class WordEmbed(nn.Module):
         """
         self.check_length(offset + ids.shape[1])
         x = self.tokens(ids)
+        x = x if self.scale == 1.0 else x * self.scale
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         if self.pos_embed is None:
@@ -93,3 +97,19 @@ class WordEmbed(nn.Module):
                 f"{count} words given to a model built for at most {self.max_len}; "
                 "shorten the text or build the model with a larger max_len"
             )
+
+
+def position_bias(
+    pos_embed: str, num_heads: int, *, bidirectional: bool
+) -> Alibi | RelativeBias | None:
+    """What a position scheme adds to the scores of all blocks of a stack; None for most schemes.
+
+    Args:
+        pos_embed: ``alibi`` (arXiv 2108.12409), ``relative`` (T5's, arXiv 1910.10683), or one that
+            adds nothing.
+        num_heads: H.
+        bidirectional: whether words see what follows.
+    """
+    if pos_embed == "alibi":
+        return Alibi(num_heads)
+    return RelativeBias(num_heads, bidirectional=bidirectional) if pos_embed == "relative" else None

@@ -21,23 +21,32 @@ from vitkit.nn.blocks import (
     make_norm,
 )
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
+from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
-from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, TwiceActivatedMlp
+from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceActivatedMlp
 from vitkit.nn.positions import (
+    Alibi,
+    RelativeBias,
     Rotary1d,
     Rotary2d,
     Rotation,
+    alibi_slopes,
     grid_positions,
+    relative_places,
     resize_position_grid,
     sincos_1d,
     sincos_2d,
 )
 from vitkit.nn.record import record_attention
+from vitkit.nn.recurrent import CELLS, Recurrent, RecurrentState
 from vitkit.nn.trunk import Trunk, encoder_blocks, make_mlp
 
 __all__ = [
     "ACTIVATIONS",
+    "CELLS",
+    "LORA_TARGETS",
     "NORMS",
+    "Alibi",
     "Attention",
     "Block",
     "BlockContext",
@@ -48,14 +57,21 @@ __all__ = [
     "KeyValueCache",
     "LayerCache",
     "LayerScale",
+    "LoraLinear",
     "MixerBlock",
     "Mlp",
+    "Recurrent",
+    "RecurrentBlock",
+    "RecurrentState",
+    "RelativeBias",
     "Rotary1d",
     "Rotary2d",
     "Rotation",
     "SwiGlu",
     "Trunk",
     "TwiceActivatedMlp",
+    "add_lora",
+    "alibi_slopes",
     "attention",
     "attention_kernel",
     "attention_weights",
@@ -66,8 +82,10 @@ __all__ = [
     "grid_positions",
     "make_mlp",
     "make_norm",
+    "merge_lora",
     "padding_mask",
     "record_attention",
+    "relative_places",
     "resize_position_grid",
     "sincos_1d",
     "sincos_2d",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention, KeyValueCache, NormLayer
 from vitkit.nn.positions import Rotation
+from vitkit.nn.recurrent import RecurrentState
 
 __all__ = [
     "ACTIVATIONS",
@@ -49,15 +50,24 @@ def make_norm(name: str = "layernorm", eps: float = 1e-6) -> NormLayer:
 
 @dataclass
 class LayerCache:
-    """What one layer remembers while decoding: its own tokens, and the memory's projections."""
+    """What one layer remembers while decoding.
+
+    Attributes:
+        tokens: keys and values of its own tokens.
+        memory: projections of the tokens that a decoder reads.
+        state: of a recurrent layer.
+    """
 
     tokens: KeyValueCache = dataclasses.field(default_factory=KeyValueCache)
     memory: KeyValueCache = dataclasses.field(default_factory=KeyValueCache)
+    state: RecurrentState = dataclasses.field(default_factory=RecurrentState)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep the batch rows ``rows``, in that order."""
+    def select(self, rows: Tensor, *, memory: bool = True) -> None:
+        """Keep the batch rows ``rows``, in that order; without ``memory`` its part stays."""
         self.tokens.select(rows)
-        self.memory.select(rows)
+        self.state.select(rows)
+        if memory:
+            self.memory.select(rows)
 
 
 @dataclass(frozen=True)
@@ -183,21 +193,27 @@ class SwiGlu(nn.Module):
     Args:
         embed_dim: C.
         hidden_dim: width of gate and of value; 2/3 of an :class:`Mlp`'s costs the same.
-        drop: dropout before and after ``fc2``.
+        drop: dropout before and after ``fc2``, or a pair of rates.
         bias: biases of both layers.
 
     Source: Shazeer, "GLU variants improve Transformer", arXiv 2002.05202.
     """
 
     def __init__(
-        self, embed_dim: int, hidden_dim: int, *, drop: float = 0.0, bias: bool = True
+        self,
+        embed_dim: int,
+        hidden_dim: int,
+        *,
+        drop: float | tuple[float, float] = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
+        inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, 2 * hidden_dim, bias=bias)
         self.act = nn.SiLU()
-        self.drop1 = nn.Dropout(drop)
+        self.drop1 = nn.Dropout(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = nn.Dropout(drop)
+        self.drop2 = nn.Dropout(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""

@@ -11,7 +11,7 @@ what it is built on. Two kernels exist:
 ``explicit``
     batched product, softmax, batched product. On a CPU with bfloat16 instructions it is the faster
     one in bfloat16, for training by far, because torch's fused backward pass has no bfloat16 path
-    of its own there; with AVX-512 also for the shortest sequences in float32.
+    of its own there; also for the shortest sequences in float32.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ LONGEST_QUICK = 512
 
 LONGEST_TINY = 32
 """Most keys for which ``explicit`` wins in float32, with AVX-512."""
+
+LONGEST_TRAINED = 50
+"""Most keys for which ``explicit`` wins in float32 if a backward pass follows."""
 
 # A plain module variable, because torch.compile can guard on it (a ContextVar breaks the graph).
 _forced: KernelName = "auto"
@@ -143,12 +146,14 @@ def choose_kernel(
         num_keys: M.
         needs_grad: whether a backward pass may follow.
     """
-    if device != "cpu" or num_queries * num_keys > SCORE_BUDGET or not hardware.HAS_AVX512:
+    if device != "cpu" or num_queries * num_keys > SCORE_BUDGET:
         return "fused"
+    wide = hardware.HAS_AVX512
     if dtype == torch.bfloat16:
-        pays = hardware.MULTIPLIES_BFLOAT16 and (needs_grad or num_keys <= LONGEST_QUICK)
-        return "explicit" if pays else "fused"
-    return "explicit" if num_keys <= LONGEST_TINY else "fused"
+        pays = wide and hardware.MULTIPLIES_BFLOAT16 and (needs_grad or num_keys <= LONGEST_QUICK)
+    else:
+        pays = num_keys <= (LONGEST_TRAINED if needs_grad else LONGEST_TINY * wide)
+    return "explicit" if pays else "fused"
 
 
 def _dispatch(

@@ -1,8 +1,9 @@
-"""Blocks that mix tokens without attention: MLP-Mixer's and ConvMixer's.
+"""Blocks that mix tokens without attention: MLP-Mixer's, ConvMixer's, and recurrent ones.
 
 They are modules from (B, N, C) to (B, N, C) that read a :class:`BlockContext`, so a trunk may hold
-them beside attention in any order. Every token reaches every other here, or its neighbours on the
-grid, whatever a mask says: a context that forbids something is refused.
+them beside attention in any order. In the mixers every token reaches every other, or its neighbours
+on the grid, whatever a mask says; a recurrent layer reads in order. What a block cannot keep of its
+context it refuses.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import NormLayer
 from vitkit.nn.blocks import ACTIVATIONS, NO_CONTEXT, BlockContext, DropPath, Mlp
+from vitkit.nn.recurrent import Recurrent, real_tokens
 
-__all__ = ["ConvMixerBlock", "MixerBlock", "TwiceActivatedMlp"]
+__all__ = ["ConvMixerBlock", "MixerBlock", "RecurrentBlock", "TwiceActivatedMlp"]
 
 
 class MixerBlock(nn.Module):
@@ -128,6 +130,67 @@ class ConvMixerBlock(nn.Module):
         grid = self.norm2(self.act(self.pointwise(grid)))
         patches = grid.flatten(2).transpose(1, 2)
         return torch.cat([prefix, patches], dim=1) if ctx.num_prefix else patches
+
+
+class RecurrentBlock(nn.Module):
+    """The usual block with an RNN, LSTM or GRU in attention's place, pre-norm.
+
+    Reads padding masks and ``ctx.cache.state``; tokens are read in their order, a grid row by row.
+
+    Args:
+        embed_dim: C.
+        hidden_dim: width of the state in each direction; C unless given.
+        cell: ``rnn``, ``lstm`` or ``gru``.
+        bidirectional: read from both ends.
+        mlp_dim: hidden width of the channel mixer.
+        norm_layer: makes a norm from a width.
+        act_layer: activation of the channel mixer.
+        drop: dropout behind the recurrent layer's projection and in the channel mixer.
+        drop_path: probability of dropping a branch.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        *,
+        mlp_dim: int,
+        hidden_dim: int | None = None,
+        cell: str = "lstm",
+        bidirectional: bool = False,
+        norm_layer: NormLayer = nn.LayerNorm,
+        act_layer: str = "gelu",
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(embed_dim)
+        hidden_dim = embed_dim if hidden_dim is None else hidden_dim
+        self.rnn = Recurrent(embed_dim, hidden_dim, cell=cell, bidirectional=bidirectional)
+        self.proj = nn.Linear(self.rnn.output_dim, embed_dim)
+        self.proj_drop = nn.Dropout(drop)
+        self.norm2 = norm_layer(embed_dim)
+        self.mlp = Mlp(embed_dim, mlp_dim, act_layer=act_layer, drop=drop)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
+        """(B, N, C) -> (B, N, C).
+
+        Raises:
+            ValueError: a bias, a mask that hides more than padding, padding in front of a token,
+                or causal order where both directions are read.
+        """
+        if ctx.bias is not None:
+            raise ValueError("a recurrent block has no scores to add a bias to; take attention")
+        if self.rnn.bidirectional and (ctx.is_causal or ctx.cache is not None):
+            raise ValueError(
+                "a recurrent block of both directions sees what follows and cannot keep causal "
+                "order; take one direction"
+            )
+        real = real_tokens(ctx.mask, x.shape[0])
+        state = None if ctx.cache is None else ctx.cache.state
+        mixed = self.proj(self.rnn(self.norm1(x), real=real, state=state))
+        x = x + self.drop_path(self.proj_drop(mixed))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class TwiceActivatedMlp(Mlp):

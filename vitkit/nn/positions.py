@@ -1,4 +1,4 @@
-"""Where a token is: fixed sin-cos tables, resizing of learned ones, and rotary angles.
+"""Where a token is: sin-cos tables, resizing of learned ones, rotary angles, biases of distances.
 
 A learned table is a parameter of the model that owns it (timm's ``pos_embed``); what can be
 computed about it is here. A new scheme is a new small class that yields a :class:`Rotation`
@@ -7,6 +7,7 @@ computed about it is here. A new scheme is a new small class that yields a :clas
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "Alibi",
+    "RelativeBias",
     "Rotary1d",
     "Rotary2d",
     "Rotation",
+    "alibi_slopes",
     "grid_positions",
+    "relative_places",
     "resize_position_grid",
     "sincos_1d",
     "sincos_2d",
@@ -193,6 +198,104 @@ class Rotary2d(nn.Module):
             angles = torch.cat([angles, angles], dim=-1).flatten(-2)
             return Rotation(angles.cos().float(), angles.sin().float(), "axial")
         return _rotation(angles.flatten(-2), self.pairing)
+
+
+class Alibi(nn.Module):
+    """Linear biases: each head takes its slope times the distance off its scores.
+
+    Args:
+        num_heads: H.
+
+    Source: Press et al., "Train short, test long", arXiv 2108.12409, section 3; without causal
+    order the distance counts in both directions alike, so a text and its mirror image are one.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.register_buffer("slopes", alibi_slopes(num_heads), persistent=False)
+
+    def forward(self, num_queries: int, num_keys: int | None = None) -> Tensor:
+        """Bias of N queries on M keys, aligned at the end: float (1, H, N, M)."""
+        distance = relative_places(num_queries, num_keys, device=self.slopes.device).abs()
+        return (-self.slopes[:, None, None] * distance)[None]
+
+
+class RelativeBias(nn.Module):
+    """T5's learned bias of each head for the distance from query to key, in buckets.
+
+    The near half of the distances has a bucket each, the far ones share buckets that grow
+    logarithmically up to ``max_distance`` and beyond. One table serves all layers of a stack.
+
+    Args:
+        num_heads: H.
+        num_buckets: rows of the table, shared by both directions.
+        max_distance: from here on all distances are one bucket.
+        bidirectional: keys behind the query have buckets of their own; without, they share that of
+            distance 0, as they are masked in causal order.
+
+    Raises:
+        ValueError: numbers that leave no bucket for the far distances.
+
+    Source: Raffel et al., "Exploring the limits of transfer learning", arXiv 1910.10683.
+    """
+
+    starts: Tensor
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        bidirectional: bool = True,
+    ) -> None:
+        super().__init__()
+        self.bidirectional = bidirectional
+        self.buckets_a_side = num_buckets // 2 if bidirectional else num_buckets
+        exact = self.buckets_a_side // 2
+        if num_buckets % 4 or not 0 < exact < max_distance:
+            raise ValueError(
+                f"num_buckets {num_buckets}, max_distance {max_distance}; allowed: a multiple of 4 "
+                "buckets, and a distance beyond those that have a bucket each"
+            )
+        self.table = nn.Parameter(torch.empty(num_buckets, num_heads).normal_(std=0.02))
+        far = self.buckets_a_side - exact
+        # Less a hair, so that whole numbers do not round up.
+        grown = [exact * (max_distance / exact) ** (k / far) - 1e-9 for k in range(1, far)]
+        starts = torch.tensor([*range(1, exact + 1), *map(math.ceil, grown)])
+        self.register_buffer("starts", starts, persistent=False)
+
+    def forward(self, num_queries: int, num_keys: int | None = None) -> Tensor:
+        """Bias of N queries on M keys, aligned at the end: float (1, H, N, M)."""
+        places = relative_places(num_queries, num_keys, device=self.table.device)
+        return self.table[self.buckets(places)].permute(2, 0, 1)[None]
+
+    def buckets(self, places: Tensor) -> Tensor:
+        """Rows of the table for key minus query, int of any shape: int64 of that shape."""
+        distance = places.abs() if self.bidirectional else (-places).clamp(min=0)
+        bucket = torch.bucketize(distance, self.starts, right=True)
+        return bucket + self.buckets_a_side * (places > 0) if self.bidirectional else bucket
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """Slope of each head, float32 (H,): powers of 2^(-8/H) where H is a power of two; else those of
+    the power below, then every second one of the power above.
+    """
+    below = 1 << (num_heads.bit_length() - 1)
+    exponents = [8 * (i + 1) / below for i in range(below)]
+    exponents += [4 * (i + 1) / below for i in range(0, 2 * below, 2)]
+    return torch.tensor([2.0**-e for e in exponents[:num_heads]])
+
+
+def relative_places(
+    num_queries: int, num_keys: int | None = None, *, device: torch.device | str | None = None
+) -> Tensor:
+    """Place of the key minus place of the query, int64 (N, M), aligned at the end."""
+    num_keys = num_queries if num_keys is None else num_keys
+    query = torch.arange(num_keys - num_queries, num_keys, device=device)
+    return torch.arange(num_keys, device=device)[None, :] - query[:, None]
 
 
 def _frequencies(count: int, base: float) -> Tensor:

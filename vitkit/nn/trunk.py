@@ -142,7 +142,13 @@ def _counter(norm: BatchNorm) -> Tensor:
 
 
 def make_mlp(
-    kind: str, embed_dim: int, hidden_dim: int, *, act_layer: str, drop: float, bias: bool = True
+    kind: str,
+    embed_dim: int,
+    hidden_dim: int,
+    *,
+    act_layer: str,
+    drop: float | tuple[float, float],
+    bias: bool = True,
 ) -> nn.Module:
     """The channel mixer by name: ``mlp`` or ``swiglu``."""
     if kind == "swiglu":

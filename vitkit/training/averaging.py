@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from vitkit.training.task import CHECKPOINT_KEY
+from vitkit.training.base import CHECKPOINT_KEY
 
 __all__ = ["WeightAverage", "average_decay"]
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 __all__ = [
     "DistillConfig",
     "EmaConfig",
+    "FinetuneConfig",
     "OptimizerConfig",
     "ScheduleConfig",
     "TaskConfig",
@@ -36,6 +37,7 @@ def _optimizer_name(name: str) -> str:
 
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+LoraTarget = Literal["q", "k", "v", "proj", "fc1", "fc2"]
 Channels = Annotated[tuple[float, ...], BeforeValidator(_list_to_tuple)]
 Stage = tuple[float, int]
 
@@ -84,6 +86,29 @@ class DistillConfig(_Section):
     temperature: float = Field(1.0, gt=0, description="soft: what both logits are divided by")
 
 
+def _mode_alone(value: Any) -> Any:
+    """``finetune: lora`` is short for ``finetune: {mode: lora}``."""
+    return {"mode": value} if isinstance(value, str) else value
+
+
+class FinetuneConfig(_Section):
+    """What of the model is trained; the rest keeps the weights that it came with."""
+
+    mode: Literal["full", "head", "lora", "partial", "bias"] = Field(
+        "full",
+        description="all weights, the head alone, low-rank adapters, the last blocks, or all "
+        "biases; the head always",
+    )
+    last_blocks: int = Field(2, ge=1, description="partial: how many blocks are trained")
+    rank: int = Field(8, ge=1, description="lora: inner width of each adapter")
+    alpha: float = Field(16.0, gt=0, description="lora: scale of the adapters, times the rank")
+    targets: Annotated[tuple[LoraTarget, ...], BeforeValidator(_list_to_tuple)] = Field(
+        ("q", "v"), description="lora: adapted layers, some of q, k, v, proj, fc1, fc2"
+    )
+    freeze_patch_embed: bool = Field(False, description="do not train the patch embedding")
+    zero_head: bool = Field(False, description="begin with a head of zeros")
+
+
 class TaskConfig(_Section):
     """The loss and what is mixed into its images and targets."""
 
@@ -118,6 +143,9 @@ class TaskConfig(_Section):
     distill: DistillConfig = Field(
         default_factory=DistillConfig, description="learn from a teacher beside the labels"
     )
+    finetune: Annotated[FinetuneConfig, BeforeValidator(_mode_alone)] = Field(
+        default_factory=FinetuneConfig, description="what of a pretrained model is trained"
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"
     )
@@ -137,6 +165,9 @@ class OptimizerConfig(_Section):
     )
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="factor of the learning rate from each block to the one before"
+    )
+    head_lr_factor: float = Field(
+        1.0, gt=0, description="factor of the learning rate of the classifier"
     )
     weight_decay: float = Field(
         0.05, ge=0, description="decoupled weight decay per step, times the learning rate"

@@ -15,7 +15,7 @@ from vitkit.nn import Attention
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.muon import Muon
 
-__all__ = ["build_optimizer", "parameter_groups"]
+__all__ = ["build_optimizer", "classifiers", "parameter_groups"]
 
 TIMM = "timm/"
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
@@ -69,25 +69,28 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     Biases, norms, gains (all of one dimension) and what the model's ``no_weight_decay()`` names
     (positions, class and register tokens) do not decay. Muon takes the hidden matrices: not the
     first layer, which reads pixels or words, nor the classifier, nor depthwise kernels. With
-    ``layer_decay`` d, the rate of a block is d times that of the block after it. Frozen parameters
-    are left out.
+    ``layer_decay`` d, the rate of a block is d times that of the block after it; ``head_lr_factor``
+    multiplies the classifier's. Frozen parameters are left out.
     """
     named: Any = getattr(model, "no_weight_decay", set)
     spared = named()
     hidden = _hidden_matrices(model) if config.name == "muon" else {}
     depths = _depths(model)
     top = max(depths.values(), default=0)
-    groups: defaultdict[tuple[bool, bool, int], list[nn.Parameter]] = defaultdict(list)
+    own_rate = _classifier_names(model) if config.head_lr_factor != 1.0 else set()
+    groups: defaultdict[tuple[bool, bool, int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and name not in spared
             muon = decays and name in hidden
             distance = top - depths[name] if config.layer_decay < 1.0 else 0
-            groups[not muon, not decays, distance].append(parameter)
+            groups[not muon, not decays, distance, name in own_rate].append(parameter)
     rows = {id(p): hidden[name] for name, p in model.named_parameters() if name in hidden}
     made = []
-    for (plain, still, distance), params in sorted(groups.items(), key=lambda item: item[0]):
+    for key, params in sorted(groups.items(), key=lambda item: item[0]):
+        plain, still, distance, is_head = key
         base = config.adamw_lr if plain and config.name == "muon" else config.lr
+        base *= config.head_lr_factor if is_head else 1.0
         group: dict[str, Any] = {
             "params": params,
             "lr": base * config.layer_decay**distance,
@@ -103,8 +106,7 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
     """Name of each weight that is a matrix between hidden layers, and the heights stacked in it."""
     names = {module: name for name, module in model.named_modules()}
     layers = [m for m in names if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
-    heads = getattr(model, "get_classifier", lambda: layers[-1])()
-    outer = {*layers[:1], *(heads if isinstance(heads, tuple) else (heads,))}
+    outer = {*layers[:1], *(classifiers(model) or layers[-1:])}
     hidden = {}
     for layer in layers:
         weight = layer.weight
@@ -113,6 +115,18 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
             continue
         hidden[f"{names[layer]}.weight"] = _heights(model, names[layer], weight.shape[0])
     return hidden
+
+
+def classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The last layer, or the two of a distilled model; empty if the model does not say."""
+    named: Any = getattr(model, "get_classifier", None)
+    heads = () if named is None else named()
+    return heads if isinstance(heads, tuple) else (heads,)
+
+
+def _classifier_names(model: nn.Module) -> set[str]:
+    own = {id(p) for head in classifiers(model) for p in head.parameters()}
+    return {name for name, p in model.named_parameters() if id(p) in own}
 
 
 def _heights(model: nn.Module, name: str, rows: int) -> list[int]:

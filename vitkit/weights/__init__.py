@@ -1,15 +1,38 @@
 """Formats of weights in and out, beside the models and never inside them."""
 
-from vitkit.weights.checkpoint import FORMAT_VERSION, Checkpoint, read_checkpoint
+from vitkit.weights.card import model_card
+from vitkit.weights.checkpoint import (
+    FORMAT_VERSION,
+    Checkpoint,
+    is_own_checkpoint,
+    read_checkpoint,
+)
 from vitkit.weights.files import read_file, read_tensors
-from vitkit.weights.load import LoadReport, load_weights
+from vitkit.weights.load import Loaded, LoadReport, build_and_load, load_weights
+from vitkit.weights.own_folder import own_folder
+from vitkit.weights.programs import write_onnx, write_torch_export
+from vitkit.weights.stated import from_config as stated_by_config
+from vitkit.weights.stated import processor_config
+from vitkit.weights.to_hugging_face import hugging_face_folder
+from vitkit.weights.to_timm import timm_folder
 
 __all__ = [
     "FORMAT_VERSION",
     "Checkpoint",
     "LoadReport",
+    "Loaded",
+    "build_and_load",
+    "hugging_face_folder",
+    "is_own_checkpoint",
     "load_weights",
+    "model_card",
+    "own_folder",
+    "processor_config",
     "read_checkpoint",
     "read_file",
     "read_tensors",
+    "stated_by_config",
+    "timm_folder",
+    "write_onnx",
+    "write_torch_export",
 ]

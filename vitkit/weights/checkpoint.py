@@ -16,7 +16,7 @@ from torch import Tensor
 from vitkit.errors import WeightsError
 from vitkit.weights.files import read_file
 
-__all__ = ["FORMAT_VERSION", "Checkpoint", "read_checkpoint"]
+__all__ = ["FORMAT_VERSION", "Checkpoint", "is_own_checkpoint", "read_checkpoint"]
 
 FORMAT_VERSION = 1
 OWN_KEY = "vitkit"
@@ -58,6 +58,16 @@ class Checkpoint:
     def weights_name(self) -> str:
         """``trained`` or ``averaged``."""
         return "trained" if self.averaged is None else "averaged"
+
+
+def is_own_checkpoint(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of ours; of other suffixes than ``.ckpt`` none is.
+
+    Raises:
+        WeightsError: a ``.ckpt`` that is damaged or unsafe.
+    """
+    path = Path(path)
+    return path.suffix == ".ckpt" and path.is_file() and OWN_KEY in read_file(path)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

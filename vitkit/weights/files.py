@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,15 +19,21 @@ from torch import Tensor
 
 from vitkit.errors import WeightsError
 
-__all__ = ["read_file", "read_tensors"]
+__all__ = ["SUFFIXES", "read_file", "read_json", "read_tensors", "tensors_in"]
 
+SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".npz")
 GIT_LFS = b"version https://git-lfs"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
+WRAPPERS = ("state_dict", "model", "model_state_dict", "module", "net", "teacher", "model_ema")
+SHARDS = ".index.json"
+PLAIN_CLASSES: list[Any] = [argparse.Namespace]
+"""What training files of DeiT, MAE and others hold beside tensors: attributes, no behaviour."""
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """All that a ``.safetensors``, ``.ckpt``, ``.pt``, ``.pth`` or ``.bin`` file holds.
+    """All that a ``.safetensors``, ``.npz``, ``.ckpt``, ``.pt``, ``.pth`` or ``.bin`` file holds.
+
+    Of a file cut into shards, give the ``.index.json``.
 
     Raises:
         WeightsError: the file is missing, cut, no weights file, or holds code.
@@ -36,6 +46,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
             raise WeightsError(
                 f"{path} is a git-lfs pointer; run `git lfs pull` to get the weights"
             )
+    if path.name.endswith(SHARDS):
+        return _read_shards(path)
+    if path.suffix == ".npz":
+        return dict(_read_npz(path))
     if path.suffix == ".safetensors":
         try:
             return dict(load_file(path))
@@ -50,14 +64,72 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: as :func:`read_file`, or no tensors found.
     """
-    content: Any = read_file(path)
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = tensors_in(read_file(path))
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; expected a state dict")
     return tensors
+
+
+def tensors_in(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a state dict, out of the usual wrappers."""
+    inner: Any = content
+    for _ in WRAPPERS:
+        wrapper = next((w for w in WRAPPERS if isinstance(inner.get(w), dict)), None)
+        if wrapper is None:
+            break
+        inner = inner[wrapper]
+    return {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object.
+
+    Raises:
+        WeightsError: it is no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}; expected an object")
+    return content
+
+
+def _read_shards(path: Path) -> dict[str, Any]:
+    files = read_json(path).get("weight_map")
+    if not isinstance(files, dict) or not files:
+        raise WeightsError(f"{path} has no weight_map that names the shards")
+    content: dict[str, Any] = {}
+    for name in sorted(set(map(str, files.values()))):
+        if Path(name).name != name:
+            raise WeightsError(f"{path} names a shard outside its folder: {name}")
+        content |= read_file(path.with_name(name))
+    return content
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise WeightsError(f"{path} is damaged or incomplete; copy or download it again")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _from_numpy(arrays[name]) for name in arrays.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise WeightsError(
+                f"{path} holds Python objects beside arrays; refused, and nothing in it was run. "
+                "Ask for a .safetensors file"
+            ) from error
+        raise WeightsError(f"{path} is damaged or no weights file ({error})") from error
+    except (OSError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise WeightsError(f"{path} is damaged or incomplete; copy or download it again") from error
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype.kind == "V" and array.dtype.itemsize == 2:
+        # bfloat16, which numpy does not know: the upper half of a float32.
+        array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -66,7 +138,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
             f"{path} is not a checkpoint: neither a file of PyTorch's nor one of safetensors'"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN_CLASSES), warnings.catch_warnings():
+            # A pickle of another protocol is refused or read: either way there is nothing to do.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own words advise to load the file without its check: never shown.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -100,7 +175,5 @@ def _neighbours(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f" (the folder {folder} does not exist)"
-    names = sorted(
-        p.name for p in folder.iterdir() if p.suffix in {".ckpt", ".safetensors", ".pth"}
-    )
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in SUFFIXES)
     return f"; in that folder: {', '.join(names[:5])}" if names else ""

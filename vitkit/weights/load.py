@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
-from vitkit.nn import resize_position_grid
-from vitkit.weights.checkpoint import OWN_KEY, PREFIX
-from vitkit.weights.files import read_file, read_tensors
+from vitkit.models.registry import create_model
+from vitkit.weights.fit import fit_kernel, fit_positions
+from vitkit.weights.formats import (
+    FORMATS,
+    Format,
+    Resampling,
+    Translated,
+    recognise,
+    stranger,
+    unwrapped,
+)
+from vitkit.weights.shapes import infer_section, told
+from vitkit.weights.sources import Source, read_source
+from vitkit.weights.stated import Stated
 
-__all__ = ["LoadReport", "load_weights"]
+__all__ = ["LoadReport", "Loaded", "build_and_load", "load_weights"]
 
-HEAD = "head."
+HEADS = ("head.", "head_dist.")
 COUNTER = ".num_batches_tracked"
 """BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
+OWN_NAME = "vitkit"
 
 
 @dataclass
@@ -26,108 +39,284 @@ class LoadReport:
 
     Attributes:
         loaded: names taken as they were.
-        resized: names resampled to the model's grid.
+        resized: names resampled to the model's grid, patch size or channels.
         new: names of the model that the source lacks (a head for other classes): kept as they are.
         unused: names of the source that the model lacks.
+        format: the layout that the source was in.
+        preprocessing: what the weights expect of a picture, fields of ``Preprocessing`` as plain
+            values: stated by the source, else the format's documented default, else nothing.
+        class_names: of the head, where the source states them.
+        notes: what else a person should know, a line each.
     """
 
     loaded: list[str] = field(default_factory=list)
     resized: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    format: str = ""
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """A short table, one line a kind."""
         rows = [("loaded", self.loaded), ("resized", self.resized)]
         rows += [("new", self.new), ("unused", self.unused)]
-        return [f"{kind:8}{len(names):4}  {_some(names)}" for kind, names in rows if names]
+        lines = [f"{kind:8}{len(names):4}  {_some(names)}" for kind, names in rows if names]
+        head = [f"{'format':14}{self.format}"] if self.format else []
+        return [*head, *lines, *(f"{'note':14}{note}" for note in self.notes)]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model built for its weights.
+
+    Attributes:
+        model: filled, in evaluation mode.
+        section: the model section that rebuilds it.
+        report: what became of each tensor.
+    """
+
+    model: nn.Module
+    section: dict[str, Any]
+    report: LoadReport
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A source, recognised and translated."""
+
+    source: Source
+    format: Format | None
+    translated: Translated
+
+    @property
+    def name(self) -> str:
+        return OWN_NAME if self.format is None else self.format.name
+
+    @property
+    def resampling(self) -> Resampling:
+        return Resampling() if self.format is None else self.format.resampling
 
 
 def load_weights(
     model: nn.Module, source: Mapping[str, Tensor] | str | Path, *, strict: bool = True
 ) -> LoadReport:
-    """Load timm's plain-ViT layout (which is ours) into a model.
+    """Load weights of any known layout into a model.
 
-    Learned positions are resampled to the model's grid. A head for another number of classes stays
-    as the model has it.
+    The layout is recognised by the names. Learned positions are resampled to the model's grid as
+    the layout's own library does it; patch kernels to the model's patch size and channels. A head
+    for another number of classes stays as the model has it.
 
     Args:
         model: to fill, in place.
-        source: a state dict, a file of tensors, or a checkpoint of ours (averaged weights first).
+        source: see :func:`vitkit.weights.sources.read_source`; of a checkpoint of ours the averaged
+            weights are taken, if there are any.
         strict: any other missing or left-over tensor is an error; False reports it instead.
 
     Raises:
-        WeightsError: tensors that do not fit, all of them named.
+        WeightsError: tensors that do not fit, all of them named; a file of another architecture.
     """
-    given = _tensors(source)
-    own = model.state_dict()
-    report, fitting, faults = LoadReport(), {}, []
-    for name, tensor in given.items():
+    found = read_source(source)
+    known = _known(found, set(model.state_dict()))
+    if known is None:
+        raise _unknown(found)
+    return _fill(model, known, strict=strict)
+
+
+def build_and_load(
+    source: Mapping[str, Tensor] | str | Path, *, strict: bool = True, **overrides: Any
+) -> Loaded:
+    """Build the model that weights belong to, by what the source states and by their shapes.
+
+    Args:
+        source: as for :func:`load_weights`.
+        strict: as for :func:`load_weights`.
+        overrides: fields of the model's section, such as ``img_size``, ``num_classes``,
+            ``in_chans``, or ``num_heads`` where no rule finds it.
+
+    Raises:
+        WeightsError: not recognised, incomplete, or of an architecture that vitkit lacks.
+        ConfigError: overrides that the model refuses.
+    """
+    found = read_source(source)
+    section = found.stated.section
+    known = _known(found, None if section is None else set())
+    if known is None:
+        raise _unknown(found)
+    if section is None:
+        section = _section(known, overrides)
+    section = {**section, **{key: value for key, value in overrides.items() if value is not None}}
+    model = create_model(section["name"], **{k: v for k, v in section.items() if k != "name"})
+    report = _fill(model, known, strict=strict)
+    return Loaded(model.eval(), section, report)
+
+
+def _known(source: Source, own: set[str] | None) -> _Known | None:
+    """The source in our names; None if its layout is unknown.
+
+    Args:
+        source: as read.
+        own: the model's names, where there is a model: a file in just these needs no other look. An
+            empty set stands for a model that the source states itself.
+    """
+    as_it_is = own is not None and set(source.tensors) <= own
+    tensors, left = (source.tensors, {}) if as_it_is else unwrapped(source.tensors)
+    found = recognise(_shapes(tensors))
+    if own is not None and (not own or set(tensors) <= own):
+        return _Known(source, found if own else None, Translated(tensors, left))
+    if found is not None:
+        translated = found.translate(tensors)
+        translated.left.update(left)
+        return _Known(source, found, translated)
+    if own is not None and own & set(tensors):
+        return _Known(source, None, Translated(tensors, left))
+    return None
+
+
+def _section(known: _Known, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of a model that its source does not spell out."""
+    arguments: dict[str, Any] = dict(known.format.arguments) if known.format else {}
+    arguments |= known.translated.arguments
+    arguments |= known.source.stated.arguments
+    if overrides.get("num_heads"):
+        arguments["num_heads"] = overrides["num_heads"]
+    section = _inferred(known.translated.tensors, arguments, overrides.get("img_size"))
+    size = known.source.stated.preprocessing.get("img_size")
+    if size is not None and all(a % b == 0 for a, b in zip(size, _patch(section), strict=True)):
+        section["img_size"] = list(size)
+    return section
+
+
+def _inferred(
+    tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], size: Any
+) -> dict[str, Any]:
+    """By the shapes; where these leave the grid open, it may be that of the size asked for."""
+    try:
+        return infer_section(tensors, arguments)
+    except WeightsError:
+        if size is None or arguments.get("img_size") is not None:
+            raise
+        return infer_section(tensors, {**arguments, "img_size": size})
+
+
+def _patch(section: Mapping[str, Any]) -> tuple[int, int]:
+    patch = section.get("patch_size", 1)
+    return (patch, patch) if isinstance(patch, int) else tuple(patch)
+
+
+def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
+    tensors, own = dict(known.translated.tensors), model.state_dict()
+    report = LoadReport(
+        format=known.name,
+        preprocessing=_preprocessing(known),
+        class_names=known.source.stated.class_names,
+    )
+    fitted = fit_positions(model, tensors, known.resampling, _stated_grid(known))
+    fitting: dict[str, Tensor] = {}
+    faults = []
+    for name, tensor in {**tensors, **fitted}.items():
         if name not in own:
             report.unused.append(name)
+        elif name in fitted and tensor.shape == own[name].shape:
+            fitting[name] = tensor
+            report.resized.append(name)
         elif tensor.shape == own[name].shape:
             fitting[name] = tensor
             report.loaded.append(name)
-        elif name == "pos_embed" and _can_resize(model, tensor):
-            fitting[name] = _resized(model, tensor)
+        elif (kernel := fit_kernel(model, name, tensor)) is not None:
+            fitting[name] = kernel
             report.resized.append(name)
-        elif name.startswith(HEAD):
+        elif name.startswith(HEADS) and tensor.shape[1:] == own[name].shape[1:]:
             report.new.append(name)
         else:
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
             faults.append(f"{name}: given {shapes}")
-    head_differs = bool(report.new)
-    missing = [name for name in own if name not in given and not name.endswith(COUNTER)]
-    report.new += missing
-    if strict:
-        faults += [f"{name}: missing" for name in missing if not name.startswith(HEAD)]
-        spare = report.unused
-        if not head_differs and getattr(model, "num_classes", None) == 0:
-            spare = [name for name in spare if not name.startswith(HEAD)]
-        faults += [f"{name}: not in the model" for name in spare]
+    faults += _gaps(model, tensors, report, strict=strict)
     if faults:
-        shown = "; ".join(faults[:6]) + (f"; and {len(faults) - 6} more" if len(faults) > 6 else "")
-        raise WeightsError(f"the weights do not fit {type(model).__name__}: {shown}")
+        raise WeightsError(_misfit(model, known, faults))
+    _tell_left(report, known.translated.left)
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _tensors(source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
-    if isinstance(source, Mapping):
-        tensors = dict(source)
-    else:
-        content = read_file(source)
-        own = content.get(OWN_KEY)
-        if isinstance(own, dict) and own.get("averaged") is not None:
-            return dict(own["averaged"])
-        tensors = read_tensors(source)
-    # A Lightning module's or a compiled model's prefix says nothing about the layout.
-    for prefix in (PREFIX, "_orig_mod."):
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+def _gaps(
+    model: nn.Module, tensors: Mapping[str, Tensor], report: LoadReport, *, strict: bool
+) -> list[str]:
+    """What the source lacks goes into the report; if strict, that and what is over are faults."""
+    head_differs = bool(report.new)
+    own = model.state_dict()
+    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
+    report.new += missing
+    if not strict:
+        return []
+    faults = [f"{name}: missing" for name in missing if not name.startswith(HEADS)]
+    spare = report.unused
+    if not head_differs and getattr(model, "num_classes", None) == 0:
+        spare = [name for name in spare if not name.startswith(HEADS)]
+    return faults + [f"{name}: not in the model" for name in spare]
 
 
-def _can_resize(model: nn.Module, tensor: Tensor) -> bool:
-    embed = getattr(model, "patch_embed", None)
-    return tensor.ndim == 3 and hasattr(embed, "grid_size") and _square_side(model, tensor) > 0
+def _preprocessing(known: _Known) -> dict[str, Any]:
+    """What the source states on top of its format's documented default."""
+    default = dict(known.format.preprocessing) if known.format else {}
+    stated: Stated = known.source.stated
+    return {**default, **stated.preprocessing}
 
 
-def _square_side(model: nn.Module, tensor: Tensor) -> int:
-    """Side of the old grid, 0 if it was not square: a state dict does not say its grid."""
-    count = int(tensor.shape[1]) - _prefix(model)
-    side = round(max(count, 0) ** 0.5)
-    return side if side * side == count else 0
+def _stated_grid(known: _Known) -> tuple[int, int] | None:
+    """The grid of the positions, where the source says its image size."""
+    stated = known.source.stated
+    section = stated.section or stated.arguments
+    size = section.get("img_size")
+    kernel = known.translated.tensors.get("patch_embed.proj.weight")
+    if size is None or kernel is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return height // int(kernel.shape[2]), width // int(kernel.shape[3])
 
 
-def _prefix(model: nn.Module) -> int:
-    return 0 if getattr(model, "no_embed_class", False) else int(model.num_prefix_tokens)  # type: ignore[arg-type]
+def _tell_left(report: LoadReport, left: Mapping[str, str]) -> None:
+    """Known leftovers: among the unused, with the reason of each kind."""
+    report.unused += left
+    for reason in dict.fromkeys(left.values()):
+        names = [name for name, why in left.items() if why == reason]
+        report.notes.append(f"not used: {_some(names, 1)}: {reason}")
 
 
-def _resized(model: nn.Module, tensor: Tensor) -> Tensor:
-    side = _square_side(model, tensor)
-    new: tuple[int, int] = model.patch_embed.grid_size  # type: ignore[union-attr,assignment]
-    return resize_position_grid(tensor, (side, side), new, num_prefix=_prefix(model))
+def _misfit(model: nn.Module, known: _Known, faults: list[str]) -> str:
+    shown = "; ".join(faults[:6]) + (f"; and {len(faults) - 6} more" if len(faults) > 6 else "")
+    return f"the weights do not fit {type(model).__name__}: {shown}{_looks_like(known)}"
+
+
+def _looks_like(known: _Known) -> str:
+    """What model the file would fit, as far as its shapes tell."""
+    if known.format is None and known.source.stated.section is None:
+        name = stranger(_shapes(known.translated.tensors))
+        return f" (the file looks like {name})" if name else ""
+    try:
+        what = told(known.source.stated.section or _section(known, {}))
+    except (WeightsError, KeyError, ValueError, IndexError):
+        return f" (the file looks like {known.name})"
+    return f" (the file looks like {known.name}: {what})"
+
+
+def _unknown(source: Source) -> WeightsError:
+    tensors, _ = unwrapped(source.tensors)
+    name = stranger(_shapes(tensors))
+    formats = ", ".join(dict.fromkeys(each.name for each in FORMATS))
+    if name:
+        return WeightsError(
+            f"{source.where} looks like {name}, which vitkit does not read; it reads {formats}"
+        )
+    return WeightsError(
+        f"{source.where} is of no layout that vitkit knows (it has {_some(list(tensors))}); "
+        f"it reads {formats}"
+    )
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _some(names: list[str], count: int = 3) -> str:

@@ -1,0 +1,308 @@
+"""Evaluating runs, checkpoints and timm's models: what is written, compared and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from tests.conftest import TINY
+from vitkit.app import compare, evaluate, train
+from vitkit.app.evaluator import SUITES
+from vitkit.app.shift import CIFAR10
+from vitkit.app.subjects import open_subject
+from vitkit.cli.commands import _models_and_settings
+from vitkit.cli.tables import comparison_table, paired_lines
+from vitkit.data.info import DataInfo
+from vitkit.data.splits import ImageData, ResidentSplit
+from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
+from vitkit.evaluation.agreement import compare_paired
+from vitkit.records import PredictionRecord, Record
+
+SMALL = ["model.img_size=32", "data.synthetic_size=160", "trainer.max_epochs=1"]
+QUICK = ["eval.speed_seconds=0.01", "eval.speed_max_batch=2", "eval.pgd_steps=2"]
+TIMM = ["data.name=synthetic", "data.synthetic_classes=4", "model.img_size=32", *QUICK]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two finished runs on images of 32 pixels."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    for seed in (0, 1):
+        os.environ.pop("VITKIT_RUN_DIR", None)
+        settings = [*TINY, *SMALL, f"run.dir={folder / str(seed)}", f"run.seed={seed}"]
+        train(None, settings, progress=False)
+    return folder / "0", folder / "1"
+
+
+@pytest.fixture
+def run(runs: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the first."""
+    shutil.copytree(runs[0], tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of weights of timm's smallest ViT for four classes and 32 pixels."""
+    path = tmp_path_factory.mktemp("weights") / "timm.pth"
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=32)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def _without_times(path: Path) -> list[str]:
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if '"wall_seconds"' not in line]
+    assert len(lines) == len(kept) + 1
+    return kept
+
+
+def test_twice_gives_the_same_bytes_but_times(run: Path) -> None:
+    first = evaluate(run, progress=False)
+    before = _without_times(run / "eval.json")
+    arrays = {name: array.tobytes() for name, array in vars(_predictions(run)).items()}
+    evaluate(run, progress=False)
+    assert _without_times(run / "eval.json") == before
+    assert {n: array.tobytes() for n, array in vars(_predictions(run)).items()} == arrays
+    record = Record.read(run / "eval.json")
+    assert (record.metrics, record.tables) == (first.record.metrics, first.record.tables)
+    results = Record.read(run / "results.json").metrics
+    for name in ("test/acc", "test/loss"):
+        assert first.metrics[name] == results[name]
+    assert record.facts["tta"] == "none" and record.facts["split"] == "test"
+
+
+def _predictions(folder: Path) -> PredictionRecord:
+    return PredictionRecord.read(folder / "predictions.npz")
+
+
+def test_predictions_say_what_the_metrics_say(run: Path) -> None:
+    result = evaluate(run, progress=False)
+    kept = _predictions(run)
+    predicted = kept.logits.argmax(1)
+    assert result.metrics["test/acc"] == pytest.approx((predicted == kept.targets).mean())
+    assert kept.confusion.sum() == len(kept.targets) == result.count
+    assert np.trace(kept.confusion) == (predicted == kept.targets).sum()
+    assert kept.class_names.tolist() == [f"class {i}" for i in range(4)]
+    assert kept.indices.tolist() == list(range(result.count))
+    table = result.record.tables["classes"]
+    assert table["class"] == kept.class_names.tolist()
+    assert table["images"] == kept.confusion.sum(1).tolist()
+
+
+def test_the_validation_split_and_views(run: Path) -> None:
+    val = evaluate(run, split="val", progress=False)
+    assert "val/acc" in val.metrics and "val/temperature" not in val.metrics
+    flip = evaluate(run, ["eval.tta=flip"], progress=False)
+    assert flip.record.facts["tta"] == "flip"
+    plain = evaluate(run, progress=False)
+    assert flip.metrics["test/loss"] != plain.metrics["test/loss"]
+    assert plain.metrics["test/temperature"] > 0
+    other = evaluate(run, ["eval.seed=3"], progress=False)
+    assert other.metrics["test/acc"] == plain.metrics["test/acc"]
+    assert other.metrics["test/loss_low"] != plain.metrics["test/loss_low"]
+
+
+def test_all_suites_leave_their_files(run: Path) -> None:
+    settings = [*QUICK, "eval.shift_images=12", "eval.attack_images=6", "eval.epsilons=[4]"]
+    settings.append("eval.mce_baseline=alexnet")
+    result = evaluate(run, settings, suite="all", progress=False)
+    names = ["predictions.npz", "eval.json", "eval-shift.json", "eval-speed.json"]
+    assert [path.name for path in result.written] == names
+    assert list(result.records) == list(SUITES["all"])
+    shift = Record.read(run / "eval-shift.json")
+    table = shift.tables["corruptions"]
+    assert len(table["corruption"]) == 19
+    at = table["corruption"].index("fog")
+    mean = sum(table[f"severity_{s}"][at] for s in range(1, 6)) / 5
+    assert shift.metrics["test/corrupted/fog/acc"] == pytest.approx(mean)
+    assert shift.facts["changed_images"] == 12 and shift.facts["attacked_images"] == 6
+    assert shift.metrics["test/pgd/4_255/acc"] <= shift.metrics["test/attacked/clean/acc"]
+    assert {"test/corrupted/err", "test/corrupted/mce"} <= set(shift.metrics)
+    speed = Record.read(run / "eval-speed.json")
+    assert speed.metrics["cost/parameters"] == Record.read(run / "results.json").facts["parameters"]
+    assert speed.metrics["cost/gflops_executed"] <= speed.metrics["cost/gflops"]
+    assert speed.metrics["speed/best_batch"] in (1, 2)
+    for record in result.records.values():
+        assert record.metrics.items() <= result.metrics.items()
+
+
+def test_shift_is_the_same_for_any_batch_size_and_a_part_of_the_whole(run: Path) -> None:
+    few = ["eval.shift_images=10", "eval.attack_images=1", "eval.pgd_steps=1"]
+    found = [
+        evaluate(run, [*few, f"data.eval_batch_size={n}"], suite="shift", progress=False).record
+        for n in (3, 256)
+    ]
+    assert found[0].metrics == found[1].metrics and found[0].tables == found[1].tables
+
+
+def test_several_models_are_held_against_the_first(runs: tuple[Path, Path]) -> None:
+    found = compare([*runs, runs[0]], progress=False)
+    a, b, _ = (result.predictions for result in found.results)
+    assert a is not None and b is not None and len(found.paired) == 2
+    want = compare_paired(a.logits.argmax(1) == a.targets, b.logits.argmax(1) == b.targets)
+    assert found.paired[0] == want
+    assert found.paired[1] is not None and found.paired[1].mcnemar_p == 1.0
+    assert (runs[0] / "eval.json").exists() and (runs[1] / "eval.json").exists()
+    # The third shares the first one's folder.
+    assert (runs[0] / "eval-last.json").exists() and (runs[0] / "predictions-last.npz").exists()
+    table = comparison_table([result.metrics for result in found.results])
+    assert max(map(len, table.splitlines())) <= 80
+    assert table.splitlines()[0].split() == ["1", "2", "3"]
+    row = next(line for line in table.splitlines() if line.startswith("test/acc "))
+    shown = [f"{result.metrics['test/acc']:.2%}" for result in found.results]
+    assert row.split()[1:] == shown
+    lines = paired_lines([*found.paired, None])
+    assert max(map(len, lines)) <= 80 and "McNemar" in lines[1] and "no paired test" in lines[-1]
+
+
+def test_many_models_wrap_to_eighty_columns() -> None:
+    models = [{"test/corrupted/elastic_transform/acc": i / 20, f"own/{i}": 2.0} for i in range(9)]
+    text = comparison_table(models)
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.split("\n\n")) == 3 and "40.00%" in text
+
+
+def test_a_model_of_timm_needs_its_name_and_a_file(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = ("timm:vit_tiny_patch16_224", weights)
+    result = evaluate(source, TIMM, progress=False)
+    folder = Path("runs/eval/timm-vit_tiny_patch16_224-synthetic")
+    assert json.loads((folder / "eval.json").read_text())["model"] == "timm/vit_tiny_patch16_224"
+    subject = open_subject(source, TIMM, progress=False)
+    assert subject.preprocessing.mean == (0.5, 0.5, 0.5)  # as timm states it for this model
+    assert subject.facts["normalize"] == "timm's"
+    assert not subject.model.training
+    images = subject.data.test
+    assert isinstance(images, ResidentSplit) and result.predictions is not None
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=32).eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    with torch.no_grad():
+        want = model((images.images.float() / 255 - 0.5) / 0.5)
+    torch.testing.assert_close(result.predictions.logits, want, atol=1e-4, rtol=1e-4)
+    own = open_subject(source, [*TIMM, "data.normalize=none"], progress=False)
+    assert own.preprocessing.mean == (0.0, 0.0, 0.0)
+    speed = evaluate(source, TIMM, suite="speed", progress=False)
+    assert speed.metrics["cost/parameters"] == sum(p.numel() for p in model.parameters())
+    # 4 patches and the class token, width 192, 12 blocks.
+    tokens, width = 5, 192
+    block = 12 * tokens * width**2 + 2 * tokens**2 * width
+    due = 2 * (4 * 768 * width + 12 * block + width * 4)
+    assert speed.metrics["cost/gflops"] * 1e9 == pytest.approx(due, abs=0.5)
+
+
+def test_what_is_refused(
+    run: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "timm:vit_tiny_patch16_224"
+    for source, settings, error, text in (
+        (name, TIMM, ConfigError, "which weights"),
+        ((name, weights), [], ConfigError, "on which data"),
+        ((name, weights), [*TIMM, "data.synthetic_classes=5"], WeightsError, "its own classes"),
+        ((name, "none.pth"), TIMM, WeightsError, "none.pth"),
+        ((str(run), weights), [], ConfigError, "brings its own weights"),
+        ("nothing", [], RunError, "no such run folder"),
+        (run, ["data.synthetic_classes=5"], DataError, "knows 4 classes"),
+        (run, ["eval.tta=ten"], ConfigError, "eval.tta: given 'ten'"),
+        (run, ["eval.epsilons=[0]"], ConfigError, "numbers above 0"),
+        (run, ["eval.resample=3"], ConfigError, "did you mean eval.resamples"),
+    ):
+        with pytest.raises(error, match=text):
+            evaluate(source, settings, progress=False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="allowed: standard, shift, speed, all"):
+        evaluate(run, suite="al", progress=False)
+    with pytest.raises(ConfigError, match="allowed: test, val"):
+        evaluate(run, split="train", progress=False)
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
+        compare([], progress=False)
+    few = ["eval.shift_images=2", "eval.attack_images=1", "eval.pgd_steps=1"]
+    for key, text in (("cifar10_1", "CIFAR-10's ten"), ("imagenet_a", "1,000 classes")):
+        with pytest.raises(DataError, match=text):
+            evaluate(run, [*few, f"eval.{key}={tmp_path}"], suite="shift", progress=False)
+
+
+def test_weights_that_give_nan_are_refused(run: Path) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    for tensors in (content["state_dict"], content["vitkit"].get("averaged") or {}):
+        for name, tensor in tensors.items():
+            if name.endswith("head.bias"):
+                tensor.fill_(torch.nan)
+    torch.save(content, path)
+    for suite in ("standard", "shift"):
+        with pytest.raises(EvaluationError, match="NaN or infinite logits"):
+            evaluate(run, QUICK, suite=suite, progress=False)
+
+
+def test_small_images_are_shifted_without_corruptions(
+    tmp_path: Path,
+) -> None:
+    train(None, [*TINY, f"run.dir={tmp_path / 'r'}", "trainer.max_epochs=1"], progress=False)
+    settings = ["eval.attack_images=2", "eval.pgd_steps=1"]
+    found = evaluate(tmp_path / "r", settings, suite="shift", progress=False)
+    assert not any("corrupted" in name for name in found.metrics)
+    assert found.record.facts["corruptions"] == "left out: they need 32 pixels a side"
+    assert "test/shuffled/4x4/acc" in found.metrics
+
+
+def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> ResidentSplit:
+        images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        return ResidentSplit(images, torch.arange(count) % 10)
+
+    info = DataInfo("cifar10", CIFAR10, 3, (8, 8), (0.5,) * 3, (0.5,) * 3, class_counts=(6,) * 10)
+    data = ImageData(info, split(60), split(20), split(10_000))
+    settings = [o for o in TINY if "synthetic" not in o and "data.name" not in o]
+    train(
+        None,
+        [*settings, "data.name=cifar10", f"run.dir={tmp_path / 'r'}", "trainer.max_epochs=1"],
+        data=data,
+        progress=False,
+    )
+    counts = np.zeros((10_000, 10), dtype=np.int64)
+    counts[np.arange(10_000), np.arange(10_000) % 10] = 50
+    np.save(tmp_path / "cifar10h-counts.npy", counts)
+    new = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "cifar10.1_v6_data.npy", new)
+    np.save(tmp_path / "cifar10.1_v6_labels.npy", np.arange(20, dtype=np.int32) % 10)
+    found = evaluate(
+        tmp_path / "r",
+        [
+            *("eval.shift_images=4", "eval.attack_images=2", "eval.pgd_steps=1"),
+            *(f"eval.cifar10h={tmp_path}", f"eval.cifar10_1={tmp_path}", "eval.resamples=100"),
+        ],
+        data=data,
+        suite="all",
+        progress=False,
+    ).metrics
+    # Where all people agree with the labels, theirs are the usual numbers.
+    assert found["cifar10h/acc"] == pytest.approx(found["test/acc"])
+    assert found["cifar10h/loss"] == pytest.approx(found["test/loss"], rel=1e-6)
+    assert found["cifar10h/loss_of_people"] == 0.0
+    assert 0 <= found["cifar10_1/acc"] <= 1 and found["cifar10_1/loss"] > 0
+
+
+def test_a_line_is_models_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=1").mkdir()
+    words = ["timm:a", "weights=a.pth", "lr=1", "timm:b", "eval.seed=1", "weights=b.pth"]
+    assert _models_and_settings(words) == (
+        [("timm:a", "a.pth"), "lr=1", ("timm:b", "b.pth")],
+        ["eval.seed=1"],
+    )
+    for wrong in (["weights=a"], ["timm:a", "weights=a", "weights=b"]):
+        with pytest.raises(ConfigError, match="behind the model"):
+            _models_and_settings(wrong)

@@ -1,0 +1,174 @@
+"""Preprocessing comes with the weights, is what training then uses, and is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers as hf
+from PIL import Image
+from torchvision.transforms import v2
+
+import vitkit
+from vitkit.app.build import build
+from vitkit.app.expectations import stated_preprocessing
+from vitkit.config import RunConfig, load_config
+from vitkit.models import VisionTransformer
+from vitkit.weights import processor_config, read_checkpoint
+from vitkit.weights.stated import Stated, from_config, with_processor
+
+Tiny = Callable[..., RunConfig]
+SMALL: dict[str, Any] = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2}
+SMALL |= {"num_heads": 2, "num_classes": 4, "class_token": False, "global_pool": "avg"}
+
+
+def _weights(folder: Path) -> Path:
+    """A bare file, of what the tiny run trains."""
+    torch.manual_seed(5)
+    path = folder / "weights.pth"
+    torch.save(VisionTransformer(**SMALL).state_dict(), path)
+    return path
+
+
+def test_training_takes_mean_and_std_of_the_weights_and_keeps_them(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny(f"model.weights={_weights(tmp_path)}", "trainer.max_epochs=1")
+    result = vitkit.train(config, progress=False)
+    kept = read_checkpoint(result.checkpoint).preprocessing
+    assert kept["mean"] == [0.5, 0.5, 0.5]  # timm's default, for its names are those of the file
+    assert vitkit.load(result.folder).preprocessing.std == (0.5, 0.5, 0.5)
+    again = build(tiny(f"model.weights={result.checkpoint}", folder="next"))
+    assert again.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert again.preprocessing.mean != again.info.mean
+
+
+def test_a_resumed_run_keeps_them_too(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(f"model.weights={_weights(tmp_path)}", "trainer.max_epochs=1")
+    result = vitkit.train(config, progress=False)
+    (result.folder / "results.json").unlink()
+    (tmp_path / "weights.pth").unlink()
+    vitkit.resume(result.folder, progress=False)
+    assert read_checkpoint(result.checkpoint).preprocessing["mean"] == [0.5, 0.5, 0.5]
+
+
+def test_a_config_that_overrides_them_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    built = build(tiny(f"model.weights={_weights(tmp_path)}", "data.normalize=imagenet"))
+    assert built.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert built.report is not None
+    (line,) = [line for line in built.report.lines() if "data.normalize" in line]
+    assert "data.normalize=imagenet overrides the weights' own mean 0.5, 0.5, 0.5" in line
+    without = build(tiny())
+    assert without.report is None
+    assert without.preprocessing.mean == without.info.mean
+
+
+def test_another_size_and_other_classes_are_noted(tiny: Tiny, tmp_path: Path) -> None:
+    first = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
+    built = build(tiny(f"model.weights={first.checkpoint}", "model.img_size=16", folder="next"))
+    assert built.report is not None
+    assert "trained on 8 x 8 px, used at 16 x 16 px" in " ".join(built.report.notes)
+
+
+def test_timms_own_weights_bring_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained=False, **more: real(name, **more)
+    )
+    settings = ["model.name=timm/vit_tiny_patch16_224", "model.img_size=32"]
+    settings += ["data.name=synthetic", "data.synthetic_size=80"]
+    built = build(load_config([], [*settings, "model.pretrained=true"]))
+    assert built.preprocessing.mean == (0.5, 0.5, 0.5)
+    assert built.report is not None
+    assert built.report.format == "timm"
+    fresh = build(load_config([], settings))
+    assert fresh.preprocessing.mean == fresh.info.mean
+
+
+def test_a_run_and_its_checkpoint_load_as_they_were(tiny: Tiny) -> None:
+    result = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
+    kept = read_checkpoint(result.checkpoint)
+    for source in (result.folder, result.checkpoint):
+        model, preprocessing = vitkit.load_model(source)
+        assert preprocessing.to_dict() == kept.preprocessing
+        assert all(torch.equal(t, kept.weights[n]) for n, t in model.state_dict().items())
+    loaded = vitkit.load_model(result.checkpoint, num_classes=7)
+    assert loaded.model(torch.zeros(1, 3, 8, 8)).shape == (1, 7)
+    assert loaded.class_names == ()
+
+
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "squash": {"size": {"height": 40, "width": 40}, "do_center_crop": False},
+    "squash then crop": {
+        "size": {"height": 48, "width": 48},
+        "do_center_crop": True,
+        "crop_size": {"height": 40, "width": 40},
+    },
+    "edge then crop": {
+        "size": {"shortest_edge": 48},
+        "do_center_crop": True,
+        "crop_size": {"height": 40, "width": 40},
+    },
+    "old numbers": {"size": 48, "do_center_crop": True, "crop_size": 40},
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_processors_of_hugging_face_are_read_as_its_own_code_does(name: str) -> None:
+    values = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "resample": 2}
+    given = {**values, **PROCESSORS[name]}
+    stated = with_processor(Stated(), given).preprocessing
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    )
+    ours = stated_preprocessing(stated, img_size=tuple(stated["img_size"]), in_chans=3)
+    got = ours(ours.prepare_image(picture)[None])[0]
+    # Their code in torchvision's words: resize, crop, scale.
+    size = given["size"]
+    edge = size.get("shortest_edge") if isinstance(size, dict) else None
+    both = [size, size] if isinstance(size, int) else [size.get("height"), size.get("width")]
+    steps: list[Any] = [v2.Resize(edge if edge else both, antialias=True)]
+    if given["do_center_crop"]:
+        steps.append(v2.CenterCrop([40, 40]))
+    steps += [v2.ToDtype(torch.float32, scale=True)]
+    steps.append(v2.Normalize(values["image_mean"], values["image_std"]))
+    wanted = v2.Compose(steps)(v2.functional.pil_to_tensor(picture))
+    assert got.shape == wanted.shape == (3, 40, 40)
+    assert float((got - wanted).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("mode", ["center", "squash"])
+@pytest.mark.parametrize("share", [1.0, 0.875])
+def test_what_we_write_for_hugging_face_reads_back(mode: str, share: float) -> None:
+    plain: dict[str, Any] = {"img_size": [224, 224], "mean": [0.1, 0.2, 0.3], "std": [0.4] * 3}
+    plain |= {"interpolation": "bilinear", "crop_pct": share, "crop_mode": mode}
+    back = with_processor(Stated(), json.loads(json.dumps(processor_config(plain))))
+    for key in ("img_size", "interpolation", "crop_pct", "crop_mode"):
+        assert back.preprocessing[key] == plain[key]
+    for key in ("mean", "std"):
+        assert back.preprocessing[key] == pytest.approx(plain[key])
+
+
+def test_configs_of_timm_and_hugging_face_say_what_names_do_not() -> None:
+    cfg = {"mean": [0.1] * 3, "std": [0.2] * 3, "interpolation": "bilinear", "crop_pct": 0.95}
+    cfg |= {"input_size": [3, 96, 64], "crop_mode": "squash"}
+    config = {"architecture": "vit_so400m_patch16_siglip_256", "pretrained_cfg": cfg}
+    stated = from_config({**config, "label_names": ["cat", "dog"]})
+    assert stated.arguments["num_heads"] == 16
+    assert stated.arguments["act_layer"] == "gelu_tanh"
+    assert stated.preprocessing["img_size"] == [96, 64]
+    assert stated.preprocessing["crop_mode"] == "squash"
+    assert stated.class_names == ("cat", "dog")
+    theirs = hf.ViTConfig(num_attention_heads=3, hidden_act="gelu_new", num_labels=2).to_dict()
+    stated = from_config(theirs)
+    assert stated.arguments["num_heads"] == 3
+    assert stated.arguments["act_layer"] == "gelu_tanh"
+    assert stated.class_names == ()  # LABEL_0, ... are no names
+    stated = from_config({**theirs, "id2label": {"10": "k", "0": "a", "2": "c"}})
+    assert stated.class_names == ("a", "c", "k")

@@ -1,0 +1,102 @@
+"""Calibration against torchmetrics, numpy's own binning, and scipy's minimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+from vitkit.evaluation.calibration import (
+    COLDEST,
+    HOTTEST,
+    adaptive_edges,
+    equal_width_edges,
+    fit_temperature,
+    reliability,
+)
+
+
+def _random(scale: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(500, 7, generator=generator, dtype=torch.float64) * scale
+    return logits, torch.randint(0, 7, (500,), generator=generator)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_errors_equal_torchmetrics(bins: int) -> None:
+    logits, targets = _random()
+    p = logits.softmax(1)
+    confidence, predicted = p.max(1)
+    found = reliability(confidence, predicted == targets, equal_width_edges(bins))
+    for norm, ours in (("l1", found.expected_error), ("max", found.largest_error)):
+        theirs = multiclass_calibration_error(p, targets, num_classes=7, n_bins=bins, norm=norm)
+        assert ours == pytest.approx(float(theirs), abs=1e-6)  # torchmetrics sums in float32
+
+
+def test_bins_by_hand() -> None:
+    confidence = torch.tensor([0.95, 0.9, 0.8, 0.6, 0.55, 0.3], dtype=torch.float64)
+    right = torch.tensor([1, 1, 0, 1, 0, 0], dtype=torch.bool)
+    found = reliability(confidence, right, equal_width_edges())
+    assert found.expected_error == pytest.approx(0.233333, abs=1e-6)
+    # (low, high]: 0.8 = 12 / 15 closes a bin, 1 belongs to the last and 0 to the first.
+    edge = reliability(
+        torch.tensor([0.8, 1.0, 0.0], dtype=torch.float64), torch.ones(3) > 0, equal_width_edges()
+    )
+    assert edge.bins.tolist() == [11, 14, 0]
+    assert float(edge.count.sum()) == 3
+
+
+def test_all_wrong_and_all_sure() -> None:
+    sure = torch.ones(20, dtype=torch.float64)
+    assert reliability(sure, sure < 0, equal_width_edges()).expected_error == 1.0
+    assert reliability(sure, sure > 0, equal_width_edges()).expected_error == 0.0
+    for right in (sure < 0, sure > 0):
+        found = reliability(sure, right, adaptive_edges(sure))
+        assert found.expected_error == float(not right[0])
+
+
+def test_adaptive_bins_are_numpys() -> None:
+    logits, targets = _random()
+    confidence, predicted = logits.softmax(1).max(1)
+    ordered = np.sort(confidence.numpy())
+    n = len(ordered)
+    edges = np.interp(np.linspace(0, n, 16), np.arange(n), ordered)
+    np.testing.assert_allclose(adaptive_edges(confidence).numpy(), edges, rtol=1e-12)
+    right = (predicted == targets).numpy()
+    place = np.clip(np.searchsorted(edges, confidence.numpy(), side="left") - 1, 0, 14)
+    want = sum(
+        (place == b).mean() * abs(right[place == b].mean() - confidence.numpy()[place == b].mean())
+        for b in range(15)
+        if (place == b).any()
+    )
+    found = reliability(confidence, predicted == targets, adaptive_edges(confidence))
+    assert found.expected_error == pytest.approx(want, abs=1e-12)
+    assert found.count.max() - found.count.min() <= 2
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 30.0])
+def test_the_temperature_is_scipys_minimum(scale: float) -> None:
+    logits, noise = _random(1.0)
+    generator = torch.Generator().manual_seed(1)
+    true = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    targets = torch.where(torch.arange(500) % 9 == 0, noise, true)
+    logits = logits * scale
+
+    def nll(log_t: float) -> float:
+        scaled = logits / np.exp(log_t)
+        return float(torch.nn.functional.cross_entropy(scaled, targets))
+
+    want = minimize_scalar(nll, bounds=(-4.5, 4.5), method="bounded", options={"xatol": 1e-9})
+    found = fit_temperature(logits, targets)
+    assert nll(np.log(found)) <= want.fun + 1e-12
+    assert found == pytest.approx(np.exp(want.x), rel=1e-4)
+    assert torch.equal((logits / found).argmax(1), logits.argmax(1))
+
+
+def test_a_temperature_without_a_minimum_stops_at_the_end() -> None:
+    logits, _ = _random()
+    assert fit_temperature(logits, logits.argmax(1)) == COLDEST
+    assert fit_temperature(logits, logits.argmin(1)) == HOTTEST
+    assert fit_temperature(torch.zeros(5, 3), torch.zeros(5, dtype=torch.int64)) == HOTTEST

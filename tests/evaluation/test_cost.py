@@ -1,0 +1,103 @@
+"""Operations, activations, memory and speed, against closed forms."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vitkit.evaluation.cost import count_activations, count_flops, count_parameters, peak_memory
+from vitkit.evaluation.speed import measure_speed
+from vitkit.models import create_model
+from vitkit.models.flops import forward_flops
+from vitkit.nn import attention_kernel
+
+
+@pytest.mark.parametrize("kernel", ["fused", "explicit"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch4_32", "cct_2_3x2_32"])
+def test_ours_cost_their_closed_form_under_every_kernel(name: str, kernel: str) -> None:
+    section = {"name": name, "num_classes": 10, "in_chans": 3, "img_size": 32}
+    model = create_model(name, num_classes=10, in_chans=3, img_size=32).eval()
+    image = torch.zeros(1, 3, 32, 32)
+    with attention_kernel(kernel):  # type: ignore[arg-type]
+        assert count_flops(lambda: model(image)) == forward_flops(section)
+
+
+PUBLISHED = {"tiny": 2.507, "small": 9.198, "base": 35.128, "large": 123.11}
+"""Closed form of specs and papers at 224 pixels, in 10^9 operations."""
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_published_sizes_of_ours_and_of_timm(size: str) -> None:
+    section = {"name": f"vit_{size}_patch16_224", "num_classes": 1000}
+    assert forward_flops(section) / 1e9 == pytest.approx(PUBLISHED[size], rel=5e-4)
+
+
+@pytest.mark.parametrize(
+    "backend", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION], ids=lambda b: b.name
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_timm_costs_the_same_under_every_kernel(backend: SDPBackend, fused: bool) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10).eval()
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+    image = torch.zeros(1, 3, 224, 224)
+    with sdpa_kernel(backend):
+        found = count_flops(lambda: model(image))
+    assert found == forward_flops({"name": "vit_tiny_patch16_224", "num_classes": 10})
+
+
+def test_activations_and_parameters_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 7))
+    image = torch.zeros(1, 3, 8, 8)
+    assert count_activations(model, lambda: model(image)) == 4 * 36 + 7
+    assert count_parameters(model) == (27 + 1) * 4 + (144 + 1) * 7
+    assert count_flops(lambda: model(image)) == 2 * (36 * 27 * 4 + 144 * 7)
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize(("rows", "width"), [(8, 32), (64, 128)])
+def test_peak_memory_is_what_was_alive_at_once(rows: int, width: int) -> None:
+    first, second, third = (nn.Linear(width, width, bias=False) for _ in range(3))
+    x = torch.zeros(rows, width)
+    one = rows * width * 4
+
+    def freed() -> object:
+        return third(second(first(x)))  # never more than a layer's input and output
+
+    def held() -> object:
+        a = first(x)
+        b = second(a)
+        return a, b, third(b)
+
+    assert peak_memory(freed) == 2 * one
+    assert peak_memory(held) == 3 * one
+    assert peak_memory(lambda: x.view(-1)) == 0
+    assert peak_memory(lambda: first.weight.t() @ first.weight) == width * width * 4
+
+
+def test_speed_finds_the_batch_that_pays() -> None:
+    calls: list[int] = []
+
+    def run(images: torch.Tensor) -> None:
+        calls.append(len(images))
+        time.sleep(0.004 + 0.001 * max(0, len(images) - 4) ** 2)
+
+    found = measure_speed(run, lambda n: torch.zeros(n, 1), seconds=0.01, max_batch=64)
+    assert found.best_batch == 4
+    assert found.rates[4] == found.images_per_second == max(found.rates.values())
+    assert found.latency == pytest.approx(0.004, rel=0.5)
+    assert max(calls) == 8  # slower for each image: no larger one is tried
+
+
+def test_speed_goes_on_without_the_batch_that_does_not_fit() -> None:
+    def run(images: torch.Tensor) -> None:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("too much")
+
+    found = measure_speed(run, lambda n: torch.zeros(n, 1), seconds=0.001, max_batch=64)
+    assert set(found.rates) <= {1, 2}

@@ -1,0 +1,137 @@
+"""Scores of single images and classes, and the standard suite; other libraries are the judges."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+)
+
+from vitkit.errors import EvaluationError
+from vitkit.evaluation import scores
+from vitkit.evaluation.classification import Predictions
+from vitkit.evaluation.standard import standard_suite
+
+
+def _case(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(200, 6, generator=generator) * 2
+    targets = torch.randint(0, 6, (200,), generator=generator)
+    best = logits.argmax(1)
+    if kind == "one class missing":
+        targets = torch.where(targets == 4, 5, targets)
+        logits[:, 4] = -30.0
+    elif kind == "all wrong":
+        targets = (best + 1) % 6
+    elif kind == "all sure":
+        logits = logits * 1e4
+    elif kind == "all right and sure":
+        logits, targets = logits * 1e4, best
+    elif kind == "ties":
+        logits = logits.round() / 2
+    return logits, targets
+
+
+KINDS = ["random", "one class missing", "all wrong", "all sure", "all right and sure", "ties"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_equal_scikit_learn(kind: str) -> None:
+    logits, targets = _case(kind)
+    found = scores.image_scores(logits, targets)
+    p = logits.double().softmax(1).numpy()
+    predicted = logits.numpy().argmax(1)  # numpy's gives ties to the lower index
+    assert found.predicted.tolist() == predicted.tolist()
+    matrix = scores.confusion_matrix(found.predicted, targets, 6)
+    assert matrix.tolist() == confusion_matrix(targets, predicted, labels=range(6)).tolist()
+    classes = scores.class_scores(matrix)
+    want = precision_recall_fscore_support(targets, predicted, labels=range(6), zero_division=0)
+    mine = (classes.precision, classes.recall, classes.f1, classes.support)
+    for ours, theirs in zip(mine, want, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-12)
+    macro = precision_recall_fscore_support(targets, predicted, average="macro", zero_division=0)
+    np.testing.assert_allclose(list(classes.macro().values()), macro[:3], rtol=1e-12)
+    if "sure" not in kind:  # scikit-learn clips probabilities of 0
+        assert float(found.nll.mean()) == pytest.approx(log_loss(targets, p, labels=range(6)))
+    one_hot = np.eye(6)[targets]
+    brier = scores.brier_score(logits.double().softmax(1), targets)
+    assert brier == pytest.approx(((p - one_hot) ** 2).sum(1).mean(), abs=1e-12)
+    assert float(found.squared_error.mean()) == pytest.approx(brier, abs=1e-12)
+    assert brier == pytest.approx(
+        brier_score_loss(targets, p, labels=np.arange(6), scale_by_half=False), abs=1e-12
+    )
+
+
+def test_scores_by_hand() -> None:
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64)
+    targets = torch.tensor([0, 1])
+    assert scores.brier_score(p, targets) == pytest.approx(0.5)
+    found = scores.image_scores(p.log(), targets)
+    assert float(found.nll.mean()) == pytest.approx(0.780324, abs=1e-6)
+    assert found.right.tolist() == [True, False]
+
+
+def test_a_shifted_row_is_the_same_row_and_chunks_do_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits, targets = _case("random")
+    whole = scores.image_scores(logits, targets)
+    monkeypatch.setattr(scores, "CHUNK", 70)
+    for name, values in vars(scores.image_scores(logits, targets)).items():
+        assert torch.equal(values, getattr(whole, name)), name
+
+
+def test_likelihood_of_what_people_say() -> None:
+    logits, targets = _case("random")
+    one_hot = torch.eye(6)[targets]
+    usual = float(scores.image_scores(logits, targets).nll.mean())
+    assert scores.soft_nll(logits, one_hot) == pytest.approx(usual, rel=1e-12)
+    shares = torch.rand(200, 6, dtype=torch.float64)
+    shares = shares / shares.sum(1, keepdim=True)
+    at_best = scores.soft_nll(shares.log(), shares)
+    assert at_best == pytest.approx(float(-(shares * shares.log()).sum(1).mean()))
+    assert scores.soft_nll(logits, shares) > at_best
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
+    logits, targets = _case("random")
+    logits[7, 2] = logits[9, 0] = bad
+    with pytest.raises(EvaluationError, match=r"for 2 of 200 images \(image 7 is the first\)"):
+        standard_suite(Predictions(logits, targets, torch.arange(200)), list("abcdef"))
+    with pytest.raises(EvaluationError, match="empty"):
+        scores.require_finite(torch.zeros(0, 6))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_standard_suite_holds_together(kind: str) -> None:
+    logits, targets = _case(kind)
+    predictions = Predictions(logits, targets, torch.arange(200))
+    measured = standard_suite(
+        predictions, list("abcdef"), validation=predictions, resamples=200, seed=1
+    )
+    found = measured.metrics
+    assert all(math.isfinite(value) for value in found.values())
+    assert found["loss"] == pytest.approx(float(scores.image_scores(logits, targets).nll.mean()))
+    for name in ("acc", "loss", "brier"):
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
+    assert found["acc_wilson_low"] <= found["acc"] <= found["acc_wilson_high"] + 1e-12
+    assert found["loss_scaled"] <= found["loss"] + 1e-9  # fitted on the same images
+    for name, table in measured.tables.items():
+        lengths = {len(column) for column in table.values()}
+        assert lengths == {6 if name == "classes" else 15}, name
+        if name != "classes":
+            assert sum(table["images"]) == 200  # type: ignore[arg-type]
+    again = standard_suite(
+        predictions, list("abcdef"), validation=predictions, resamples=200, seed=1
+    )
+    assert again == measured
+    plain = standard_suite(predictions, list("abcdef"), resamples=200)
+    assert "temperature" not in plain.metrics

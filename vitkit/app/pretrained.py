@@ -1,0 +1,96 @@
+"""Published weights: the model that they belong to, and the preprocessing that they want."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitkit.app.build import build_from_checkpoint
+from vitkit.app.expectations import stated_preprocessing
+from vitkit.app.runs import find_checkpoint
+from vitkit.data.preprocess import Preprocessing
+from vitkit.weights import LoadReport, build_and_load, is_own_checkpoint, read_checkpoint
+
+__all__ = ["LoadedModel", "load_model"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model with its weights. Unpacks as ``model, preprocessing``.
+
+    Attributes:
+        model: in evaluation mode, on the CPU.
+        preprocessing: from a picture to its input.
+        class_names: by index; empty where the source does not say.
+        section: the model section that rebuilds it.
+        report: what became of each tensor.
+    """
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    section: dict[str, Any]
+    report: LoadReport
+
+    def __iter__(self) -> Iterator[Any]:
+        """The model, then its preprocessing."""
+        return iter((self.model, self.preprocessing))
+
+
+def load_model(
+    source: Mapping[str, Tensor] | str | Path, *, strict: bool = True, **overrides: Any
+) -> LoadedModel:
+    """Build the model that weights belong to, fill it, and say what it expects of a picture.
+
+    The layout is recognised by the names, the sizes by the shapes, the rest by a ``config.json``
+    where there is one.
+
+    Args:
+        source: a state dict; a file of weights; a run folder or checkpoint of ours; a folder with
+            ``config.json`` and weights; ``hf-hub:<owner>/<model>``, ``timm/<model>`` or
+            ``torchvision/<model>``, which may need the network.
+        strict: leftovers that nobody foresaw are an error; False reports them instead.
+        overrides: fields of the model's section: ``num_classes`` (a fresh head), ``img_size``
+            (positions are resampled), ``in_chans``, ``num_heads`` where no rule finds it, ...
+
+    Raises:
+        WeightsError: nothing there, damaged, unsafe, out of reach, or of another architecture; the
+            message says which it looks like.
+        ConfigError: overrides that the model refuses.
+    """
+    if not isinstance(source, Mapping):
+        if (Path(source) / "checkpoints").is_dir():
+            source = find_checkpoint(source)
+        if not overrides and is_own_checkpoint(source):
+            return _from_checkpoint(source)
+    loaded = build_and_load(source, strict=strict, **overrides)
+    size, names = loaded.section["img_size"], loaded.report.class_names
+    preprocessing = stated_preprocessing(
+        loaded.report.preprocessing,
+        img_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        in_chans=int(loaded.section.get("in_chans", 3)),
+    )
+    return LoadedModel(
+        loaded.model,
+        preprocessing,
+        names if len(names) == loaded.section.get("num_classes") else (),
+        loaded.section,
+        loaded.report,
+    )
+
+
+def _from_checkpoint(path: str | Path) -> LoadedModel:
+    """As it was trained, adapters merged."""
+    checkpoint = read_checkpoint(path)
+    model, preprocessing, info = build_from_checkpoint(checkpoint)
+    report = LoadReport(
+        loaded=list(checkpoint.weights),
+        format="vitkit",
+        preprocessing=checkpoint.preprocessing,
+        class_names=info.class_names,
+    )
+    return LoadedModel(model, preprocessing, info.class_names, checkpoint.model, report)

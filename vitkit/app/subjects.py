@@ -1,0 +1,197 @@
+"""What is evaluated: a finished model, with the data and settings that its numbers belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.app.build import build, build_data, build_from_checkpoint, require_same_classes
+from vitkit.app.devices import best_device
+from vitkit.app.runs import find_checkpoint
+from vitkit.config import RunConfig, load_config
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.splits import ImageData
+from vitkit.errors import ConfigError, WeightsError
+from vitkit.models.presets import TIMM_PREFIX
+from vitkit.records import Plain
+from vitkit.weights import read_checkpoint
+
+__all__ = ["TIMM_SOURCE", "Source", "Subject", "open_subject", "subject_of_checkpoint"]
+
+TIMM_SOURCE = "timm:"
+"""In front of the name of one of timm's models."""
+
+Source = str | Path | tuple[str, str | Path]
+"""A run folder or checkpoint; ``timm:<name>`` with a file of weights."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished model.
+
+    Attributes:
+        model: in evaluation mode, on ``device``.
+        section: the model section that rebuilds it, as far as it is known.
+        preprocessing: from a stored picture to its input.
+        data: what it is measured on.
+        config: its run's, with the settings given for this evaluation.
+        device: where it is.
+        path: file of its weights.
+        weights_name: ``trained`` or ``averaged``.
+        folder: where the records go.
+        facts: about the model, plain values.
+    """
+
+    model: nn.Module
+    section: dict[str, Any]
+    preprocessing: Preprocessing
+    data: ImageData
+    config: RunConfig
+    device: torch.device
+    path: Path
+    weights_name: str
+    folder: Path
+    facts: dict[str, Plain]
+
+    def predict(self, images: Tensor) -> Tensor:
+        """uint8 images (B, channels, height, width) -> logits (B, classes)."""
+        logits: Tensor = self.model(self.preprocessing(images))
+        return logits
+
+
+def open_subject(
+    source: Source,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    progress: bool = True,
+) -> Subject:
+    """The model that a source stands for.
+
+    Args:
+        source: see :data:`Source`.
+        overrides: ``"section.key=value"`` strings.
+        data: data of your own in place of the source's.
+        progress: show a bar on a terminal while data are read.
+
+    Raises:
+        VitkitError: nothing there, damaged, or data that does not fit its classes.
+    """
+    name, weights = source if isinstance(source, tuple) else (source, None)
+    if isinstance(name, str) and name.startswith(TIMM_SOURCE):
+        model = name.removeprefix(TIMM_SOURCE)
+        return _of_timm(model, weights, overrides, data=data, progress=progress)
+    if weights is not None:
+        raise ConfigError(
+            f"weights={weights}: {name} brings its own weights; only {TIMM_SOURCE}<name> needs a "
+            "file"
+        )
+    path = find_checkpoint(name)
+    return subject_of_checkpoint(path, overrides, data=data, progress=progress)
+
+
+def subject_of_checkpoint(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    progress: bool = True,
+) -> Subject:
+    """The model of one of our checkpoints; all that it needs is in there.
+
+    Args and errors as of :func:`open_subject`.
+    """
+    checkpoint = read_checkpoint(path)
+    model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
+    config = load_config(base=checkpoint.config, overrides=overrides)
+    if data is None:
+        data = build_data(config, progress=progress)
+    require_same_classes(trained_on, data.info)
+    device = best_device(config.trainer.accelerator)
+    facts: dict[str, Plain] = {
+        "checkpoint": str(path),
+        "weights": checkpoint.weights_name,
+        "model": str(checkpoint.model["name"]),
+        "data": data.info.name,
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
+    }
+    return Subject(
+        model=model.to(device),
+        section=dict(checkpoint.model),
+        preprocessing=preprocessing,
+        data=data,
+        config=config,
+        device=device,
+        path=path,
+        weights_name=checkpoint.weights_name,
+        folder=path.parent.parent if path.parent.name == "checkpoints" else path.parent,
+        facts=facts,
+    )
+
+
+def _of_timm(
+    name: str,
+    weights: str | Path | None,
+    overrides: Sequence[str],
+    *,
+    data: ImageData | None,
+    progress: bool,
+) -> Subject:
+    """A model of timm by its name and a file of weights."""
+    shown = TIMM_SOURCE + name
+    if weights is None:
+        raise ConfigError(
+            f"{shown}: which weights? Put weights=FILE behind it (.safetensors, .pth, .bin)"
+        )
+    if data is None and not any(o.startswith("data.name=") for o in overrides):
+        raise ConfigError(f"{shown}: on which data? Say so, as in data.name=cifar10 data.root=data")
+    section = {"name": TIMM_PREFIX + name, "weights": str(weights)}
+    config = load_config(base={"model": section}, overrides=overrides)
+    built = build(config, data, progress=progress)
+    if built.report is not None and built.report.new:
+        missing = ", ".join(built.report.new[:3])
+        raise WeightsError(
+            f"{weights} has no weights that fit {missing} of {shown} with {built.info.num_classes} "
+            f"classes ({built.info.name}); evaluate it on data with its own classes"
+        )
+    device = best_device(config.trainer.accelerator)
+    preprocessing, statistics = _as_timm_has_it(built.model, built.preprocessing, config)
+    place = f"{TIMM_PREFIX}{name}-{built.info.name}".replace("/", "-")
+    return Subject(
+        model=built.model.eval().to(device),
+        section=built.section,
+        preprocessing=preprocessing,
+        data=built.data,
+        config=config,
+        device=device,
+        path=Path(weights),
+        weights_name="trained",
+        folder=Path(config.run.root) / "eval" / place,
+        facts={
+            "checkpoint": str(weights),
+            "weights": "trained",
+            "model": TIMM_PREFIX + name,
+            "data": built.info.name,
+            "normalize": statistics,
+        },
+    )
+
+
+def _as_timm_has_it(
+    model: nn.Module, preprocessing: Preprocessing, config: RunConfig
+) -> tuple[Preprocessing, str]:
+    """With the mean and deviation that timm states for the model, unless ``data.normalize`` says
+    another; and which they are.
+    """
+    stated = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = tuple(stated.get("mean") or ()), tuple(stated.get("std") or ())
+    fits = len(mean) == len(std) == preprocessing.in_chans
+    if config.data.normalize != "auto" or not fits:
+        return preprocessing, config.data.normalize
+    return replace(preprocessing, mean=mean, std=std), "timm's"

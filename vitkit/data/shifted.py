@@ -1,0 +1,284 @@
+"""Test sets of their own for classes that a model knows already: CIFAR-10.1, CIFAR-10H, ImageNet's.
+
+All are read from local folders and nothing is fetched. The classes of ImageNet-1k are in the order
+of their sorted identifiers, which is the order of its models' outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitkit.data.folder import SUFFIXES, open_picture
+from vitkit.data.preprocess import Preprocessing, fit_image, resize_images, to_channels
+from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.errors import DataError
+
+__all__ = [
+    "IMAGENET_A",
+    "IMAGENET_CLASSES",
+    "IMAGENET_R",
+    "RealLabels",
+    "read_cifar10_1",
+    "read_cifar10h",
+    "read_imagenet_folder",
+    "read_imagenet_real",
+]
+
+IMAGENET_CLASSES = 1000
+CIFAR10_TEST = 10_000
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split(","))
+
+
+IMAGENET_A = _indices(
+    "6,11,13,15,17,22,23,27,30,37,39,42,47,50,57,70,71,76,79,89,90,94,96,97,99,105,107,108,110,113,"
+    "124,125,130,132,143,144,150,151,207,234,235,254,277,283,287,291,295,298,301,306,307,308,309,"
+    "310,311,313,314,315,317,319,323,324,326,327,330,334,335,336,347,361,363,372,378,386,397,400,"
+    "401,402,404,407,411,416,417,420,425,428,430,437,438,445,456,457,461,462,470,472,483,486,488,"
+    "492,496,514,516,528,530,539,542,543,549,552,557,561,562,569,572,573,575,579,589,606,607,609,"
+    "614,626,627,640,641,642,643,658,668,677,682,684,687,701,704,719,736,746,749,752,758,763,765,"
+    "768,773,774,776,779,780,786,792,797,802,803,804,813,815,820,823,831,833,835,839,845,847,850,"
+    "859,862,870,879,880,888,890,897,900,907,913,924,932,933,934,937,943,945,947,951,954,956,957,"
+    "959,971,972,980,981,984,986,987,988"
+)
+"""The 200 of ImageNet-1k's classes that ImageNet-A has (Hendrycks et al., arXiv 1907.07174)."""
+
+IMAGENET_R = _indices(
+    "1,2,4,6,8,9,11,13,22,23,26,29,31,39,47,63,71,76,79,84,90,94,96,97,99,100,105,107,113,122,125,"
+    "130,132,144,145,147,148,150,151,155,160,161,162,163,171,172,178,187,195,199,203,207,208,219,"
+    "231,232,234,235,242,245,247,250,251,254,259,260,263,265,267,269,276,277,281,288,289,291,292,"
+    "293,296,299,301,308,309,310,311,314,315,319,323,327,330,334,335,337,338,340,341,344,347,353,"
+    "355,361,362,365,366,367,368,372,388,390,393,397,401,407,413,414,425,428,430,435,437,441,447,"
+    "448,457,462,463,469,470,471,472,476,483,487,515,546,555,558,570,579,583,587,593,594,596,609,"
+    "613,617,621,629,637,657,658,701,717,724,763,768,774,776,779,780,787,805,812,815,820,824,833,"
+    "847,852,866,875,883,889,895,907,928,931,932,933,934,936,937,943,945,947,948,949,951,953,954,"
+    "957,963,965,967,980,981,983,988"
+)
+"""The 200 of ImageNet-1k's classes that ImageNet-R has (Hendrycks et al., arXiv 2006.16241)."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Decodes a picture as a model wants it: a pure function of the file."""
+
+    preprocessing: Preprocessing
+    max_pixels: int
+
+    def __call__(self, path: object) -> Tensor:
+        want = self.preprocessing
+        image = open_picture(Path(str(path)), want.in_chans, self.max_pixels)
+        return fit_image(image, want.img_size, want.interpolation, want.crop_pct)
+
+
+@dataclass(frozen=True)
+class RealLabels:
+    """ImageNet's validation pictures with all the classes that people see in them.
+
+    Attributes:
+        images: with the first of its classes as each picture's target.
+        labels: of each picture; pictures without any are left out.
+    """
+
+    images: StreamedSplit
+    labels: tuple[tuple[int, ...], ...]
+
+
+def read_cifar10_1(folder: str | Path, preprocessing: Preprocessing) -> ResidentSplit:
+    """CIFAR-10.1, version 6 if it is there: 2,000 new images for CIFAR-10's classes.
+
+    Args:
+        folder: that holds ``cifar10.1_v6_data.npy`` and ``cifar10.1_v6_labels.npy``.
+        preprocessing: of the model: its size and channels.
+
+    Raises:
+        DataError: absent, or not what the files should hold.
+
+    Source: Recht et al., "Do CIFAR-10 classifiers generalize to CIFAR-10?", arXiv 1806.00451.
+    """
+    folder = _folder(folder, "eval.cifar10_1")
+    for version in ("v6", "v4"):
+        images = folder / f"cifar10.1_{version}_data.npy"
+        if images.is_file():
+            break
+    else:
+        raise DataError(
+            f"{folder} holds no cifar10.1_v6_data.npy; eval.cifar10_1 is the folder of CIFAR-10.1's"
+            " npy files"
+        )
+    pixels = _array(images)
+    labels = _array(folder / images.name.replace("data", "labels"))
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3):
+        raise DataError(
+            f"{images}: given {pixels.dtype} {pixels.shape}, allowed: uint8 (images, 32, 32, 3)"
+        )
+    if labels.shape != pixels.shape[:1] or not np.isin(labels, np.arange(10)).all():
+        raise DataError(
+            f"{images.name} has {len(pixels)} images, but its labels are not as many numbers from "
+            "0 to 9"
+        )
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    tensor = resize_images(
+        to_channels(tensor, preprocessing.in_chans),
+        preprocessing.img_size,
+        preprocessing.interpolation,
+    )
+    return ResidentSplit(tensor, torch.from_numpy(labels.astype(np.int64)))
+
+
+def read_cifar10h(path: str | Path) -> NDArray[np.float64]:
+    """The shares of people who chose each class for each of CIFAR-10's test images, (10000, 10).
+
+    Args:
+        path: ``cifar10h-counts.npy`` or ``cifar10h-probs.npy``, or the folder that holds it.
+
+    Raises:
+        DataError: absent, or not what the file should hold.
+
+    Source: Peterson et al., arXiv 1908.07086.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [p for n in ("counts", "probs") if (p := path / f"cifar10h-{n}.npy").is_file()]
+        path = found[0] if found else path / "cifar10h-counts.npy"
+    values = _array(path)
+    if values.shape != (CIFAR10_TEST, 10) or values.dtype.kind not in "uif":
+        raise DataError(f"{path}: given {values.dtype} {values.shape}, allowed: (10000, 10)")
+    shares = values.astype(np.float64)
+    totals = shares.sum(1, keepdims=True)
+    if not np.isfinite(shares).all() or (shares < 0).any() or (totals <= 0).any():
+        raise DataError(f"{path}: every row must hold counts or shares that sum to more than 0")
+    return np.asarray(shares / totals)
+
+
+def read_imagenet_folder(
+    folder: str | Path,
+    preprocessing: Preprocessing,
+    *,
+    setting: str,
+    classes: Sequence[int] | None = None,
+    max_pixels: int = 89_478_485,
+) -> StreamedSplit:
+    """Pictures in a folder a class: ImageNetV2, ImageNet-A, ImageNet-R, ImageNet-Sketch.
+
+    Folders named by numbers (ImageNetV2) are class indices; else the sorted folders are the sorted
+    classes.
+
+    Args:
+        folder: that holds the folders.
+        preprocessing: of the model.
+        setting: the key that named the folder, for errors.
+        classes: ascending ImageNet-1k indices of the folders; None: all thousand.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        DataError: absent, no pictures, or other folders than needed.
+    """
+    folder = _folder(folder, setting)
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    wanted = range(IMAGENET_CLASSES) if classes is None else classes
+    if classes is None and names and all(name.isdigit() for name in names):
+        by_name = {name: int(name) for name in names}
+    elif len(names) == len(wanted):
+        by_name = dict(zip(names, wanted, strict=True))
+    else:
+        raise DataError(
+            f"{folder} holds {len(names)} folders; {setting} needs {len(wanted)}, one a class, "
+            "named by ImageNet's identifiers"
+        )
+    if max(by_name.values()) >= IMAGENET_CLASSES:
+        raise DataError(f"{folder}: folders named by numbers must be 0 to {IMAGENET_CLASSES - 1}")
+    items, targets = [], []
+    for name, target in by_name.items():
+        for path in _pictures(folder / name):
+            items.append(str(path))
+            targets.append(target)
+    if not items:
+        raise DataError(f"{folder} holds no pictures; {setting} is a folder of folders of them")
+    return StreamedSplit(items, targets, _Reader(preprocessing, max_pixels))
+
+
+def read_imagenet_real(
+    folder: str | Path, preprocessing: Preprocessing, *, max_pixels: int = 89_478_485
+) -> RealLabels:
+    """ImageNet's validation pictures under the labels of ReaL.
+
+    Args:
+        folder: that holds ``real.json`` and, at any depth, ``ILSVRC2012_val_<number>.JPEG`` files.
+        preprocessing: of the model.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        DataError: absent, no pictures, or no list of labels for each.
+
+    Source: Beyer et al., "Are we done with ImageNet?", arXiv 2006.07159.
+    """
+    folder = _folder(folder, "eval.imagenet_real")
+    file = folder / "real.json"
+    if not file.is_file():
+        raise DataError(f"{file} is missing; eval.imagenet_real is the folder that holds it")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if not isinstance(content, list) or not all(_are_classes(labels) for labels in content):
+        raise DataError(f"{file}: a list of lists of class indices from 0 to 999 is needed")
+    items, labels = [], []
+    for path in _pictures(folder):
+        number = re.fullmatch(r"ILSVRC2012_val_(\d{8})", path.stem)
+        if number is None:
+            continue
+        index = int(number[1]) - 1
+        if not 0 <= index < len(content):
+            raise DataError(f"{path}: {file.name} has labels of {len(content)} pictures only")
+        if content[index]:
+            items.append(str(path))
+            labels.append(tuple(content[index]))
+    if not items:
+        raise DataError(f"{folder} holds no ILSVRC2012_val_<number>.JPEG with labels")
+    first = [some[0] for some in labels]
+    split = StreamedSplit(items, first, _Reader(preprocessing, max_pixels))
+    return RealLabels(split, tuple(labels))
+
+
+def _are_classes(labels: Any) -> bool:
+    return isinstance(labels, list) and all(
+        isinstance(label, int) and 0 <= label < IMAGENET_CLASSES for label in labels
+    )
+
+
+def _folder(path: str | Path, setting: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; {setting} must name a folder that is here already")
+    return folder
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """An array from a file in which nothing is run."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"no such file: {path}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is damaged or no npy file") from error
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{path} holds several arrays; one npy file is needed")
+    return values
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    """Sorted, at any depth."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    yield from sorted(path for path in found if not path.name.startswith("."))

@@ -1,0 +1,243 @@
+"""One long text: read, cut in order, and handed out in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitkit.data.random import position_index
+from vitkit.data.text.tokenizers import Tokenizer
+from vitkit.errors import DataError
+
+__all__ = [
+    "IGNORED",
+    "TextSplits",
+    "WindowBatch",
+    "WindowEvalLoader",
+    "WindowTrainLoader",
+    "cut_text",
+    "read_text",
+]
+
+IGNORED = -100
+"""Target where there is none: what torch's cross entropy leaves out."""
+
+START = 0
+"""Number of the draw of a window's start."""
+
+
+class WindowBatch(NamedTuple):
+    """What a loader of windows yields, on the training device.
+
+    Attributes:
+        inputs: words, int64 (B, N).
+        targets: the word that follows each, int64 (B, N), or :data:`IGNORED`.
+        positions: int64 (B,): places in the epoch, or in evaluation in the text.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class TextSplits:
+    """A text as ids, cut.
+
+    Attributes:
+        train: what is learned from, the beginning: uint8, or int32 for more than 256 words.
+        val: the rest; None if nothing was cut.
+    """
+
+    train: Tensor
+    val: Tensor | None
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file in UTF-8, line ends as they are.
+
+    Raises:
+        DataError: missing, empty, or not UTF-8.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; check the path") from None
+    if not content:
+        raise DataError(f"{path} is empty; give a file with text")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: byte 0x{content[error.start]:02x} in line {line} is not UTF-8; convert the "
+            "file to UTF-8"
+        ) from None
+
+
+def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> TextSplits:
+    """Ids of a text, cut in order: the first characters to learn from, the last to validate on.
+
+    The cut is at int((1 - val_fraction) x characters), as the usual split of Shakespeare.
+
+    Args:
+        text: the whole.
+        tokenizer: of its words.
+        val_fraction: share of the characters that is cut off; 0: none.
+
+    Raises:
+        DataError: a character that the tokeniser does not know, or a part without a character.
+    """
+    cut = len(text) if val_fraction == 0.0 else int(len(text) * (1.0 - val_fraction))
+    parts = [text[:cut]] if val_fraction == 0.0 else [text[:cut], text[cut:]]
+    if not all(parts):
+        raise DataError(
+            f"a text of {len(text)} characters cannot be cut at {val_fraction}; "
+            "give a longer text or another share"
+        )
+    dtype = torch.uint8 if tokenizer.vocab_size <= 256 else torch.int32
+    ids = [torch.tensor(tokenizer.encode(part), dtype=dtype) for part in parts]
+    return TextSplits(ids[0], ids[1] if len(ids) == 2 else None)
+
+
+class WindowTrainLoader:
+    """Micro-batches of windows that start anywhere, one epoch after the other.
+
+    An epoch is a number of steps, not a pass: the start of each window is a function of (seed,
+    epoch, place in the epoch). Step b has the places b * batch_size up to (b + 1) * batch_size;
+    micro-batch m of process r takes slice m * world_size + r of these.
+
+    Args:
+        ids: the text, int (T,); it lies on the device.
+        length: N, words of a window.
+        batch_size: windows of one optimiser step, over all processes.
+        steps: optimiser steps of an epoch.
+        micro_batches: parts in which a process takes its share of a step.
+        seed: of the starts.
+        rank, world_size: which process this is, of how many.
+        device: where batches are yielded.
+
+    Raises:
+        DataError: the batch size does not divide, or the text is shorter than a window.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        *,
+        length: int,
+        batch_size: int,
+        steps: int,
+        micro_batches: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batch_size % (world_size * micro_batches):
+            raise DataError(
+                f"batch_size {batch_size} does not divide by {world_size} processes x "
+                f"{micro_batches} micro-batches; choose a multiple of {world_size * micro_batches}"
+            )
+        _require_window(ids, length)
+        self.ids, self.device = ids.to(device), device
+        self.length, self.batch_size, self.steps = length, batch_size, steps
+        self.micro_batches, self.seed = micro_batches, seed
+        self.rank, self.world_size = rank, world_size
+        self._window = torch.arange(length + 1, device=device)
+        self.epoch = 0
+        self.next_batch = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of a full epoch, also where only its rest will be yielded."""
+        return self.steps * self.micro_batches
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        """The rest of the current epoch. Nothing happens before the first ``next()``."""
+        epoch, first = self.epoch, self.next_batch
+        for index in range(first, len(self)):
+            places = self._places(index)
+            starts = position_index(self.seed, epoch, places, START, len(self.ids) - self.length)
+            words = self.ids[starts[:, None] + self._window].long()
+            # Before the yield: the consumer may stop at the last batch and never come back.
+            last = index + 1 == len(self)
+            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index + 1)
+            yield WindowBatch(words[:, :-1], words[:, 1:], places)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See :meth:`state_dict`."""
+        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
+
+    def _places(self, index: int) -> Tensor:
+        """Places in the epoch of this process's micro-batch ``index``."""
+        step, micro = divmod(index, self.micro_batches)
+        size = self.batch_size // (self.world_size * self.micro_batches)
+        start = step * self.batch_size + (micro * self.world_size + self.rank) * size
+        return torch.arange(start, start + size, device=self.device)
+
+
+class WindowEvalLoader:
+    """Every word but the first is a target exactly once, over all processes.
+
+    Windows stand side by side; what the last ones lack is :data:`IGNORED`. Every process gets the
+    same number of batches of one shape, as collective operations need.
+
+    Args:
+        ids: the text, int (T,), T at least 2.
+        length: N, words of a window.
+        batch_size: windows of one process's batch.
+        rank, world_size, device: as in :class:`WindowTrainLoader`.
+
+    Raises:
+        DataError: a text without a word to foretell.
+    """
+
+    def __init__(
+        self,
+        ids: Tensor,
+        *,
+        length: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _require_window(ids, 1)
+        self.ids, self.device, self.length = ids.to(device), device, length
+        targets = len(ids) - 1
+        windows = -(-targets // length)
+        self.batch_size = min(batch_size, -(-windows // world_size))
+        self.rank, self.world_size = rank, world_size
+        self.batches = -(-windows // (self.batch_size * world_size))
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        last = len(self.ids) - 1
+        inside = torch.arange(self.length, device=self.device)
+        for index in range(self.batches):
+            first = (index * self.world_size + self.rank) * self.batch_size
+            windows = torch.arange(first, first + self.batch_size, device=self.device)
+            places = windows[:, None] * self.length + inside
+            inputs = self.ids[places.clamp(max=last)].long()
+            targets = self.ids[(places + 1).clamp(max=last)].long()
+            targets = targets.masked_fill(places >= last, IGNORED)
+            yield WindowBatch(inputs, targets, windows * self.length)
+
+
+def _require_window(ids: Tensor, length: int) -> None:
+    if len(ids) <= length:
+        raise DataError(
+            f"a text of {len(ids)} words holds no window of {length} and the word behind it; "
+            "shorten the window or give a longer text"
+        )

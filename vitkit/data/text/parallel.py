@@ -1,0 +1,326 @@
+"""Pairs of sentences: two files line by line, in batches of about as many words each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vitkit.data.random import epoch_permutation
+from vitkit.data.text.corpus import IGNORED, read_text
+from vitkit.data.text.tokenizers import Tokenizer
+from vitkit.errors import DataError
+
+__all__ = [
+    "PairBatch",
+    "PairEvalLoader",
+    "PairTrainLoader",
+    "SentencePairs",
+    "encode_pairs",
+    "read_lines",
+    "read_pairs",
+]
+
+BATCH_ORDER = 1 << 32
+"""Keeps the shuffling of batches apart from that of pairs: no epoch reaches it."""
+
+
+class PairBatch(NamedTuple):
+    """What a loader of pairs yields, on the training device.
+
+    Attributes:
+        source: words and the end's word, then padding, int64 (B, M).
+        source_lengths: of them, int64 (B,).
+        inputs: the beginning's word and the target's, then padding, int64 (B, N).
+        targets: the target's words and the end's, then :data:`IGNORED`, int64 (B, N).
+        positions: int64 (B,): places of the pairs in the split.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Pairs as ids: all sentences of a side in one row.
+
+    Attributes:
+        source, target: ids, each sentence with the end's word behind it, int32 (S,) and (T,).
+        source_lengths, target_lengths: with the end's word, int64 (P,).
+        pad_id, bos_id: words for padding and for a target's beginning.
+    """
+
+    source: Tensor
+    target: Tensor
+    source_lengths: Tensor
+    target_lengths: Tensor
+    pad_id: int
+    bos_id: int
+
+    def __len__(self) -> int:
+        return len(self.source_lengths)
+
+    @property
+    def sizes(self) -> Tensor:
+        """What a pair takes of a batch: the words of its longer side, int64 (P,)."""
+        return torch.maximum(self.source_lengths, self.target_lengths)
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a text file in UTF-8: broken at line feeds alone, as other tools count them.
+
+    Raises:
+        DataError: see :func:`vitkit.data.text.corpus.read_text`.
+    """
+    lines = read_text(path).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
+def read_pairs(source: str | Path, target: str | Path) -> list[tuple[str, str]]:
+    """Line by line the sentences of two files.
+
+    Raises:
+        DataError: a file that cannot be read, another number of lines, or an empty line.
+    """
+    sources, targets = read_lines(source), read_lines(target)
+    if len(sources) != len(targets):
+        raise DataError(
+            f"{source} has {len(sources)} lines, {target} has {len(targets)}; line n of one must "
+            "translate line n of the other"
+        )
+    pairs = list(zip(sources, targets, strict=True))
+    for number, pair in enumerate(pairs, start=1):
+        for path, line in zip((source, target), pair, strict=True):
+            if not line.strip():
+                raise DataError(
+                    f"{path}: line {number} is empty; take it out of both files, or fill it"
+                )
+    return pairs
+
+
+def encode_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_len: int | None = None
+) -> SentencePairs:
+    """Pairs of sentences as ids.
+
+    Args:
+        pairs: source and target.
+        tokenizer: of both, with special words.
+        max_len: most words of a sentence, the special one included; None: any number.
+
+    Raises:
+        DataError: no pairs, a tokeniser without special words, a character that it does not know,
+            or a longer sentence.
+    """
+    if tokenizer.pad_id is None or tokenizer.bos_id is None or tokenizer.eos_id is None:
+        raise DataError(
+            f"a tokeniser ({tokenizer.kind}) without words for padding, beginning and end cannot "
+            "serve pairs of sentences; make it with special=True"
+        )
+    if not pairs:
+        raise DataError("no pairs of sentences given")
+    sides: list[tuple[Tensor, Tensor]] = []
+    for side in (0, 1):
+        ids = [[*tokenizer.encode(pair[side]), tokenizer.eos_id] for pair in pairs]
+        lengths = torch.tensor([len(sentence) for sentence in ids])
+        longest = int(lengths.argmax())
+        if max_len is not None and lengths[longest] > max_len:
+            name = ("source", "target")[side]
+            raise DataError(
+                f"the {name} of pair {longest + 1} has {int(lengths[longest])} words with its end, "
+                f"the model takes {max_len}; raise model.max_len or leave the pair out"
+            )
+        flat = torch.tensor([word for sentence in ids for word in sentence], dtype=torch.int32)
+        sides.append((flat, lengths))
+    (source, source_lengths), (target, target_lengths) = sides
+    return SentencePairs(
+        source, target, source_lengths, target_lengths, tokenizer.pad_id, tokenizer.bos_id
+    )
+
+
+class PairTrainLoader:
+    """Micro-batches of pairs alike in length, one epoch after the other.
+
+    The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted by their longer
+    side (those alike stay in the order of the permutation), cut into batches, and the batches
+    permuted. A batch is full where one more pair would make more than its share of ``tokens``
+    words of the longer side, padding included. Sizes do not depend on the epoch, so every epoch has
+    the same number of batches. A step takes micro_batches x world_size of them in a row; those left
+    over at an epoch's end are dropped.
+
+    Args:
+        pairs: the split; it lies on the device.
+        tokens: words of the longer side in one optimiser step, over all processes.
+        micro_batches: parts in which a process takes its share of a step.
+        seed: of the permutations.
+        rank, world_size: which process this is, of how many.
+        device: where batches are yielded.
+
+    Raises:
+        DataError: a pair longer than a batch, or an epoch without a step.
+    """
+
+    def __init__(
+        self,
+        pairs: SentencePairs,
+        *,
+        tokens: int,
+        micro_batches: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.micro_batches = micro_batches
+        self._parts = micro_batches * world_size
+        self._sizes = pairs.sizes
+        self._cuts = _cuts(self._sizes.sort().values, tokens // self._parts)
+        if len(self._cuts) < self._parts:
+            raise DataError(
+                f"an epoch would have no step: {len(pairs)} pairs make {len(self._cuts)} "
+                f"micro-batches, a step takes {self._parts}; lower the tokens of a step"
+            )
+        self._table = _PairTable(pairs, device)
+        self.epoch = 0
+        self.next_batch = 0
+
+    def __len__(self) -> int:
+        """Micro-batches of a full epoch, also where only its rest will be yielded."""
+        return len(self._cuts) // self._parts * self.micro_batches
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        """The rest of the current epoch. Nothing happens before the first ``next()``."""
+        epoch, first = self.epoch, self.next_batch
+        batches = self._batches(epoch)
+        for index in range(first, len(self)):
+            # Before the yield: the consumer may stop at the last batch and never come back.
+            last = index + 1 == len(self)
+            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index + 1)
+            yield self._table.batch(batches[index * self.world_size + self.rank])
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the next batch stands."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """See :meth:`state_dict`."""
+        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        """Places of the pairs of each batch, in the order of the epoch."""
+        order = epoch_permutation(len(self._sizes), self.seed, epoch)
+        order = order[self._sizes[order].sort(stable=True).indices]
+        parts = order.split(self._cuts)
+        shuffled = epoch_permutation(len(parts), self.seed, BATCH_ORDER + epoch)
+        return [parts[place] for place in shuffled.tolist()]
+
+
+class PairEvalLoader:
+    """Every pair exactly once over all processes, those alike in length together.
+
+    Every process gets the same number of batches, as collective operations need; a pair's place in
+    the split is in the batch's ``positions``.
+
+    Args:
+        pairs: the split.
+        tokens: words of the longer side in one process's batch, padding included.
+        rank, world_size, device: as in :class:`PairTrainLoader`.
+
+    Raises:
+        DataError: fewer pairs than processes, or a pair longer than a batch.
+    """
+
+    def __init__(
+        self,
+        pairs: SentencePairs,
+        *,
+        tokens: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if len(pairs) < world_size:
+            raise DataError(f"{len(pairs)} pairs cannot be shared by {world_size} processes")
+        sizes, order = pairs.sizes.sort(stable=True)
+        # Round by round each process gets a pair; an incomplete round comes first, among the short.
+        rest = len(pairs) % world_size
+        rounds = torch.cat([sizes[:rest][-1:], sizes[rest:][world_size - 1 :: world_size]])
+        counts = _cuts(rounds, tokens)
+        if rest and counts[0] == 1:
+            counts[:2] = [1 + counts[1]]  # or some would have nothing in their first batch
+        counts[0] -= int(0 < rest <= rank)
+        mine = torch.cat([order[:rest][rank : rank + 1], order[rest:][rank::world_size]])
+        self._batches = mine.split(counts)
+        self._table = _PairTable(pairs, device)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        for places in self._batches:
+            yield self._table.batch(places)
+
+
+class _PairTable:
+    """Batches cut out of the rows of ids on the device."""
+
+    def __init__(self, pairs: SentencePairs, device: torch.device | str) -> None:
+        self.pad_id, self.bos_id, self.device = pairs.pad_id, pairs.bos_id, device
+        self.sides = [
+            (ids.to(device), (lengths.cumsum(0) - lengths).to(device), lengths)
+            for ids, lengths in (
+                (pairs.source, pairs.source_lengths),
+                (pairs.target, pairs.target_lengths),
+            )
+        ]
+
+    def batch(self, places: Tensor) -> PairBatch:
+        """The pairs at ``places``, int64 (B,) on the CPU."""
+        source, source_lengths = self._padded(0, places, self.pad_id)
+        targets, _ = self._padded(1, places, IGNORED)
+        inputs = torch.full_like(targets, self.bos_id)
+        # The end's word is never an input: behind it there is padding alone.
+        inputs[:, 1:] = targets[:, :-1]
+        ended = targets == IGNORED
+        return PairBatch(
+            source,
+            source_lengths,
+            inputs.masked_fill(ended, self.pad_id),
+            targets,
+            places.to(self.device),
+        )
+
+    def _padded(self, side: int, places: Tensor, fill: int) -> tuple[Tensor, Tensor]:
+        ids, starts, lengths = self.sides[side]
+        # Lengths are known on the CPU, so that no batch waits for the device.
+        longest, known = int(lengths[places].max()), lengths[places].to(self.device)
+        inside = torch.arange(longest, device=self.device)
+        at = starts[places.to(self.device)][:, None] + inside
+        words = ids[at.clamp(max=len(ids) - 1)].long()
+        return words.masked_fill(inside >= known[:, None], fill), known
+
+
+def _cuts(sizes: Tensor, tokens: int) -> list[int]:
+    """Pairs of each batch, of ascending sizes: as many as stay within ``tokens`` when padded."""
+    if int(sizes[-1]) > tokens:
+        raise DataError(
+            f"a sentence of {int(sizes[-1])} words does not fit into a batch of {tokens}; "
+            "raise the tokens of a step, or leave it out"
+        )
+    counts, count = [], 0
+    for size in sizes.tolist():
+        if (count + 1) * size > tokens:
+            counts.append(count)
+            count = 0
+        count += 1
+    return [*counts, count]

@@ -1,0 +1,142 @@
+"""Whether a model is right as often as it is sure.
+
+Conventions: the confidence is the largest probability. Bins of equal width are half open, (low,
+high], as in Guo et al.'s code (torchmetrics has [low, high)); a confidence of exactly 0 is in the
+first. The mean confidence of a bin stands for it, not its middle; empty bins weigh nothing. There
+are 15.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "BINS",
+    "Reliability",
+    "adaptive_edges",
+    "equal_width_edges",
+    "fit_temperature",
+    "reliability",
+]
+
+BINS = 15
+COLDEST, HOTTEST = 0.01, 100.0
+"""Temperatures that are tried: where every image is right, the best would be 0."""
+STEPS = 100
+CLOSE = 1e-10
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram's numbers, float64 (bins,) each; 0 where a bin is empty.
+
+    Attributes:
+        edges: (bins + 1,), ascending.
+        count: images of each bin.
+        confidence: their mean confidence.
+        accuracy: the share of them that is right.
+        bins: int64 (N,): the bin of each image.
+    """
+
+    edges: Tensor
+    count: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+    bins: Tensor
+
+    @property
+    def expected_error(self) -> float:
+        """Expected calibration error: the gaps' mean, each weighed by its bin's images."""
+        gaps = (self.accuracy - self.confidence).abs()
+        return float((self.count * gaps).sum() / self.count.sum())
+
+    @property
+    def largest_error(self) -> float:
+        """Maximum calibration error: the largest gap of a bin that is not empty."""
+        return float((self.accuracy - self.confidence).abs().max())
+
+
+def reliability(confidence: Tensor, right: Tensor, edges: Tensor) -> Reliability:
+    """Sort images into bins by their confidence.
+
+    Args:
+        confidence: (N,), from 0 to 1.
+        right: bool (N,).
+        edges: float64 (bins + 1,), ascending; what lies outside goes to the nearest bin.
+
+    Source: Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI
+    2015; Guo et al., "On calibration of modern neural networks", arXiv 1706.04599.
+    """
+    confidence = confidence.to(torch.float64).contiguous()
+    last = len(edges) - 2
+    bins = torch.bucketize(confidence, edges.to(confidence.device)).sub(1).clamp(0, last)
+    zeros = torch.zeros(last + 1, dtype=torch.float64, device=confidence.device)
+    count = zeros.scatter_add(0, bins, torch.ones_like(confidence))
+    some = count.clamp(min=1)
+    mean = zeros.scatter_add(0, bins, confidence) / some
+    accuracy = zeros.scatter_add(0, bins, right.to(torch.float64)) / some
+    return Reliability(edges, count, mean, accuracy, bins)
+
+
+def equal_width_edges(bins: int = BINS) -> Tensor:
+    """Edges of bins of equal width over [0, 1], float64 (bins + 1,)."""
+    return torch.arange(bins + 1, dtype=torch.float64) / bins
+
+
+def adaptive_edges(confidence: Tensor, bins: int = BINS) -> Tensor:
+    """Edges of bins that hold equally many images, float64 (bins + 1,): the quantiles.
+
+    Ties may make them unequal, for equal confidences share a bin. The smallest confidence belongs
+    to the first bin; reference code leaves it out.
+
+    Source: Nguyen and O'Connor, arXiv 1508.05154; Nixon et al., arXiv 1904.01685.
+    """
+    ordered = confidence.to(torch.float64).sort().values
+    count = len(ordered)
+    places = torch.arange(bins + 1, dtype=torch.float64, device=ordered.device) * count / bins
+    # Linear between the sorted values, and level beyond the last.
+    low = places.floor().long().clamp(max=count - 1)
+    high = (low + 1).clamp(max=count - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (places - low)
+
+
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
+    """The T > 0 for which softmax(logits / T) has the least negative log-likelihood.
+
+    It is convex in 1 / T, so Newton's steps with bisection as a guard find the one minimum; between
+    0.01 and 100. Which class is largest does not change.
+
+    Args:
+        logits: (N, classes), of images that are neither trained nor tested on.
+        targets: int64 (N,).
+
+    Source: Guo et al., arXiv 1706.04599, section 4.2.
+    """
+    logits = logits.to(torch.float64)
+    own = logits.gather(1, targets[:, None])[:, 0].mean()
+
+    def slopes(factor: float) -> tuple[float, float]:
+        """First and second derivative of the likelihood's negative logarithm by 1 / T."""
+        p = (logits * factor).softmax(1)
+        mean = (p * logits).sum(1)
+        spread = (p * logits * logits).sum(1) - mean * mean
+        return float(mean.mean() - own), float(spread.mean())
+
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    if slopes(low)[0] >= 0:
+        return HOTTEST
+    if slopes(high)[0] <= 0:
+        return COLDEST
+    factor = 1.0
+    for _ in range(STEPS):
+        slope, curvature = slopes(factor)
+        low, high = (factor, high) if slope < 0 else (low, factor)
+        step = factor - slope / curvature if curvature > 0 else low
+        new = step if low < step < high else (low * high) ** 0.5
+        if abs(new - factor) <= CLOSE * factor:
+            return 1 / new
+        factor = new
+    return 1 / factor

@@ -1,0 +1,156 @@
+"""Low-rank adapters for the core's linear layers, and merging them back.
+
+Source: Hu et al., "LoRA: low-rank adaptation of large language models", arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitkit.nn.attention import Attention
+from vitkit.nn.blocks import Mlp, SwiGlu
+
+__all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora"]
+
+LORA_TARGETS = ("q", "k", "v", "proj", "fc1", "fc2")
+"""Layers that may be adapted: the three parts of ``qkv``, the output projection, the MLP's two."""
+
+
+class LoraLinear(nn.Linear):
+    """A frozen linear layer plus a trained product of two thin matrices.
+
+    ``weight`` and ``bias`` keep their names, so that the layer loads what the plain one did.
+
+    Args:
+        layer: to take the place of; its parameters are taken over, not copied.
+        rank: r, inner width of each product.
+        alpha: the product is scaled by alpha / r.
+        parts: (first row, number of rows) of each group of outputs with a product of its own;
+            None: one product for all outputs.
+
+    Attributes:
+        lora_a: (parts, r, in_features), small random values.
+        lora_b: for each part (rows, r), zeros: the layer begins as the plain one.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Linear,
+        rank: int,
+        alpha: float,
+        parts: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        weight = layer.weight
+        with torch.device("meta"):  # its own values would be thrown away
+            super().__init__(layer.in_features, layer.out_features, layer.bias is not None)
+        self.weight, self.bias = layer.weight, layer.bias
+        self.requires_grad_(False)
+        self.parts = [(0, layer.out_features)] if parts is None else list(parts)
+        self.scale = alpha / rank
+        shape = (len(self.parts), rank, layer.in_features)
+        self.lora_a = nn.Parameter(weight.new_empty(shape))
+        nn.init.kaiming_uniform_(self.lora_a.flatten(0, 1), a=math.sqrt(5))
+        self.lora_b = nn.ParameterList(
+            [nn.Parameter(weight.new_zeros(rows, rank)) for _, rows in self.parts]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        out = F.linear(x, self.weight, self.bias)
+        for (first, rows), down, up in zip(self.parts, self.lora_a, self.lora_b, strict=True):
+            more = F.linear(F.linear(x, down), up) * self.scale
+            if rows == self.out_features:
+                return out + more
+            out = out + F.pad(more, (first, self.out_features - first - rows))
+        return out
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer that gives the same outputs."""
+        weight = self.weight.clone()
+        for (first, rows), down, up in zip(self.parts, self.lora_a, self.lora_b, strict=True):
+            weight[first : first + rows] += self.scale * (up @ down)
+        with torch.device("meta"):
+            plain = nn.Linear(self.in_features, self.out_features, self.bias is not None)
+        plain.weight = nn.Parameter(weight)
+        plain.bias = self.bias
+        return plain.train(self.training)
+
+
+def add_lora(
+    model: nn.Module,
+    *,
+    rank: int = 8,
+    alpha: float = 16.0,
+    targets: Iterable[str] = ("q", "v"),
+) -> nn.Module:
+    """Adapters on the attention and MLP layers of a model, in place; all its own weights freeze.
+
+    Args:
+        model: holds :class:`Attention` and :class:`Mlp` (or :class:`SwiGlu`) layers.
+        rank: inner width of each adapter.
+        alpha: its scale times the rank.
+        targets: some of :data:`LORA_TARGETS`.
+
+    Raises:
+        ValueError: unknown targets, or a model without any such layer.
+    """
+    wanted = tuple(targets)
+    unknown = sorted(set(wanted) - set(LORA_TARGETS))
+    if unknown or not wanted:
+        raise ValueError(f"LoRA targets {list(wanted)}; allowed: some of {', '.join(LORA_TARGETS)}")
+    model.requires_grad_(False)
+    count = 0
+    for module in list(model.modules()):
+        for name, parts in _places(module, wanted):
+            layer = getattr(module, name)
+            setattr(module, name, LoraLinear(layer, rank, alpha, parts).train(layer.training))
+            count += 1
+    if not count:
+        raise ValueError(f"{type(model).__name__} has no layer for LoRA on {', '.join(wanted)}")
+    return model
+
+
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Every adapter becomes part of its layer's weight, in place; the outputs stay.
+
+    What is frozen stays frozen; the merged weights can be trained.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoraLinear):
+                setattr(module, name, child.merged())
+    return model
+
+
+def _places(
+    module: nn.Module, wanted: Sequence[str]
+) -> list[tuple[str, list[tuple[int, int]] | None]]:
+    """(attribute, parts) of the layers of one module that are to be adapted."""
+    if isinstance(module, Attention):
+        return _attention_places(module, wanted)
+    if isinstance(module, Mlp | SwiGlu):
+        return [(name, None) for name in ("fc1", "fc2") if name in wanted]
+    return []
+
+
+def _attention_places(
+    attn: Attention, wanted: Sequence[str]
+) -> list[tuple[str, list[tuple[int, int]] | None]]:
+    inner, shared = attn.num_heads * attn.head_dim, attn.num_kv_heads * attn.head_dim
+    rows = {"q": (0, inner), "k": (inner, shared), "v": (inner + shared, shared)}
+    found: list[tuple[str, list[tuple[int, int]] | None]] = []
+    if not attn.is_cross:
+        parts = [rows[part] for part in ("q", "k", "v") if part in wanted]
+        found += [("qkv", parts)] if parts else []
+    else:
+        found += [("q", None)] if "q" in wanted else []
+        own = {"k": (0, shared), "v": (shared, shared)}
+        parts = [own[part] for part in ("k", "v") if part in wanted]
+        found += [("kv", parts)] if parts else []
+    return found + ([("proj", None)] if "proj" in wanted else [])

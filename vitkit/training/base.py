@@ -1,0 +1,149 @@
+"""What every task shares: optimiser, schedule, seeds, checkpoints, and a watch over the loss."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from vitkit.errors import TrainingError
+from vitkit.training.budget import StepPlan
+from vitkit.training.config import OptimizerConfig, ScheduleConfig
+from vitkit.training.finetune import keep_frozen_norms_still
+from vitkit.training.optimizers import build_optimizer
+from vitkit.training.schedules import learning_rate_factor
+
+__all__ = ["CHECKPOINT_KEY", "TrainingTask", "step_seed"]
+
+CHECKPOINT_KEY = "vitkit"
+"""Where our part of a Lightning checkpoint lies."""
+
+WATCH_EVERY = 20
+"""Steps between looks, on an accelerator, at whether a loss was not finite: each look waits."""
+
+
+class TrainingTask(LightningModule):
+    """A Lightning module that trains a model; a task adds the steps.
+
+    Args:
+        model: arrives built.
+        optimizer: name and settings.
+        schedule: of the learning rate.
+        plan: how long the training is.
+        seed: of everything random in a training step.
+        fused: see :func:`build_optimizer`.
+        payload: plain values to put into each checkpoint under :data:`CHECKPOINT_KEY`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        plan: StepPlan,
+        seed: int = 0,
+        fused: bool = True,
+        payload: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config, self.schedule = optimizer, schedule
+        self.plan = plan
+        self.seed, self.fused = seed, fused
+        self.payload = dict(payload or {})
+        self.bad_step: Tensor
+        # 0 while every loss was finite, else the first step (from 1) with one that was not. It
+        # stays on the device, so that an accelerator need not wait for it at each step.
+        self.register_buffer("bad_step", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def on_train_epoch_start(self) -> None:
+        """Frozen parts stay as they are, statistics and all."""
+        keep_frozen_norms_still(self.model)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed whatever is random in this step by where the step is, not by what came before."""
+        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser; the learning rate is a function of how far the training is."""
+        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else torch.float32
+        optimizer = build_optimizer(
+            self.model, self.optimizer_config, fused=self.fused, dtype=dtype
+        )
+        schedule = self.schedule
+        floor = schedule.min_lr / self.optimizer_config.lr
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(
+                self.plan.progress(step),
+                kind=schedule.name,
+                warmup=schedule.warmup,
+                decay=schedule.decay,
+                floor=floor,
+            )
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm of all gradients; Lightning's own refuses fused optimisers."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds and resumes the run: plain values only."""
+        own = checkpoint.setdefault(CHECKPOINT_KEY, {})
+        own.update(self.payload)
+        own["epoch"], own["step"] = self.current_epoch, self.global_step
+
+    def stop_if_not_finite(self) -> None:
+        """Raise :class:`TrainingError` if any loss so far was not finite."""
+        step = int(self.bad_step.item())
+        if step:
+            raise TrainingError(
+                f"the loss became NaN or infinite at step {step}; the weights of the last "
+                "checkpoint are still good. Try a lower optimizer.lr, a longer "
+                "schedule.warmup, or trainer.gradient_clip=1"
+            )
+
+    def rate(self) -> float:
+        """Learning rate of the first parameter group."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return float(optimizer.param_groups[0]["lr"])
+
+    def watch(self, loss: Tensor) -> None:
+        """Stop the training if a loss is not finite: at once on a CPU, soon on an accelerator.
+
+        Raises:
+            TrainingError: it is not.
+        """
+        finite = torch.isfinite(loss.detach())
+        if self.device.type == "cpu":
+            if not finite:
+                self.bad_step.fill_(self.global_step + 1)
+                self.stop_if_not_finite()
+            return
+        fresh = (self.bad_step == 0) & ~finite
+        self.bad_step = torch.where(fresh, self.global_step + 1, self.bad_step)
+        if (self.global_step + 1) % WATCH_EVERY == 0:
+            self.stop_if_not_finite()
+
+
+def step_seed(seed: int, epoch: int, micro_batch: int, rank: int) -> int:
+    """A 63-bit seed from where a training step is."""
+    place = f"{seed}/{epoch}/{micro_batch}/{rank}".encode()
+    return int.from_bytes(hashlib.blake2b(place, digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,154 @@
+"""Where weights come from: a state dict, a file, a folder, or a model by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from vitkit.errors import WeightsError
+from vitkit.weights.checkpoint import OWN_KEY, PREFIX
+from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
+from vitkit.weights.hub import (
+    HUB_PREFIX,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    hub_folder,
+    timm_model,
+    torchvision_model,
+)
+from vitkit.weights.stated import ACTIVATIONS, Stated, from_config, with_processor
+
+__all__ = ["Source", "read_source"]
+
+WEIGHT_FILES = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""What a folder's weights are called by custom, in the order of preference."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tensors as they were found, and what is said beside them.
+
+    Attributes:
+        where: for messages.
+        tensors: by the names of their format.
+        stated: facts about the model.
+    """
+
+    where: str
+    tensors: dict[str, Tensor]
+    stated: Stated = field(default_factory=Stated)
+
+
+def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
+    """Read weights from wherever they are.
+
+    Args:
+        source: a state dict; a file (``.safetensors``, ``.npz``, ``.pth``, ``.pt``, ``.bin``,
+            ``.ckpt``); a folder with ``config.json`` and weights; ``hf-hub:<id>``,
+            ``timm/<name>`` or ``torchvision/<name>``, which may need the network.
+
+    Raises:
+        WeightsError: nothing there, damaged, unsafe, or out of reach.
+        UnknownNameError: no such model of timm.
+    """
+    if isinstance(source, Mapping):
+        return Source("the state dict", dict(source))
+    name = str(source)
+    if name.startswith(HUB_PREFIX):
+        return _from_folder(hub_folder(name.removeprefix(HUB_PREFIX), WEIGHT_FILES), name)
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path, name)
+    if path.is_file():
+        return _from_file(path)
+    if name.startswith(TIMM_PREFIX):
+        return _from_timm(name, timm_model(name))
+    if name.startswith(TORCHVISION_PREFIX):
+        tensors, preprocessing, classes = torchvision_model(name)
+        return Source(name, tensors, Stated({}, preprocessing, classes))
+    return _from_file(path)  # says that it is not there
+
+
+def _from_file(path: Path) -> Source:
+    content = read_file(path)
+    own = content.get(OWN_KEY)
+    if isinstance(own, dict) and isinstance(content.get("state_dict"), dict):
+        return Source(str(path), *_own(own, content["state_dict"]))
+    tensors = tensors_in(content)
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors; expected a state dict")
+    return Source(str(path), tensors, _beside(path))
+
+
+def _own(own: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Stated]:
+    """Of a checkpoint of ours: the averaged weights first, and all that it says."""
+    tensors = own.get("averaged") or {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in state.items()
+        if name.startswith(PREFIX)
+    }
+    data = own.get("data") or {}
+    return dict(tensors), Stated(
+        preprocessing=dict(own.get("preprocessing") or {}),
+        class_names=tuple(data.get("class_names") or ()),
+        section=dict(own["model"]) if own.get("model") else None,
+    )
+
+
+def _beside(path: Path) -> Stated:
+    """What the files beside ``model.safetensors`` say; of another name they may be another's."""
+    stated = Stated()
+    if path.name not in WEIGHT_FILES:
+        return stated
+    if (config := path.with_name("config.json")).is_file():
+        stated = from_config(read_json(config))
+    processor = path.with_name("preprocessor_config.json")
+    if stated.section is None and processor.is_file():  # ours says it all, and to more digits
+        stated = with_processor(stated, read_json(processor))
+    return stated
+
+
+def _from_folder(folder: Path, where: str) -> Source:
+    named = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
+    if named is None:
+        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        if len(files) != 1:
+            shown = ", ".join(path.name for path in files[:5]) or "no file of weights"
+            raise WeightsError(f"{where} holds {shown}; give the file itself")
+        named = files[0]
+    return dataclasses.replace(_from_file(named), where=where)
+
+
+def _from_timm(name: str, model: nn.Module) -> Source:
+    built: Any = model
+    config = {
+        "architecture": name.removeprefix(TIMM_PREFIX),
+        "pretrained_cfg": dict(getattr(built, "pretrained_cfg", None) or {}),
+    }
+    stated = from_config(config)
+    arguments = {**stated.arguments, **_arguments_of(built)}
+    return Source(name, model.state_dict(), dataclasses.replace(stated, arguments=arguments))
+
+
+def _arguments_of(model: Any) -> dict[str, Any]:
+    """What the names of a ViT of timm do not show, read off the modules."""
+    blocks: Any = getattr(model, "blocks", None)
+    stacked = isinstance(blocks, nn.Sequential | nn.ModuleList) and len(blocks) > 0
+    block: Any = blocks[0] if stacked else None
+    if block is None or not hasattr(getattr(block, "attn", None), "num_heads"):
+        return {}
+    kinds = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu", "ReLU": "relu"}
+    kind = type(getattr(block.mlp, "act", nn.GELU())).__name__
+    if kind not in kinds:
+        allowed = ", ".join(sorted(set(ACTIVATIONS.values())))
+        raise WeightsError(f"the model's activation is {kind}; vitkit has {allowed}")
+    out = {"num_heads": block.attn.num_heads, "norm_eps": getattr(block.norm1, "eps", 1e-6)}
+    return out if kinds[kind] == "silu" else {**out, "act_layer": kinds[kind]}
