@@ -21,7 +21,7 @@ train: $(VENV)/.installed  ## Train the embedded default; more with ARGS="config
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.installed  ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed  ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -46,8 +46,9 @@ from vitkit.data.splits import ResidentSplit
 from vitkit.errors import DataError
 from vitkit.training.averaging import WeightAverage
 from vitkit.training.budget import StepPlan
-from vitkit.training.config import OptimizerConfig, ScheduleConfig, TaskConfig
+from vitkit.training.config import OptimizerConfig, ScheduleConfig
 from vitkit.training.task import ClassificationTask
+from vitkit.training.task_config import ClassificationConfig
 
 __all__ = ["main"]
 
@@ -268,7 +269,9 @@ def _train_ours(
     task = ClassificationTask(
         _network(),
         num_classes=10,
-        task=TaskConfig(label_smoothing=SMOOTHING, mixup=MIXUP, cutmix=CUTMIX, mix_mode="batch"),
+        task=ClassificationConfig(
+            label_smoothing=SMOOTHING, mixup=MIXUP, cutmix=CUTMIX, mix_mode="batch"
+        ),
         optimizer=OptimizerConfig(lr=LR, weight_decay=WEIGHT_DECAY),
         schedule=ScheduleConfig(name="constant"),
         plan=StepPlan(len(loader), 1000),

@@ -39,10 +39,10 @@ from benchmarks.timing import Report, arguments_of, rate, samples, synchronize
 from benchmarks.train_step import compiled, make_step
 from vitkit import create_model
 from vitkit.app import assemble
-from vitkit.app.build import build
 from vitkit.app.devices import best_device, concrete_precision
 from vitkit.app.evaluator import evaluate_checkpoint
 from vitkit.app.facts import environment_facts, process_seconds
+from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.app.runs import make_run_folder
 from vitkit.config import RunConfig, load_config
 from vitkit.records import write_text
@@ -215,8 +215,8 @@ def train_once(config: RunConfig) -> dict[str, Any]:
     precision = concrete_precision(config.trainer.precision, device)
     trainer_config = config.trainer.model_copy(update={"precision": precision})
     config = config.model_copy(update={"trainer": trainer_config})
-    built = build(config)
-    run = assemble.Run(config, built, make_run_folder(config), clock)
+    job = ClassificationJob(config)
+    run = assemble.Run(config, job, make_run_folder(config), clock)
     progress = TrainingProgress(run.plan, config.data.batch_size, show=False)
     checkpoints = assemble.make_checkpoints(run)
     steps = StepClock(device.type, min(WARM_STEPS, run.plan.total_steps // 2))
@@ -230,8 +230,8 @@ def train_once(config: RunConfig) -> dict[str, Any]:
         num_sanity_val_steps=0,
     )
     with assemble.calm():
-        trainer.fit(assemble.make_task(run), *assemble.make_loaders(run, trainer))
-    result = evaluate_checkpoint(checkpoints.last_path, data=built.data, progress=False)
+        trainer.fit(assemble.make_task(run), *job.loaders(trainer))
+    result = evaluate_checkpoint(checkpoints.last_path, data=job.built.data, progress=False)
     training = steps.seconds_for(run.plan.total_steps)
     return {
         "accuracy": result.metrics["test/acc"],

@@ -32,7 +32,7 @@ from benchmarks.peers import OURS, SIZES, build_all
 from benchmarks.timing import SHORT, Report, arguments_of, versions
 from benchmarks.train_step import make_step
 from vitkit.data.augment import Augment
-from vitkit.data.config import AugmentConfig, DataConfig
+from vitkit.data.config import AugmentConfig, ImageDataConfig
 from vitkit.data.loaders import TrainLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
@@ -131,7 +131,9 @@ def resident(device: str, root: str, batch: int, reading: bool) -> int:
     """
     meter = Meter(device)
     there = (Path(root) / "cifar-10-batches-py").is_dir()
-    config = DataConfig(name="cifar10" if there else "synthetic", root=root, synthetic_size=60_000)
+    config = ImageDataConfig(
+        name="cifar10" if there else "synthetic", root=root, synthetic_size=60_000
+    )
     data = load_data(config)
     if reading:
         return meter.peak()

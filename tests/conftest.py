@@ -40,6 +40,7 @@ TINY = [
     "trainer.max_epochs=3",
     "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=1",
+    "run.report=false",
 ]
 """A ViT on synthetic images: 52 for training, so 3 steps an epoch, in well under a second."""
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vitkit.data import cifar
 
-__all__ = ["write_cifar", "write_pictures"]
+__all__ = ["write_cifar", "write_pairs", "write_pictures", "write_verses"]
 
 
 def write_cifar(
@@ -70,3 +70,46 @@ def write_pictures(root: Path, *, a_class: int = 10) -> None:
         for index in range(a_class):
             pixels = rng.integers(0, 256, (40 + index, 52, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / label / f"{index}.png")
+
+
+def write_verses(path: Path, *, lines: int = 120) -> None:
+    """A text of a few words in an order that can be learned: what a line says follows its first."""
+    rng = np.random.default_rng(2)
+    verses = [f"{name}: {verb} the {thing}.\n" for name, verb, thing in _VERSES]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(verses[i] for i in rng.integers(0, len(verses), lines)), "utf-8")
+
+
+def write_pairs(root: Path, *, train: int = 60, other: int = 8, test: str = "test") -> None:
+    """Pairs of sentences in Multi30k's layout: English words and their German ones, in order.
+
+    Args:
+        root: folder of the files.
+        train: training pairs.
+        other: validation pairs, and test pairs.
+        test: name of the test files.
+    """
+    rng = np.random.default_rng(3)
+    root.mkdir(parents=True, exist_ok=True)
+    for split, count in {"train": train, "val": other, test: other}.items():
+        chosen = [rng.choice(len(_WORDS), rng.integers(2, 6)) for _ in range(count)]
+        for side, language in enumerate(("en", "de")):
+            sentences = [" ".join(_WORDS[word][side] for word in words) for words in chosen]
+            (root / f"{split}.{language}").write_text("\n".join(sentences) + "\n", "utf-8")
+
+
+_VERSES = [
+    ("ROMEO", "praises", "moon"),
+    ("JULIET", "mistrusts", "moon"),
+    ("TYBALT", "draws", "sword"),
+    ("NURSE", "brings", "ladder"),
+]
+_WORDS = [
+    ("one", "eins"),
+    ("two", "zwei"),
+    ("three", "drei"),
+    ("four", "vier"),
+    ("five", "fünf"),
+    ("six", "sechs"),
+    ("twelve", "zwölf"),
+]

@@ -22,7 +22,15 @@ PACKAGE = ROOT / "vitkit"
 DOCUMENT = ROOT / "docs" / "architecture.md"
 
 CONFIG_CLASSES = frozenset(
-    {"models.config", "models.presets", "data.config", "training.config", "evaluation.config"}
+    {
+        "models.config",
+        "models.presets",
+        "data.config",
+        "data.kinds",
+        "training.config",
+        "training.task_config",
+        "evaluation.config",
+    }
 )
 BELOW_APP = frozenset(
     {"nn", "models", "data", "training", "evaluation", "weights", "explain", "report"}
@@ -53,7 +61,9 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "onnxscript": "onnx",
     "pytorch_lightning.loggers.WandbLogger": "wandb",
+    "sacrebleu": "text",
     "tokenizers": "text",
+    "umap.UMAP": "umap",
 }
 """What may be imported inside a function of any module -> the extra of setup.cfg it needs."""
 

@@ -54,7 +54,9 @@ def _metadata(wheel: zipfile.ZipFile, file: str) -> str:
 
 def test_it_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
     ours = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    files = {path.relative_to(ROOT) for path in (ROOT / "vitkit").rglob("*.py")}
+    kinds = {".py", ".css", ".js"}
+    package = (ROOT / "vitkit").rglob("*")
+    files = {path.relative_to(ROOT) for path in package if path.suffix in kinds}
     assert ours == {path.as_posix() for path in files} | {"vitkit/py.typed"}
     for folder in (path for path in (ROOT / "vitkit").iterdir() if list(path.glob("*.py"))):
         assert f"vitkit/{folder.name}/__init__.py" in ours

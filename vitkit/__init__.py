@@ -19,10 +19,12 @@ if TYPE_CHECKING:
         TrainResult,
         evaluate,
         export,
+        generate,
         load,
         load_model,
         resume,
         train,
+        translate,
     )
     from vitkit.data.sources import data_from_datasets, load_data, register_dataset
     from vitkit.errors import VitkitError
@@ -46,6 +48,7 @@ __all__ = [
     "data_from_datasets",
     "evaluate",
     "export",
+    "generate",
     "list_models",
     "load",
     "load_data",
@@ -56,6 +59,7 @@ __all__ = [
     "register_model",
     "resume",
     "train",
+    "translate",
 ]
 
 _HOMES = {
@@ -72,6 +76,7 @@ _HOMES = {
     "data_from_datasets": "vitkit.data.sources",
     "evaluate": "vitkit.app",
     "export": "vitkit.app",
+    "generate": "vitkit.app",
     "list_models": "vitkit.models.registry",
     "load": "vitkit.app",
     "load_data": "vitkit.data.sources",
@@ -82,6 +87,7 @@ _HOMES = {
     "register_model": "vitkit.models.registry",
     "resume": "vitkit.app",
     "train": "vitkit.app",
+    "translate": "vitkit.app",
 }
 
 

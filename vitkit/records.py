@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Plain", "PredictionRecord", "Record", "Table", "write_text"]
+__all__ = ["ExampleRecord", "Plain", "PredictionRecord", "Record", "Table", "write_text"]
 
 Plain = str | int | float | bool | None
 
@@ -83,19 +83,69 @@ class PredictionRecord:
 
     def write(self, path: Path) -> None:
         """Write beside and rename."""
-        beside = path.with_name(path.name + ".part")
-        try:
-            with beside.open("wb") as file:
-                np.savez(file, **vars(self))
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        _write_arrays(path, vars(self))
 
     @classmethod
     def read(cls, path: Path) -> PredictionRecord:
         """Read what :meth:`write` wrote: arrays only, nothing in the file is run."""
-        with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        return cls(**_read_arrays(path, cls.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class ExampleRecord:
+    """Pictures of a split that a page shows, and where the model looks in some: ``examples.npz``.
+
+    Attributes:
+        indices: int64 (P,): the pictures' places in the split.
+        targets: int64 (P,): their right classes; whoever reads sees by them whether the pictures
+            belong to a ``predictions.npz``.
+        pictures: uint8 (P, height, width, channels), made small.
+        studied: int64 (M,): places in the split of the scenes.
+        scenes: uint8 (M, height, width, channels): some of the pictures, less small.
+        layers, heads: int64 (L,) and (K,): which of the model's the maps are of, from 0.
+        grid: int64 (2,): rows and columns of patches.
+        maps: uint8 (M, L, K, N, N): attention weights, a row for each token that asks, as 255ths
+            of the row's largest; tokens in front of the patches first.
+        peaks: float32 (M, L, K, N): each row's largest weight.
+        relevance: float16 (M, rows, columns): for the predicted class, the largest of each picture
+            being 1. Like the maps, empty where the model has none.
+    """
+
+    indices: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    pictures: NDArray[np.uint8]
+    studied: NDArray[np.int64]
+    scenes: NDArray[np.uint8]
+    layers: NDArray[np.int64]
+    heads: NDArray[np.int64]
+    grid: NDArray[np.int64]
+    maps: NDArray[np.uint8]
+    peaks: NDArray[np.float32]
+    relevance: NDArray[np.float16]
+
+    def write(self, path: Path) -> None:
+        """Write beside and rename."""
+        _write_arrays(path, vars(self), compressed=True)
+
+    @classmethod
+    def read(cls, path: Path) -> ExampleRecord:
+        """Read what :meth:`write` wrote: arrays only, nothing in the file is run."""
+        return cls(**_read_arrays(path, cls.__dataclass_fields__))
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    beside = path.with_name(path.name + ".part")
+    try:
+        with beside.open("wb") as file:
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in names}
 
 
 def _tables_text(tables: Mapping[str, Table]) -> str:

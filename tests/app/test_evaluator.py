@@ -17,7 +17,7 @@ from vitkit.app import compare, evaluate, train
 from vitkit.app.evaluator import SUITES
 from vitkit.app.shift import CIFAR10
 from vitkit.app.subjects import open_subject
-from vitkit.cli.commands import _models_and_settings
+from vitkit.cli.commands import models_and_settings
 from vitkit.cli.tables import comparison_table, paired_lines
 from vitkit.data.info import DataInfo
 from vitkit.data.splits import ImageData, ResidentSplit
@@ -295,14 +295,14 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     assert 0 <= found["cifar10_1/acc"] <= 1 and found["cifar10_1/loss"] > 0
 
 
-def test_a_line_is_models_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_ismodels_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=1").mkdir()
     words = ["timm:a", "weights=a.pth", "lr=1", "timm:b", "eval.seed=1", "weights=b.pth"]
-    assert _models_and_settings(words) == (
+    assert models_and_settings(words) == (
         [("timm:a", "a.pth"), "lr=1", ("timm:b", "b.pth")],
         ["eval.seed=1"],
     )
     for wrong in (["weights=a"], ["timm:a", "weights=a", "weights=b"]):
         with pytest.raises(ConfigError, match="behind the model"):
-            _models_and_settings(wrong)
+            models_and_settings(wrong)

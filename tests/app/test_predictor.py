@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vitkit.app.predictor import Predictor
+from vitkit.app import train
+from vitkit.app.predictor import Predictor, load
+from vitkit.config import RunConfig
 from vitkit.data.preprocess import Preprocessing
 from vitkit.errors import DataError
 
@@ -70,3 +74,20 @@ def test_one_bad_file_stops_the_others_only_where_nobody_listens(
 def test_what_is_no_picture(predictor: Predictor, picture: Any, said: str) -> None:
     with pytest.raises(DataError, match=said):
         predictor.predict(picture)
+
+
+def test_pictures_above_the_limit_are_refused_by_their_head(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "large.png")
+    strict = dataclasses.replace(predictor, max_pixels=599)
+    with pytest.raises(DataError, match=r"large\.png: 600 pixels, data\.max_pixels is 599"):
+        strict.predict(tmp_path / "large.png")
+    assert dataclasses.replace(predictor, max_pixels=600).predict(tmp_path / "large.png")
+
+
+def test_the_limit_is_the_trainings(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
+    result = train(tiny("data.max_pixels=599", "trainer.max_epochs=1"), progress=False)
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "large.png")
+    with pytest.raises(DataError, match="599"):
+        load(result.folder).predict(tmp_path / "large.png")

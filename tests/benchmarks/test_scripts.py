@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import attention, epoch, gpu, inference, memory, train_step
+from benchmarks import attention, epoch, eval_overhead, gpu, inference, memory, train_step
 from benchmarks.memory import CASES, Meter
 
 pytestmark = [
@@ -33,7 +33,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         assert not main(["--quick", "--json", str(path), *more])
         text = capsys.readouterr().out
         for line in text.splitlines():
-            assert len(line) <= 80, line
+            assert len(line) <= 80 or str(tmp_path) in line, line
         read: dict[str, Any] = json.loads(path.read_text())
         return {**read, "text": text}
 
@@ -85,6 +85,17 @@ def test_epoch(run: Run, tmp_path: Path) -> None:
     assert (ours["name"], theirs["name"]) == ("vitkit", "timm, 0 workers")
     assert ours["epoch_seconds"] == pytest.approx(50_000 / ours["images_per_second"])
     assert verdict["ratio"] == theirs["ratio"]
+    assert "random images" in found["text"].replace("\n", " ")
+
+
+def test_eval_overhead(run: Run, tmp_path: Path) -> None:
+    found = run(eval_overhead.main, "--root", str(tmp_path))
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["forward", "suite", "files", "report"]
+    assert all(row["seconds"][0] > 0 for row in rows.values())
+    assert rows["suite"]["share"] == pytest.approx(
+        rows["suite"]["seconds"][0] / rows["forward"]["seconds"][0] - 1
+    )
     assert "random images" in found["text"].replace("\n", " ")
 
 

@@ -326,7 +326,28 @@ def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
 def test_a_diverging_loss_stops_with_its_step(run: Run) -> None:
     code, _, err = run("train", *TINY, "optimizer.name=sgd", "optimizer.lr=1e30", "-q")
     assert code == 1
-    _one_line(err, "NaN or infinite at step", "lower optimizer.lr")
+    _one_line(err, "NaN or infinite at step", "lower optimizer.lr", "(epoch 1)")
+    assert "There is no checkpoint yet; start anew" in err and "still good" not in err
+
+
+def test_spoilt_weights_never_replace_good_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Between two looks at the loss, as on an accelerator, a checkpoint looks at the weights."""
+    from vitkit.training.base import TrainingTask
+    from vitkit.weights import read_checkpoint
+
+    monkeypatch.setattr(TrainingTask, "watch", lambda self, loss: None)
+    settings = ["optimizer.name=sgd", "optimizer.lr=1e30", "trainer.save_every_n_steps=1"]
+    code, _, err = run("train", *TINY, "run.dir=spoilt", *settings, "-q")
+    assert code == 1
+    last = Path("spoilt", "checkpoints", "last.ckpt")
+    _one_line(err, "weights became NaN or infinite by step", "still good", "run.dir=...")
+    assert f"vitkit train {Path('spoilt', 'config.yaml')} model.weights={last}" in err
+    kept = read_checkpoint(tmp_path / last)
+    assert 1 <= kept.step < 9
+    assert all(tensor.isfinite().all() for tensor in kept.trained.values())
+    assert [p.name for p in (tmp_path / last).parent.iterdir()] == ["last.ckpt"]
 
 
 def test_out_of_memory_says_what_to_lower(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,12 +111,12 @@ def test_ctrl_c_before_training_leaves_nothing(
 def test_ctrl_c_while_testing_tells_how_to_go_on(
     go: Go, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vitkit.app import trainer
+    from vitkit.app.jobs import classification
 
     def interrupt(*args: Any, **kwargs: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trainer, "evaluate_checkpoint", interrupt)
+    monkeypatch.setattr(classification, "evaluate_checkpoint", interrupt)
     assert go("train", *TINY, "run.dir=run", "trainer.max_epochs=1") == 130
     assert "vitkit train --resume run" in capsys.readouterr().err
 

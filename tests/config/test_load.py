@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -17,7 +18,10 @@ from vitkit.config import (
     to_plain,
 )
 from vitkit.config.load import SYNONYMS
+from vitkit.data.config import DataConfig
+from vitkit.data.kinds import DATA_CONFIGS
 from vitkit.errors import ConfigError
+from vitkit.training.task_config import TASKS, TaskConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -71,6 +75,8 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
         ("batch-size=3", "; did you mean data.batch_size=3?"),
         ("xyzzy=3", "as in data.name=cifar10"),
         ("model.name=vit_tinny", "did you mean vit_tiny_patch4_32 or vit_tiny_patch16_224"),
+        ("task.name=clasification", "task.name: unknown task 'clasification'; did you mean class"),
+        ("task.name=xyzzy", "tasks: classification"),
         ("trainer.devices=none", "given 'none', allowed: a whole number or 'auto'"),
     ],
 )
@@ -96,10 +102,51 @@ def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
         (["schedule.min_lr=0.5"], "above optimizer.lr"),
         (["data.batch_size=10", "trainer.accumulate_grad_batches=3"], "must divide by"),
         (["trainer.early_stopping_patience=2", "data.val_fraction=0"], "needs validation"),
+        (["schedule.name=inverse_sqrt", "schedule.warmup=0"], "give a warmup above 0"),
+        (["data.name=text"], "learns from images, but data.name=text is text"),
+        (["data.name=text", "task.name=language_model"], "reads images, but data.name=text is"),
+        (["model.name=gpt2"], "gpt2 reads text, but data.name=digits is images"),
+        (
+            ["data.name=parallel", "task.name=translation", "model.name=gpt2"],
+            "is sentence pairs; take a model such as transformer_base, transformer_big",
+        ),
+        (
+            ["data.name=text", "data.val_fraction=0", "trainer.early_stopping_patience=1"],
+            "needs validation text",
+        ),
     ],
 )
 def test_contradictions_between_sections(overrides: list[str], expected: str) -> None:
     assert any(expected in line for line in faults(*overrides))
+
+
+def test_names_choose_the_keys_of_their_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(TaskConfig):
+        learns_from: ClassVar[str] = "numbers"
+        name: Literal["counting"] = "counting"
+        highest: int = 10
+
+    class Numbers(DataConfig):
+        kind: ClassVar[str] = "numbers"
+        name: Literal["numbers"] = "numbers"
+        digits: int = 3
+
+    monkeypatch.setitem(TASKS, "counting", Counting)
+    monkeypatch.setitem(DATA_CONFIGS, "numbers", Numbers)
+    config = load_config(overrides=["task.name=counting", "data.name=numbers", "data.digits=4"])
+    assert to_plain(config)["task"] == {"name": "counting", "highest": 10}
+    assert to_plain(config)["data"]["digits"] == 4
+    assert load_config(base=to_plain(config)) == config
+
+    assert faults("task.name=counting", "data.name=digits") == [
+        "task.name: counting learns from numbers, but data.name=digits is images; change one of "
+        "the two"
+    ]
+    (fault,) = faults("task.name=counting", "data.name=numbers", "task.mixup=1")
+    assert fault.startswith("task.mixup: unknown key")
+    assert faults("task.name=counting", "data.name=numbers", "trainer.monitor=val/acc") == [
+        "trainer.monitor: counting has no val/acc; set val/loss or auto"
+    ]
 
 
 def test_files_are_faulted_by_name(tmp_path: Path) -> None:

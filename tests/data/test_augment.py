@@ -21,7 +21,7 @@ from tests.data.test_ops import pictures
 from tests.small_data import write_pictures
 from vitkit.config import load_config
 from vitkit.data.augment import BOX_DRAWS, Augment, random_boxes
-from vitkit.data.config import AugmentConfig, DataConfig
+from vitkit.data.config import AugmentConfig, ImageDataConfig
 from vitkit.data.loaders import TrainLoader
 from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
 from vitkit.data.sources import load_data
@@ -85,6 +85,7 @@ def test_all_off_is_the_identity() -> None:
         ({}, {"crop_padding": 2}),
         ({"crop_padding": 2}, {"padding_mode": "reflect"}),
         ({}, {"resized_crop_scale": 0.5}),
+        ({"resized_crop_scale": 0.5}, {"resized_crop_largest": 0.5}),
         ({"resized_crop_scale": 0.5}, {"resized_crop_ratio": 1.0}),
         ({}, {"flip": "random"}),
         ({"flip": "random"}, {"flip": "alternate"}),
@@ -183,6 +184,22 @@ def test_resized_crop_draws_torchvisions_boxes() -> None:
     # Where nothing fits, the largest box of an allowed shape about the centre.
     wide = Augment(AugmentConfig(resized_crop_scale=1.0, resized_crop_ratio=1.0))
     assert wide._crop_boxes(np.zeros((BOX_DRAWS, 1)), (8, 20)).tolist() == [[0, 6, 8, 8]]
+
+
+def test_a_crop_of_one_size_is_a_resize_and_a_window() -> None:
+    """384 px out of 448, at any place: torchvision's RandomCrop of an enlarged picture."""
+    config = AugmentConfig(
+        resized_crop_scale=0.7347, resized_crop_largest=0.7347, resized_crop_ratio=1.0
+    )
+    augment = Augment(config)
+    boxes = augment._crop_boxes(
+        augment._numbers(0, torch.arange(2000), 1000, BOX_DRAWS), (384, 384)
+    )
+    assert set(boxes[:, 2]) == set(boxes[:, 3]) == {round(384 * 384 / 448)}
+    last = 384 - round(384 * 384 / 448)
+    for corner in boxes[:, :2].T:
+        assert corner.min() == 0 and corner.max() == last
+        assert abs(corner.mean() - last / 2) < 5 * last / np.sqrt(12 * 2000)
 
 
 def test_erasing_draws_timms_boxes() -> None:
@@ -284,7 +301,7 @@ def test_streamed_folders_are_augmented_as_resident_ones(tmp_path: Path) -> None
     write_pictures(tmp_path / "pictures")
     common: dict[str, Any] = {"name": "image_folder", "root": str(tmp_path / "pictures")}
     splits = [
-        load_data(DataConfig(**common, img_size=16, resident=resident)).train
+        load_data(ImageDataConfig(**common, img_size=16, resident=resident)).train
         for resident in ("always", "never")
     ]
     assert isinstance(splits[1], StreamedSplit)
@@ -342,6 +359,7 @@ def test_repeats_are_changed_differently() -> None:
         (["flip=1"], "given 1, allowed: 'none'"),
         (["crop_padding=4", "resized_crop_scale=0.8"], "two kinds of random crop"),
         (["resized_crop_scale=1.5"], "<= 1"),
+        (["resized_crop_scale=0.8", "resized_crop_largest=0.5"], "raise the latter"),
         (["erase_scale=[0.5, 0.1]"], "two shares above 0 and up to 1, the smaller first"),
         (["erase_scale=[0.5]"], "two shares above 0"),
         (["erase_scale=0.5"], "given 0.5, allowed: a list of two shares"),

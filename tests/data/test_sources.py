@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from vitkit.data.check import check_data
 from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
-from vitkit.data.config import DataConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.preprocess import Preprocessing, picture_to_tensor
 from vitkit.data.sources import data_from_datasets, load_data, stratified_split
 from vitkit.data.splits import ResidentSplit, StreamedSplit
@@ -26,8 +26,8 @@ REAL = [Path("data"), Path("../shared/data")]
 
 
 def test_digits_test_set_is_fixed_and_disjoint() -> None:
-    one = load_data(DataConfig())
-    two = load_data(DataConfig(val_fraction=0.3, split_seed=9))
+    one = load_data(ImageDataConfig())
+    two = load_data(ImageDataConfig(val_fraction=0.3, split_seed=9))
     assert isinstance(one.test, ResidentSplit)
     assert isinstance(two.test, ResidentSplit)
     assert torch.equal(one.test.images, two.test.images)
@@ -47,15 +47,15 @@ def test_validation_share_is_stratified_and_depends_on_its_seed_alone() -> None:
 
 
 def test_statistics_are_those_of_the_training_pixels() -> None:
-    data = load_data(DataConfig(name="synthetic", synthetic_size=100))
+    data = load_data(ImageDataConfig(name="synthetic", synthetic_size=100))
     assert isinstance(data.train, ResidentSplit)
     pixels = data.train.images.numpy().astype(np.float64) / 255
     np.testing.assert_allclose(data.info.mean, pixels.mean((0, 2, 3)), rtol=1e-9)
     np.testing.assert_allclose(data.info.std, pixels.std((0, 2, 3)), rtol=1e-9)
-    half = load_data(DataConfig(name="synthetic", synthetic_size=100, normalize="half"))
+    half = load_data(ImageDataConfig(name="synthetic", synthetic_size=100, normalize="half"))
     assert half.info.mean == half.info.std == (0.5, 0.5, 0.5)
     with pytest.raises(DataError, match="3 channels"):
-        load_data(DataConfig(name="digits", normalize="imagenet"))
+        load_data(ImageDataConfig(name="digits", normalize="imagenet"))
 
 
 def test_preprocessing_equals_torchvision() -> None:
@@ -71,14 +71,14 @@ def test_preprocessing_equals_torchvision() -> None:
 
 
 def test_size_and_channels_fit_the_model_and_conflicts_are_named() -> None:
-    data = load_data(DataConfig(), img_size=(12, 16), in_chans=3)
+    data = load_data(ImageDataConfig(), img_size=(12, 16), in_chans=3)
     assert isinstance(data.train, ResidentSplit)
     assert data.train.images.shape[1:] == (3, 12, 16)
     assert data.info.img_size == (12, 16)
     with pytest.raises(DataError, match=r"data.img_size \(9, 9\) and model.img_size \(8, 8\)"):
-        load_data(DataConfig(img_size=9), img_size=(8, 8))
+        load_data(ImageDataConfig(img_size=9), img_size=(8, 8))
     with pytest.raises(UnknownNameError, match="did you mean digits"):
-        load_data(DataConfig(name="digit"))
+        load_data(ImageDataConfig(name="digit"))
 
 
 def test_own_datasets() -> None:
@@ -89,7 +89,7 @@ def test_own_datasets() -> None:
     grey = data_from_datasets(
         [(np.full((4, 5), 7, np.uint8), np.int64(0)), (torch.zeros(1, 4, 5).byte(), 1)],
         class_names=["a", "b"],
-        config=DataConfig(val_fraction=0),
+        config=ImageDataConfig(val_fraction=0),
         in_chans=3,
     )
     assert grey.info.in_chans == 3
@@ -173,7 +173,7 @@ def test_cifar100_in_its_exact_layout(tmp_path: Path) -> None:
 
 def test_cifar_absent_damaged_or_malicious(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.download=true"):
-        load_data(DataConfig(name="cifar10", root=str(tmp_path)))
+        load_data(ImageDataConfig(name="cifar10", root=str(tmp_path)))
     layout = _cifar100(tmp_path)
     path = tmp_path / "cifar-100-python" / "train"
     path.write_bytes(path.read_bytes()[:-50])
@@ -189,7 +189,7 @@ def test_real_cifar10_if_present() -> None:
     roots = [root for root in REAL if (root / "cifar-10-batches-py").is_dir()]
     if not roots:
         pytest.skip("no unpacked CIFAR-10 in data/ or ../shared/data/")
-    data = load_data(DataConfig(name="cifar10", root=str(roots[0])))
+    data = load_data(ImageDataConfig(name="cifar10", root=str(roots[0])))
     assert (data.info.num_train, data.info.num_val, data.info.num_test) == (45000, 5000, 10000)
     assert data.info.class_names[:2] == ("airplane", "automobile")
     np.testing.assert_allclose(data.info.mean, (0.4914, 0.4822, 0.4465), atol=2e-3)
@@ -209,8 +209,10 @@ def _folder(root: Path, count: int = 12) -> Path:
 
 def test_image_folder_resident_and_streamed_agree(tmp_path: Path) -> None:
     root = str(_folder(tmp_path / "pictures"))
-    resident = load_data(DataConfig(name="image_folder", root=root, img_size=16))
-    streamed = load_data(DataConfig(name="image_folder", root=root, img_size=16, resident="never"))
+    resident = load_data(ImageDataConfig(name="image_folder", root=root, img_size=16))
+    streamed = load_data(
+        ImageDataConfig(name="image_folder", root=root, img_size=16, resident="never")
+    )
     assert isinstance(resident.train, ResidentSplit)
     assert isinstance(streamed.train, StreamedSplit)
     assert resident.info.class_names == ("cat", "dog")
@@ -225,7 +227,7 @@ def test_damaged_images_are_all_named_before_training(tmp_path: Path) -> None:
     whole = (root / "dog" / "3.png").read_bytes()
     (root / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
     (root / "dog" / "text.jpg").write_text("not a picture")
-    config = DataConfig(name="image_folder", root=str(root), img_size=8)
+    config = ImageDataConfig(name="image_folder", root=str(root), img_size=8)
     with pytest.raises(DataError) as error:
         load_data(config)
     text = str(error.value)
@@ -243,16 +245,16 @@ def test_damaged_images_are_all_named_before_training(tmp_path: Path) -> None:
 
 def test_folder_contradictions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
-        load_data(DataConfig(name="image_folder", root=str(tmp_path / "none")))
+        load_data(ImageDataConfig(name="image_folder", root=str(tmp_path / "none")))
     root = _folder(tmp_path / "a" / "train").parent
     _folder(root / "test")
     (root / "test" / "cow").mkdir()
     with pytest.raises(DataError, match=r"cow: this class is not in"):
-        load_data(DataConfig(name="image_folder", root=str(root)))
+        load_data(ImageDataConfig(name="image_folder", root=str(root)))
     (root / "test" / "cow").rmdir()
     (root / "train" / "empty class").mkdir()
     with pytest.raises(DataError, match=r"empty class holds no pictures.*data\.root"):
-        load_data(DataConfig(name="image_folder", root=str(root)))
+        load_data(ImageDataConfig(name="image_folder", root=str(root)))
 
 
 def test_a_folder_that_is_not_one_per_class(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_folder_that_is_not_one_per_class(tmp_path: Path) -> None:
 
     def said(root: Path) -> str:
         with pytest.raises(DataError) as error:
-            load_data(DataConfig(name="image_folder", root=str(root)))
+            load_data(ImageDataConfig(name="image_folder", root=str(root)))
         return str(error.value)
 
     (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
@@ -277,7 +279,7 @@ def test_a_folder_that_is_not_one_per_class(tmp_path: Path) -> None:
 
 
 def test_an_unsplit_folder_is_counted_as_a_training_splits_it(tmp_path: Path) -> None:
-    config = DataConfig(name="image_folder", root=str(_folder(tmp_path / "x", 20)), img_size=8)
+    config = ImageDataConfig(name="image_folder", root=str(_folder(tmp_path / "x", 20)), img_size=8)
     report = check_data(config)
     assert report.counts == {"train": [14, 14], "val": [2, 2], "test": [4, 4]}
     info = load_data(config).info
@@ -323,10 +325,10 @@ def test_check_data_finds_duplicates_and_damage(tmp_path: Path) -> None:
     root = _folder(tmp_path / "train").parent
     _folder(root / "test")
     (root / "test" / "cat" / "bad.png").touch()
-    report = check_data(DataConfig(name="image_folder", root=str(root)))
+    report = check_data(ImageDataConfig(name="image_folder", root=str(root)))
     assert report.duplicates == {("train", "test"): 22, ("val", "test"): 2}
     assert [bad.reason for bad in report.damaged] == ["empty file"]
     assert report.counts == {"train": [11, 11], "val": [1, 1], "test": [12, 12]}
-    lines = check_data(DataConfig()).lines()
+    lines = check_data(ImageDataConfig()).lines()
     assert any("1,295" in line for line in lines)
     assert all(len(line) <= 80 for line in lines)

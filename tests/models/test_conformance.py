@@ -62,6 +62,11 @@ CASES = {
         pictures(3, 8, 12),
         {**VIT, "conv_stem": [{"dim": 8, "kernel_size": 2, "norm": False}, {"dim": 8, "pool": 2}]},
     ),
+    "vit_relative": Case(
+        "vit_mini_patch4_32",
+        pictures(3, 8, 12),
+        {**VIT, "pos_embed": "relative"},
+    ),
     "distilled": Case("vit_mini_distilled_patch4_32", pictures(3, 8, 12), VIT),
     "deit3": Case("deit3_small_patch16_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}),
     "cct": Case("cct_2_3x2_32", pictures(3, 8, 12), CCT, idle=SCORE),

@@ -177,7 +177,7 @@ def test_supports_equal_transformers(seed: int, k: int, p: float, sharp: float) 
         ({"seed": 1, "generator": torch.Generator()}, "not both"),
         ({"ids": torch.zeros(2, 0, dtype=torch.long)}, "at least 1"),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
 def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     call = {"ids": beginnings(), "max_new_tokens": 3, **options}

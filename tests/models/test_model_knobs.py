@@ -70,6 +70,9 @@ RECURRENT_FLIPS: dict[str, Any] = {
     "cell": "gru",
     "drop_rate": 0.5,
 }
+STARTS = {"rel_pos_locality", "whiten_patches"}
+"""Fields that tell a model before its training from others, and no more."""
+
 KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
     ViTConfig: (
         "vit_tiny_patch4_32",
@@ -82,6 +85,7 @@ KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
             "patch_size": 4,
             "conv_stem": [{"dim": 8}, {"dim": 8, "pool": 2}],
             "whiten_stem": (True, {"conv_stem": [{"dim": 8}]}),
+            "whiten_patches": True,
             "qkv_bias": False,
             "proj_bias": False,
             "global_pool": "avg",
@@ -89,6 +93,7 @@ KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
             "pos_embed": "sincos2d",
             "rope_base": (10.0, {"pos_embed": "rotary"}),
             "rope_ref_grid": ((16, 16), {"pos_embed": "rotary"}),
+            "rel_pos_locality": (2.0, {"pos_embed": "relative"}),
             "no_embed_class": True,
             "reg_tokens": 2,
             "pre_norm": True,
@@ -264,6 +269,15 @@ def what_changed(config: type[ModelConfig], base: nn.Module, flipped: nn.Module)
     return "" if all(map(torch.equal, *kept)) else "statistics"
 
 
+def first_weights(name: str, kwargs: dict[str, Any], config: type[ModelConfig]) -> list[Tensor]:
+    """What a training begins with."""
+    torch.manual_seed(0)
+    model: Any = create_model(name, **kwargs)
+    if getattr(model, "wants_images", False):
+        model.init_from_images(inputs_of(config)[0])
+    return list(model.state_dict().values())
+
+
 @pytest.mark.parametrize(("config", "field"), CASES)
 def test_a_flip_is_felt(config: type[ModelConfig], field: str) -> None:
     name, base, flips = KNOBS[config]
@@ -271,6 +285,10 @@ def test_a_flip_is_felt(config: type[ModelConfig], field: str) -> None:
     needs_more = isinstance(flip, tuple) and isinstance(flip[-1], dict)
     value, more = flip if needs_more else (flip, {})
     base = {**base, **more}
+    if field in STARTS:
+        starts = [first_weights(name, {**base, **some}, config) for some in ({}, {field: value})]
+        assert not all(map(torch.equal, *starts))
+        return
     torch.manual_seed(0)
     changed = what_changed(
         config, create_model(name, **base), create_model(name, **{**base, field: value})

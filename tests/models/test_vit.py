@@ -11,6 +11,7 @@ from timm.layers import SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer as TimmViT
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from vitkit.models import DistilledVisionTransformer, VisionTransformer
@@ -241,7 +242,7 @@ def test_listeners_force_the_full_last_block() -> None:
         assert tokens_of_last_mlp(model, images) == 17
     assert shapes[0] == (2, 17, 48)
     with record_attention(model, [-1]) as maps:
-        torch.testing.assert_close(model(images), logits)
+        assert torch.equal(model(images), logits)
     assert maps[-1].shape == (2, 3, 17, 17)
     assert tokens_of_last_mlp(model, images) == 1
     average = VisionTransformer(**MINI, **AVERAGE).eval()
@@ -322,3 +323,94 @@ def test_left_out_patches_keep_their_rotary_angles() -> None:
 def test_constructor_errors(option: str, value: str) -> None:
     with pytest.raises(ValueError, match=value):
         VisionTransformer(**{**MINI, "class_token": False, option: value})
+
+
+RELATIVE: dict[str, Any] = {**MINI, "pos_embed": "relative", "reg_tokens": 1}
+
+
+def test_relative_positions_equal_timms_blocks_with_their_bias() -> None:
+    kwargs = {**MINI, **AVERAGE, "num_heads": 4, "fc_norm": False, "init_values": None}
+    theirs = set_random(VisionTransformerRelPos(**kwargs, rel_pos_type="bias").double()).eval()
+    ours = VisionTransformer(**kwargs, pos_embed="relative").double().eval()
+    state = dict(theirs.state_dict())
+    tables = []
+    for layer in range(kwargs["depth"]):
+        rel_pos = f"blocks.{layer}.attn.rel_pos."
+        table = state.pop(rel_pos + "relative_position_bias_table")
+        rows, columns = (2 * n - 1 for n in ours.patch_embed.grid_size)
+        tables.append(table.T.unflatten(1, (rows, columns)).flip(1, 2))
+    ours.load_state_dict({**state, "rel_pos.table": torch.stack(tables)}, strict=True)
+    images = pictures(*size_of(kwargs))
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-10, atol=1e-10)
+
+
+def test_relative_positions_when_the_last_block_reads_the_class_token_alone() -> None:
+    model = set_random(VisionTransformer(**RELATIVE).double()).eval()
+    images = pictures(*size_of(RELATIVE))
+    whole = model.forward_head(model.forward_features(images))
+    torch.testing.assert_close(model(images), whole, rtol=1e-12, atol=1e-12)
+
+
+def test_relative_positions_of_the_patches_that_are_left() -> None:
+    model = set_random(VisionTransformer(**RELATIVE).double()).eval()
+    images = pictures(*size_of(RELATIVE))
+    tokens, ctx = model._embed(images)
+    count = tokens.shape[1] - model.num_prefix_tokens
+    kept = torch.arange(count).roll(3).expand(len(images), -1)
+    moved, moved_ctx = model._select(tokens, ctx, kept)
+    expected = model.forward_head(model.norm(model.blocks(tokens, ctx)))
+    found = model.forward_head(model.norm(model.blocks(moved, moved_ctx)))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    some, some_ctx = model._select(tokens, ctx, kept[:, :3])
+    assert some_ctx.biases is not None
+    assert some_ctx.biases[0].shape == (len(images), RELATIVE["num_heads"], 5, 5)
+    assert some.shape[1] == 5
+
+
+def _spread(parameter: Tensor) -> tuple[float, float]:
+    """Standard deviation, and how far that of equally many other draws may be from it."""
+    std = float(parameter.detach().std(correction=0))
+    return std, 6 * std / parameter.numel() ** 0.5
+
+
+@pytest.mark.parametrize("name", ["small", "registers_average", "layer_scale", "qk_norm", "grey"])
+def test_first_weights_are_drawn_as_timms(name: str) -> None:
+    """Parameter by parameter: the same constants, else the same mean and spread."""
+    torch.manual_seed(0)
+    ours = dict(VisionTransformer(**VARIANTS[name]).named_parameters())
+    theirs = dict(TimmViT(**VARIANTS[name]).named_parameters())
+    assert ours.keys() == theirs.keys()
+    for key, want in theirs.items():
+        (std, slack), (given, _) = _spread(want), _spread(ours[key])
+        if std == 0:
+            assert torch.equal(ours[key], want), key
+        else:
+            assert abs(given - std) <= slack, key
+            assert abs(float((ours[key].mean() - want.mean()).detach())) <= slack, key
+
+
+@pytest.mark.parametrize("width", [16, 48, 96])
+def test_whitened_patches_have_components_of_equal_variance(width: int) -> None:
+    torch.manual_seed(0)
+    white = torch.randn(600, 3, 16, 16)
+    images = 2.0 + white + white.roll(1, dims=3)  # neighbours alike, as in pictures
+    model = VisionTransformer(16, 4, embed_dim=width, depth=1, num_heads=1, whiten_patches=True)
+    assert model.wants_images
+    weight = model.patch_embed.proj.weight
+    before = weight.detach().clone()
+    model.init_from_images(images)
+    assert not torch.equal(weight, before)
+    model.patch_embed.whiten(images, eps=0.0)
+    tokens, _ = model.patch_embed(images)
+    rows = tokens.flatten(0, 1).detach().double()
+    assert rows.mean(0).abs().max() < 1e-4
+    covariance = rows.T @ rows / len(rows)
+    count = min(width, 48)
+    # As many directions as there are channels, or values in a patch, all of the same variance ...
+    variances = torch.linalg.eigvalsh(covariance)[-count:]
+    wanted = torch.full((count,), 0.25 * width / count, dtype=torch.float64)
+    torch.testing.assert_close(variances, wanted, rtol=1e-4, atol=0)
+    if width <= 48:  # ... and then the channels are uncorrelated.
+        off = covariance - covariance.diag().diag()
+        assert off.abs().max() < 1e-4
+    assert weight.requires_grad and torch.equal(weight, model.patch_embed.proj.weight)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers.masking_utils import sliding_window_causal_mask_function
 
+from vitkit.models import create_model
 from vitkit.models.vit import VisionTransformer
 from vitkit.nn import (
     Attention,
@@ -98,3 +99,37 @@ def test_all_layers_by_default_and_bad_indices_named() -> None:
         pass
     with pytest.raises(ValueError, match="no vitkit"), record_attention(torch.nn.Linear(2, 2)):
         pass
+
+
+def test_layers_by_name_and_cross_attention() -> None:
+    torch.manual_seed(0)
+    model = create_model(
+        "transformer_tiny", vocab_size=11, max_len=9, embed_dim=16, depth=1, num_heads=2
+    ).eval()
+    names = [name for name, m in model.named_modules() if isinstance(m, Attention)]
+    cross = next(name for name in names if name.endswith("cross_attn"))
+    ids, targets = torch.randint(1, 11, (2, 7)), torch.randint(1, 11, (2, 5))
+    plain = model(ids, targets)
+    with record_attention(model, [cross, 0, -len(names)]) as maps:
+        assert torch.equal(model(ids, targets), plain)
+    assert set(maps) == {cross, 0, -len(names)}
+    assert maps[cross].shape == (2, 2, 5, 7)
+    assert maps[0].shape == (2, 2, 7, 7)
+    assert torch.equal(maps[0], maps[-len(names)])  # one layer by two of its numbers
+    for weights in maps.values():
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+    said = "no attention layer 'attn'; allowed: .*cross_attn"
+    with pytest.raises(ValueError, match=said), record_attention(model, ["attn"]):
+        pass
+
+
+@pytest.mark.parametrize("layers", [None, [0], [-1], [1, 2]])
+def test_recording_changes_no_bit_of_any_output(layers: list[int] | None) -> None:
+    model, images = _vit(), torch.randn(2, 3, 16, 16)
+    plain, features = model(images), model.forward_features(images)
+    with record_attention(model, layers) as maps:
+        assert torch.equal(model(images), plain)
+        seen = {key: weights.clone() for key, weights in maps.items()}
+        assert torch.equal(model.forward_features(images), features)
+    for key, weights in maps.items():
+        torch.testing.assert_close(seen[key], weights, rtol=1e-6, atol=1e-7)

@@ -8,7 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.layers import RotaryEmbeddingCat, apply_rot_embed_cat, resample_abs_pos_embed
+from timm.layers import (
+    RelPosBias,
+    RotaryEmbeddingCat,
+    apply_rot_embed_cat,
+    resample_abs_pos_embed,
+)
 from transformers import T5Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -17,6 +22,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from vitkit.nn import (
     Alibi,
     RelativeBias,
+    RelativeBias2d,
     Rotary1d,
     Rotary2d,
     alibi_slopes,
@@ -202,3 +208,51 @@ def test_biases_are_aligned_at_the_end(num_queries: int, more: int) -> None:
 def test_buckets_that_cannot_be(options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="num_buckets"):
         RelativeBias(2, **options)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (3, 5)])
+def test_relative_bias_on_a_grid_is_timms(grid: tuple[int, int]) -> None:
+    ours = RelativeBias2d(2, 3, grid)
+    torch.nn.init.normal_(ours.table)
+    for layer, bias in enumerate(ours(grid)):
+        theirs = RelPosBias(grid, 3)
+        # timm counts from key to query, we count from query to key.
+        table = ours.table[layer].flip(1, 2).flatten(1).T
+        theirs.relative_position_bias_table.data.copy_(table)
+        assert torch.equal(bias, theirs.get_bias())
+
+
+@given(
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.integers(0, 2),
+)
+def test_relative_bias_of_any_grid_is_that_of_the_offset(
+    built: tuple[int, int], grid: tuple[int, int], prefix: int
+) -> None:
+    module = RelativeBias2d(2, 2, built, num_prefix=prefix)
+    torch.nn.init.normal_(module.table)
+    (_, bias), places = module(grid), grid_positions(grid).long().tolist()
+    reach = [n - 1 for n in built]
+    count = prefix + len(places)
+    assert bias.shape == (1, 2, count, count)
+    assert not bias[..., :prefix, :].any() and not bias[..., :prefix].any()
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            dy, dx = (
+                max(-far, min(far, k - q)) + far
+                for q, k, far in zip(query, key, reach, strict=True)
+            )
+            expected = module.table[1, :, dy, dx]
+            assert torch.equal(bias[0, :, prefix + i, prefix + j], expected)
+
+
+def test_heads_begin_with_an_eye_on_a_neighbour_each() -> None:
+    biases = RelativeBias2d(3, 3, (5, 5), locality=2.0)((5, 5))
+    places = grid_positions((5, 5)).long().tolist()
+    middle = places.index([2, 2])
+    seen = [tuple(places[i]) for bias in biases for i in bias[0, :, middle].argmax(-1).tolist()]
+    assert sorted(seen) == sorted((y, x) for y in (1, 2, 3) for x in (1, 2, 3))
+    row = biases[0][0, 0, middle].detach().softmax(-1)
+    assert row[middle] / row[middle + 1] == pytest.approx(math.exp(2.0))
+    assert not any(bias.any() for bias in RelativeBias2d(2, 2, (3, 3), locality=0.0)((3, 3)))

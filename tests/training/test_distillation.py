@@ -74,7 +74,7 @@ def test_a_teacher_gets_its_own_size_and_is_neither_trained_nor_saved(tiny: Tiny
     teacher_run = train(tiny("trainer.max_epochs=1", folder="teacher"))
     before = read_checkpoint(teacher_run.checkpoint)
     student = tiny("model.img_size=12", f"task.distill.teacher={teacher_run.folder}")
-    teacher = build_teacher(student, build(student))
+    teacher = build_teacher(student.task.distill, build(student))
     assert teacher is not None and teacher.img_size == (8, 8)
     assert teacher(torch.randn(2, 3, 12, 12)).shape == (2, 4)
     result = train(student)
@@ -139,7 +139,7 @@ def test_a_bare_file_needs_its_models_name_and_statistics_that_fit(
     save_file(state, path)
     named = [f"task.distill.teacher={path}", "task.distill.model=resnet20_32"]
     config = tiny(*named)
-    teacher = build_teacher(config, build(config))
+    teacher = build_teacher(config.task.distill, build(config))
     assert teacher is not None
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -150,10 +150,10 @@ def test_a_bare_file_needs_its_models_name_and_statistics_that_fit(
 
     with pytest.raises(WeightsError, match="not a vitkit checkpoint"):
         bare = tiny(named[0])
-        build_teacher(bare, build(bare))
+        build_teacher(bare.task.distill, build(bare))
     with pytest.raises(ConfigError, match=r"task\.distill\.mean: 1 numbers, but .* 3 channels"):
         wrong = tiny(*named, "task.distill.mean=[0.5]")
-        build_teacher(wrong, build(wrong))
+        build_teacher(wrong.task.distill, build(wrong))
     with pytest.raises(ConfigError, match=r"task\.distill\.teacher"):
         load_config([], [named[1]])
 

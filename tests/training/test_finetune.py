@@ -16,9 +16,10 @@ from vitkit.config import RunConfig, load_config
 from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.nn import LoraLinear
-from vitkit.training.config import FinetuneConfig, OptimizerConfig
+from vitkit.training.config import OptimizerConfig
 from vitkit.training.finetune import adapt, keep_frozen_norms_still
 from vitkit.training.optimizers import parameter_groups
+from vitkit.training.task_config import FinetuneConfig
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]

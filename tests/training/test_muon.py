@@ -15,6 +15,7 @@ from vitkit.models.registry import create_model
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.muon import NEWTON_SCHULZ, Muon, orthogonalized
 from vitkit.training.optimizers import build_optimizer, parameter_groups
+from vitkit.training.task import ClassificationTask
 
 
 def _by_singular_values(matrix: Tensor, steps: int) -> Tensor:
@@ -131,3 +132,29 @@ def test_other_optimisers_train(tiny: Callable[..., RunConfig], name: str) -> No
 def test_an_unknown_optimiser_of_timm_is_one_line() -> None:
     with pytest.raises(ConfigError, match="timm has no optimiser 'nonsense'"):
         build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/nonsense"))
+
+
+def test_layer_decay_holds_in_a_run(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schedule moves all rates together: their ratios stay those of the layers."""
+    seen: dict[int, dict[str, float]] = {}
+
+    def spy(self: ClassificationTask, *args: object) -> None:
+        names = {id(p): name for name, p in self.model.named_parameters()}
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        seen[self.global_step] = {
+            names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]
+        }
+
+    monkeypatch.setattr(ClassificationTask, "on_train_batch_end", spy)
+    train(tiny("optimizer.layer_decay=0.5", "schedule.name=linear"), progress=False)
+    assert set(seen) == set(range(1, 10))
+    for step in (1, 9):
+        rates = seen[step]
+        head = rates["head.weight"]
+        want = {"blocks.1.mlp.fc1.weight": 0.5, "blocks.0.mlp.fc1.weight": 0.25, "pos_embed": 0.125}
+        for name, ratio in want.items():
+            assert rates[name] == pytest.approx(ratio * head), (step, name)
+    assert seen[8]["head.weight"] < 0.5 * seen[1]["head.weight"]

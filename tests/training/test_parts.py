@@ -16,6 +16,7 @@ from torch import nn
 
 from vitkit.app import train
 from vitkit.config import RunConfig, load_config
+from vitkit.data.sources import data_from_datasets
 from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
@@ -81,6 +82,21 @@ def test_schedules() -> None:
     assert at(0.05, "one_cycle") == pytest.approx((1 + 1 / 25) / 2)
     for kind in ("cosine", "linear", "trapezoid", "one_cycle"):
         assert at(1.0, kind) == at(2.0, kind) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("width", "warmup", "total"), [(512, 40, 1000), (128, 7, 30)])
+def test_inverse_sqrt_is_the_schedule_of_2017(width: int, warmup: int, total: int) -> None:
+    """width^-0.5 min(step^-0.5, step warmup^-1.5): its peak is the base rate here."""
+    plan = StepPlan(total, 1)
+    peak = (width * warmup) ** -0.5
+    for step in range(1, total + 1):
+        want = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        factor = learning_rate_factor(
+            plan.progress(step - 1), kind="inverse_sqrt", warmup=warmup / (total + 1)
+        )
+        assert peak * factor == pytest.approx(want, rel=1e-12)
+    last = learning_rate_factor(1.0, kind="inverse_sqrt", warmup=0.01, floor=0.25)
+    assert last == 0.25
 
 
 def test_one_cycle_is_torchs() -> None:
@@ -277,3 +293,56 @@ def test_stages_that_make_no_sense_are_one_line(bad: str) -> None:
         ConfigError, match=r"task\.progressive_sizes: .*a list of \[share, pixels\]"
     ):
         load_config([], [f"task.progressive_sizes={bad}"])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_class_weights_scale_the_loss_of_an_image(soft: bool) -> None:
+    logits, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 0])
+    weights = torch.tensor([0.5, 2.0, 4.0])
+    shares = F.one_hot(targets, 3) * (0.8 if soft else 1.0)
+    if soft:
+        shares = shares + 0.2 * F.one_hot(targets.roll(1), 3)
+    smooth = shares.double() * 0.9 + 0.1 / 3
+    each = -(smooth * logits.double().log_softmax(1)).sum(1)
+    want = (each * (shares.double() * weights.double()).sum(1)).mean()
+    loss = classification_loss(
+        logits, shares if soft else targets, label_smoothing=0.1, class_weights=weights
+    )
+    torch.testing.assert_close(loss.double(), want, rtol=1e-5, atol=0)
+
+
+def test_weighted_images_of_a_common_class_keep_it() -> None:
+    """The best answer to an image is its smoothed target, however rare the other class is."""
+    targets = torch.tensor([0] * 50 + [1])
+    weights = balanced_class_weights((50, 1))
+    best = (F.one_hot(targets, 2) * 0.9 + 0.1 / 2).log().requires_grad_()
+    loss = classification_loss(best, targets, label_smoothing=0.1, class_weights=weights)
+    (gradient,) = torch.autograd.grad(loss, best)
+    assert gradient.abs().max() < 1e-7  # at any other answer to a common image 1e-3 and more
+    assert (best[:50].argmax(1) == 0).all()
+
+
+def test_balanced_classes_change_a_training_and_are_told(
+    tiny: Callable[..., RunConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = torch.randint(0, 256, (72, 3, 8, 8), dtype=torch.uint8)
+    pairs = [(image, int(index >= 60)) for index, image in enumerate(pixels)]
+    weights = []
+    for kind in ("none", "balanced"):
+        config = tiny(f"task.class_weights={kind}", "trainer.max_epochs=1", folder=kind)
+        data = data_from_datasets(pairs, class_names=["a", "b"], config=config.data)  # type: ignore[arg-type]
+        result = train(config, data=data, progress=True)
+        weights.append(read_checkpoint(result.checkpoint).trained["head.weight"])
+        said = capsys.readouterr().out
+        # 48 and 10 of them are trained on
+        assert ("classes weighed 0.6 to 2.9" in said) == (kind == "balanced")
+    assert not torch.equal(*weights)
+
+
+@pytest.mark.parametrize("model", ["vit_mini_patch4_32", "deit_tiny_distilled_patch16_224"])
+def test_stages_need_a_model_of_any_size(model: str) -> None:
+    stages = [f"model.name={model}", "task.progressive_sizes=[[0.5, 16]]"]
+    with pytest.raises(ConfigError, match=r"task\.progressive_sizes: .*dynamic_img_size=true"):
+        load_config([], stages)
+    load_config([], [*stages, "model.dynamic_img_size=true"])
+    load_config([], ["model.name=vit_stem_nano_32", stages[1]])  # takes any size as it is

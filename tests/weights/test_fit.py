@@ -108,7 +108,7 @@ def test_the_report_is_a_table_with_every_decision() -> None:
     state = CASES["hf-vit"].make().state_dict() | {"vit.embeddings.mask_token": torch.zeros(1)}
     lines = vitkit.load_model(state, num_classes=3, img_size=64).report.lines()
     kinds = [line.split()[0] for line in lines]
-    assert kinds == ["format", "loaded", "resized", "new", "unused", "note"]
+    assert kinds == ["format", "loaded", "resized", "new", "unused", "note", "note"]
     assert "Hugging Face ViT" in lines[0]
     assert "mask token" in lines[-1]
 
@@ -206,3 +206,20 @@ def test_resnets_of_ours_still_load() -> None:
     state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     report = vitkit.load_weights(create_model("resnet20_32"), state)
     assert len(report.loaded) == len(state)
+
+
+def test_a_grid_that_was_guessed_is_told() -> None:
+    """16 positions may be 4 x 4 or 2 x 8: what says neither is told to be a guess."""
+
+    def notes(source: Any, **more: Any) -> str:
+        return " ".join(vitkit.load_model(source, **more).report.notes)
+
+    long = VisionTransformer(**{**TIMM, "img_size": (16, 64), "patch_size": 8})
+    state = long.state_dict()
+    assert "taken to be a square grid" in notes(state)
+    assert "img_size=(height, width)" in notes(state)
+    assert "square" not in notes(state, img_size=(16, 64))
+    smaller = VisionTransformer(**{**TIMM, "img_size": 16, "patch_size": 8})
+    assert "square" in " ".join(vitkit.load_weights(smaller, state).notes)
+    same = VisionTransformer(**{**TIMM, "img_size": (16, 64), "patch_size": 8})
+    assert "square" not in " ".join(vitkit.load_weights(same, state).notes)

@@ -255,3 +255,19 @@ def test_models_of_torchvision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.models, "get_model", offline)
     with pytest.raises(WeightsError, match=r"cannot be fetched \(name resolution failed\).*https:"):
         vitkit.load_model("torchvision/vit_b_16")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"model._orig_mod.{name}",
+        lambda name: name.replace("blocks.0.", "blocks.0._orig_mod."),
+    ],
+)
+def test_names_of_compiled_parts(inner: Any) -> None:
+    compiled = {inner(name): tensor for name, tensor in FIRST.items()}
+    assert compiled.keys() != FIRST.keys()
+    assert _takes(compiled)
+    model = vitkit.load_model(compiled).model
+    assert {name for name, _ in model.named_parameters()} == set(FIRST)

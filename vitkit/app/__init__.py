@@ -13,38 +13,67 @@ if TYPE_CHECKING:
     from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
+    from vitkit.app.inspection import Inspection, inspect
     from vitkit.app.inspector import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
     from vitkit.app.pretrained import LoadedModel, load_model
+    from vitkit.app.prober import ProbeResult, probe
     from vitkit.app.progress import rate_text
+    from vitkit.app.reporter import report_comparison, report_run
     from vitkit.app.runs import finished_results
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
+    from vitkit.app.words import (
+        Translator,
+        Writer,
+        generate,
+        load_translator,
+        load_writer,
+        read_lines,
+        translate,
+        utf8_lines,
+        utf8_text,
+    )
 
 __all__ = [
     "EXPORT_FORMATS",
     "Comparison",
     "EvalResult",
     "ExportResult",
+    "Inspection",
     "LoadedModel",
     "Prediction",
     "Predictor",
+    "ProbeResult",
     "SeedSummary",
     "TrainResult",
+    "Translator",
+    "Writer",
     "check_data",
     "compare",
     "evaluate",
     "export",
     "finished_results",
+    "generate",
+    "inspect",
     "load",
     "load_model",
+    "load_translator",
+    "load_writer",
     "model_rows",
+    "probe",
     "process_seconds",
     "rate_text",
+    "read_lines",
+    "report_comparison",
+    "report_run",
     "resume",
     "train",
     "train_seeds",
+    "translate",
     "try_one_batch",
+    "utf8_lines",
+    "utf8_text",
 ]
 
 _HOMES = {
@@ -52,25 +81,40 @@ _HOMES = {
     "EXPORT_FORMATS": "exporter",
     "EvalResult": "evaluator",
     "ExportResult": "exporter",
+    "Inspection": "inspection",
     "LoadedModel": "pretrained",
     "Prediction": "predictor",
     "Predictor": "predictor",
+    "ProbeResult": "prober",
     "SeedSummary": "seeds",
     "TrainResult": "trainer",
+    "Translator": "words",
+    "Writer": "words",
     "check_data": "inspector",
     "compare": "evaluator",
     "evaluate": "evaluator",
     "export": "exporter",
     "finished_results": "runs",
+    "generate": "words",
+    "inspect": "inspection",
     "load": "predictor",
     "load_model": "pretrained",
+    "load_translator": "words",
+    "load_writer": "words",
     "model_rows": "catalogue",
+    "probe": "prober",
     "process_seconds": "facts",
     "rate_text": "progress",
+    "read_lines": "words",
+    "report_comparison": "reporter",
+    "report_run": "reporter",
     "resume": "trainer",
     "train": "trainer",
     "train_seeds": "seeds",
+    "translate": "words",
     "try_one_batch": "trainer",
+    "utf8_lines": "words",
+    "utf8_text": "words",
 }
 
 

@@ -14,28 +14,23 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from torch import nn
 
-from vitkit.app.build import Built
-from vitkit.app.teacher import build_teacher
-from vitkit.config import RunConfig, to_plain
-from vitkit.data.augment import Augment
-from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.app.jobs import Job
+from vitkit.config import RunConfig
 from vitkit.errors import ConfigError
 from vitkit.training.averaging import WeightAverage
+from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.training.checkpoints import Checkpoints
 from vitkit.training.loggers import CsvMetrics
-from vitkit.training.losses import balanced_class_weights
 from vitkit.training.progress import TrainingProgress
-from vitkit.training.task import ClassificationTask
-from vitkit.weights import FORMAT_VERSION
 
 __all__ = [
     "Run",
     "calm",
     "make_callbacks",
     "make_checkpoints",
-    "make_loaders",
     "make_loggers",
     "make_task",
     "make_trainer",
@@ -48,7 +43,7 @@ class Run:
 
     Attributes:
         config: resolved.
-        built: model and data.
+        job: model and data, and what the kind of task makes of them.
         folder: where everything goes.
         clock: of the whole run.
         plan: how long it is.
@@ -56,95 +51,67 @@ class Run:
     """
 
     config: RunConfig
-    built: Built
+    job: Job
     folder: Path
     clock: Clock = field(default_factory=Clock)
     show: bool = False
     plan: StepPlan = field(init=False)
 
     def __post_init__(self) -> None:
-        places = len(self.built.data.train) * self.config.data.repeats
-        steps = places // self.config.data.batch_size
-        self.plan = StepPlan(steps, self.config.trainer.max_epochs)
+        self.plan = StepPlan(self.job.steps_per_epoch, self.config.trainer.max_epochs)
+
+    @property
+    def monitor(self) -> tuple[str, bool]:
+        """The metric that picks the best checkpoint, and whether more of it is better."""
+        named = self.config.trainer.monitor
+        usual, maximize = self.config.task.metric
+        return (usual, maximize) if named in ("auto", usual) else (named, named == "val/acc")
 
 
-def make_loaders(run: Run, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
-    """The training loader of this process, and the validation loader if there are images for it."""
-    config, built = run.config, run.built
-    device = trainer.strategy.root_device
-    place: dict[str, Any] = {
-        "rank": trainer.global_rank,
-        "world_size": trainer.world_size,
-        "device": device,
-        "num_workers": config.data.num_workers,
-    }
-    train_loader = TrainLoader(
-        built.data.train,
-        batch_size=config.data.batch_size,
-        micro_batches=config.trainer.accumulate_grad_batches,
-        seed=config.run.seed,
-        repeats=config.data.repeats,
-        **place,
-    )
-    if built.data.val is None:
-        return train_loader, None
-    return train_loader, EvalLoader(built.data.val, batch_size=config.data.eval_batch_size, **place)
+def make_task(run: Run) -> TrainingTask:
+    """The Lightning task, its network recomputing its blocks or compiled if that is asked for.
+
+    Raises:
+        ConfigError: a model that cannot recompute its blocks.
+    """
+    if run.config.trainer.grad_checkpointing:
+        _recompute_blocks(run.job.model, run.config.model.name)
+    if run.config.trainer.compile:
+        run.job.model.compile(dynamic=False)
+    return run.job.task(run.plan)
 
 
-def make_task(run: Run) -> ClassificationTask:
-    """The Lightning task; what it needs of the data is handed in as functions and plain values."""
-    config, built = run.config, run.built
-    augment = Augment(
-        config.data.augment,
-        config.run.seed,
-        mean=built.preprocessing.mean,
-        size=len(built.data.train),
-        repeats=config.data.repeats,
-    )
-    preprocessing = built.preprocessing
-    weights = None
-    if config.task.class_weights == "balanced":
-        weights = balanced_class_weights(built.info.class_counts)
-    if config.trainer.compile:
-        built.model.compile(dynamic=False)
-    return ClassificationTask(
-        built.model,
-        num_classes=built.info.num_classes,
-        task=config.task,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        plan=run.plan,
-        prepare_train=lambda images, positions, epoch: augment.erase(
-            preprocessing(augment(images, positions, epoch)), positions, epoch
-        ),
-        prepare_eval=preprocessing,
-        class_weights=weights,
-        teacher=build_teacher(config, built),
-        seed=config.run.seed,
-        fused=config.trainer.precision != "16-mixed",
-        payload={
-            "format_version": FORMAT_VERSION,
-            "config": to_plain(config),
-            "model": built.section,
-            "data": built.info.to_dict(),
-            "preprocessing": preprocessing.to_dict(),
-        },
-    )
+def _recompute_blocks(model: nn.Module, name: str) -> None:
+    """Gradient checkpointing, also of a model inside another one, as in pre-training."""
+    able: list[Any] = [part for part in model.modules() if hasattr(part, "set_grad_checkpointing")]
+    try:
+        for part in able:
+            part.set_grad_checkpointing(True)
+    except AssertionError:  # timm's way to say that a model has none
+        able = []
+    if not able:
+        raise ConfigError(
+            f"trainer.grad_checkpointing: {name} cannot recompute its blocks; leave it out"
+        )
 
 
 def make_checkpoints(run: Run) -> Checkpoints:
     """The callback that writes ``last.ckpt`` and ``best.ckpt``.
 
     Raises:
-        ConfigError: early stopping without validation images.
+        ConfigError: early stopping with nothing to validate on.
     """
-    config, has_val = run.config, run.built.data.val is not None
-    if config.trainer.early_stopping_patience and not has_val:
-        raise ConfigError("trainer.early_stopping_patience needs validation images, there are none")
+    config, validates = run.config, run.job.validates
+    if config.trainer.early_stopping_patience and not validates:
+        raise ConfigError(
+            f"trainer.early_stopping_patience needs validation {config.task.learns_from}, there "
+            "are none"
+        )
+    monitor, maximize = run.monitor
     return Checkpoints(
         run.folder / "checkpoints",
-        monitor=config.trainer.monitor if has_val else None,
-        maximize=config.trainer.monitor == "val/acc",
+        monitor=monitor if validates else None,
+        maximize=maximize,
         every_n_steps=config.trainer.save_every_n_steps,
         resume_hint=f"Go on with: vitkit train --resume {run.folder}",
     )
@@ -154,19 +121,20 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
     """Progress and clock first, then averaging and early stopping if asked for; checkpoints last,
     so that they hold what the others did.
     """
-    config, info = run.config, run.built.info
+    config = run.config
     keeper = TimeKeeper(
-        config.trainer.max_time, run.clock, run.plan, images_after=info.num_val + info.num_test
+        config.trainer.max_time, run.clock, run.plan, examples_after=run.job.evaluated
     )
     callbacks: list[Callback] = [bar, keeper]
     if config.ema.enabled:
         callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
     if config.trainer.early_stopping_patience:
+        monitor, maximize = run.monitor
         callbacks.append(
             EarlyStopping(
-                config.trainer.monitor,
+                monitor,
                 patience=config.trainer.early_stopping_patience,
-                mode="max" if config.trainer.monitor == "val/acc" else "min",
+                mode="max" if maximize else "min",
             )
         )
     return [*callbacks, checkpoints]

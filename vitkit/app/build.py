@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from vitkit.app.expectations import pretrained_report, run_preprocessing
 from vitkit.app.progress import counted
 from vitkit.config import RunConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
@@ -20,8 +22,8 @@ from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
 from vitkit.nn import merge_lora
-from vitkit.training.config import FinetuneConfig
 from vitkit.training.finetune import adapt
+from vitkit.training.task_config import ClassificationConfig, FinetuneConfig
 from vitkit.weights import Checkpoint, LoadReport, load_weights
 
 __all__ = [
@@ -31,7 +33,10 @@ __all__ = [
     "build_from_checkpoint",
     "build_model",
     "model_section",
+    "picture_section",
+    "require_classes",
     "require_same_classes",
+    "with_classes_of",
 ]
 
 SAMPLE = 2048
@@ -64,40 +69,62 @@ def build(
     data: ImageData | None = None,
     model: nn.Module | None = None,
     *,
+    encoder: Callable[[Mapping[str, Any]], nn.Module] | None = None,
     progress: bool = False,
 ) -> Built:
     """Data and model of a config; either may be handed in ready-made.
+
+    Args:
+        config: resolved.
+        data: data of a person's own.
+        model: a model of a person's own.
+        encoder: for pre-training: builds the model from its section, which then has no classes.
+        progress: show a bar while data are read.
 
     Raises:
         ConfigError: model and data contradict each other.
     """
     data = build_data(config, progress=progress) if data is None else data
     section = model_section(config.model, data.info)
+    if encoder is not None:
+        section["num_classes"] = 0
     report: LoadReport | None = None
     fresh = model is None
     if model is None:
         torch.manual_seed(config.run.seed)
-        model = build_model(section)
+        model = build_model(section) if encoder is None else encoder(section)
     if fresh and config.model.weights:
         report = load_weights(model, config.model.weights)
     elif fresh:
         report = pretrained_report(config, model)
     preprocessing = run_preprocessing(model, data.info, config, report)
-    if fresh and report is None and getattr(model, "wants_images", False):
+    if fresh and report is None and getattr(model, "wants_images", False) and len(data.train):
         willing: Any = model
         willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
-    if fresh:
+    if fresh and isinstance(config.task, ClassificationConfig):
         adapt(model, config.task.finetune)
     return Built(model, section, preprocessing, data.info, data, report)
 
 
+def picture_section(config: RunConfig) -> ImageDataConfig:
+    """The data section of a config whose data are pictures.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if isinstance(config.data, ImageDataConfig):
+        return config.data
+    raise ConfigError(f"data.name: {config.data.name} is {config.data.kind}; this needs images")
+
+
 def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
     """The data of a config, at the size and with the channels that its model asks for."""
+    pictures = picture_section(config)
     size = config.model.constructor_kwargs().get("img_size")
-    given = config.model.img_size is not None or config.data.img_size is None
+    given = config.model.img_size is not None or pictures.img_size is None
     with counted("reading", "files", show=progress) as tell:
         return load_data(
-            config.data,
+            pictures,
             img_size=_pair(size) if size and given else None,
             in_chans=config.model.in_chans,
             on_file=tell,
@@ -137,8 +164,13 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
     """The model of a checkpoint with the weights to evaluate, in evaluation mode.
 
     Raises:
-        WeightsError: its weights do not fit its own config.
+        WeightsError: a model of words, or weights that do not fit their own config.
     """
+    if checkpoint.tokenizer is not None:
+        raise WeightsError(
+            f"{checkpoint.path} holds {checkpoint.model['name']}, which reads words, not pictures; "
+            "use it with: vitkit generate (a language model), vitkit translate, or vitkit eval"
+        )
     model = build_model(checkpoint.model)
     finetune = FinetuneConfig.model_validate(checkpoint.config["task"].get("finetune", {}))
     if finetune.mode == "lora":
@@ -152,6 +184,23 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
     if finetune.mode == "lora":
         merge_lora(model).requires_grad_()
     return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
+
+
+def require_classes(section: Mapping[str, Any], path: Path) -> None:
+    """Refuse an encoder that was pre-trained and not yet taught any classes.
+
+    Args:
+        section: of the model.
+        path: of its checkpoint.
+
+    Raises:
+        WeightsError: it is one.
+    """
+    if section.get("num_classes") == 0:
+        raise WeightsError(
+            f"{path} is of a pre-training run, which knows no classes; fine-tune it first "
+            f"(vitkit train ... model.weights={path}), or look at its features: vitkit probe {path}"
+        )
 
 
 def require_same_classes(trained_on: DataInfo, given: DataInfo) -> None:
@@ -172,6 +221,37 @@ def require_same_classes(trained_on: DataInfo, given: DataInfo) -> None:
             f"class {index} is {ours!r} in the checkpoint but {theirs!r} in {given.name}; "
             "the class names must agree in name and order"
         )
+
+
+def with_classes_of(trained_on: DataInfo, data: ImageData) -> ImageData:
+    """Data to evaluate on, its classes matched by name to those of a model.
+
+    Some of the model's classes may be absent, and the order may be another.
+
+    Raises:
+        DataError: a class that the model does not know.
+    """
+    given = data.info
+    if given.class_names == trained_on.class_names:
+        return data
+    known = {name: index for index, name in enumerate(trained_on.class_names)}
+    unknown = [name for name in given.class_names if name not in known]
+    if unknown:
+        raise DataError(
+            f"the model knows {trained_on.num_classes} classes ({trained_on.name}), {given.name} "
+            f"has {given.num_classes}, and {unknown[0]!r} is none of the model's; use data with "
+            "the same class names"
+        )
+    places = torch.tensor([known[name] for name in given.class_names])
+    counts = dict(zip(given.class_names, given.class_counts, strict=False))
+    info = replace(
+        given,
+        class_names=trained_on.class_names,
+        class_counts=tuple(counts.get(name, 0) for name in trained_on.class_names),
+    )
+    val = None if data.val is None else data.val.with_targets(places[data.val.targets])
+    test = None if data.test is None else data.test.with_targets(places[data.test.targets])
+    return ImageData(info, data.train.with_targets(places[data.train.targets]), val, test)
 
 
 def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:

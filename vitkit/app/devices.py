@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from vitkit.config import RunConfig
 from vitkit.nn import hardware
 
-__all__ = ["best_device", "concrete_precision", "multiplies_bfloat16"]
+__all__ = ["best_device", "concrete_precision", "multiplies_bfloat16", "process_count"]
 
 
 def best_device(accelerator: str) -> torch.device:
@@ -35,3 +36,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and hardware.MULTIPLIES_BFLOAT16
+
+
+def process_count(config: RunConfig) -> int:
+    """How many processes a training has: one a device.
+
+    Args:
+        config: for ``trainer.devices``; ``auto`` takes all graphics cards that are present.
+    """
+    devices = config.trainer.devices
+    if isinstance(devices, int):
+        return devices
+    on_cards = best_device(config.trainer.accelerator).type == "cuda"
+    return max(1, torch.cuda.device_count()) if on_cards else 1

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from vitkit.app.build import require_classes
 from vitkit.app.facts import environment_facts
+from vitkit.app.reporter import Tested, report_evaluation
 from vitkit.app.runs import finished_results
 from vitkit.app.shift import shift_facts, shift_measures
-from vitkit.app.subjects import Source, Subject, open_subject, subject_of_checkpoint
+from vitkit.app.subjects import (
+    Source,
+    Subject,
+    folder_of,
+    open_subject,
+    opened_source,
+    subject_of_checkpoint,
+)
 from vitkit.app.suites import (
     predictions_of,
     record_of,
@@ -20,12 +29,15 @@ from vitkit.app.suites import (
     split_of,
     standard_measures,
 )
+from vitkit.app.word_metrics import word_metrics
+from vitkit.config import load_config
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import Measured
-from vitkit.records import Plain, Record
+from vitkit.records import Plain, Record, write_text
+from vitkit.weights import Checkpoint
 
 __all__ = [
     "SUITES",
@@ -57,15 +69,19 @@ class EvalResult:
 
     Attributes:
         metrics: ``test/acc`` and, of more than five classes, ``test/acc5`` as fractions;
-            ``test/loss`` in nats an image; and what the suites add.
+            ``test/loss`` in nats an image; and what the suites add. Of words: see
+            :class:`~vitkit.app.word_metrics.WordMetrics`.
         checkpoint: the file whose weights were evaluated.
         weights_name: ``trained`` or ``averaged``.
-        count: images evaluated.
+        count: images evaluated, or tokens.
         record: all of the first suite's file: ``eval.json`` of the standard one.
         unfinished: how far the training is that the checkpoint belongs to, where it is not done.
         records: suite -> what its file holds.
         predictions: of the standard suite; None without it.
         written: the files, in the order they were written.
+        unit: what was counted.
+        page: of the report, if one was written.
+        tested: the model and what it said, of :func:`evaluate_checkpoint` alone.
     """
 
     metrics: dict[str, float]
@@ -77,6 +93,9 @@ class EvalResult:
     records: dict[str, Record] = field(default_factory=dict)
     predictions: Predictions | None = None
     written: tuple[Path, ...] = ()
+    unit: str = "images"
+    page: Path | None = None
+    tested: Tested | None = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +168,18 @@ def compare(
     used: set[Path] = set()
     for source in sources:
         started = time.perf_counter()
-        subject = open_subject(source, overrides, data=data, progress=progress)
-        suffix = f"-{subject.path.stem}" if subject.folder in used else ""
-        used.add(subject.folder)
+        opened = opened_source(source)
+        if isinstance(opened, Checkpoint) and opened.tokenizer is not None:
+            suffix = _suffix(opened.path, folder_of(opened.path), used)
+            result = _measured_words(
+                opened, overrides, split, suite, suffix, started, progress=progress
+            )
+            paired += [None] if results else []
+            results.append(result)
+            continue
+        subject = open_subject(opened, overrides, data=data, progress=progress)
+        require_classes(subject.section, subject.path)
+        suffix = _suffix(subject.path, subject.folder, used)
         result = _measured(subject, split, suite, suffix, started, progress=progress)
         if results:
             paired.append(_against(results[0], result, subject))
@@ -178,7 +206,8 @@ def evaluate_checkpoint(
     metrics = {f"{split}/{name}": value for name, value in predictions.metrics().items()}
     facts = {**subject.facts, "images": len(images)}
     record = _record(Measured(metrics), facts, started)
-    return EvalResult(metrics, path, subject.weights_name, len(images), record)
+    tested = Tested(subject, predictions, split)
+    return EvalResult(metrics, path, subject.weights_name, len(images), record, tested=tested)
 
 
 def _measured(
@@ -210,6 +239,10 @@ def _measured(
         records[name].write(path)
         written.append(path)
         started = time.perf_counter()
+    page: Path | None = None
+    if subject.config.run.report:
+        tested = None if predictions is None else Tested(subject, predictions, split)
+        page = report_evaluation(subject.folder, tested, suffix)
     metrics = {key: value for record in records.values() for key, value in record.metrics.items()}
     return EvalResult(
         metrics=metrics,
@@ -217,10 +250,65 @@ def _measured(
         weights_name=subject.weights_name,
         count=images,
         record=next(iter(records.values())),
-        unfinished=_unfinished(subject),
+        unfinished=_unfinished(subject.path, subject.folder, subject.facts),
         records=records,
         predictions=predictions,
         written=tuple(written),
+        page=page,
+    )
+
+
+def _suffix(path: Path, folder: Path, used: set[Path]) -> str:
+    """What is put behind the names of files where a folder has some of another checkpoint."""
+    suffix = f"-{path.stem}" if folder in used else ""
+    used.add(folder)
+    return suffix
+
+
+def _measured_words(
+    checkpoint: Checkpoint,
+    overrides: Sequence[str],
+    split: str,
+    suite: str,
+    suffix: str,
+    started: float,
+    *,
+    progress: bool,
+) -> EvalResult:
+    """The standard suite of a model of words, and the translations of a translator."""
+    if suite != "standard":
+        raise ConfigError(
+            f"--suite: given {suite!r}, but {checkpoint.path} reads words; allowed: standard"
+        )
+    config = load_config(base=checkpoint.config, overrides=overrides)
+    found = word_metrics(checkpoint, config, split=split, progress=progress)
+    facts: dict[str, Plain] = {
+        "checkpoint": str(checkpoint.path),
+        "model": str(checkpoint.model["name"]),
+        "data": config.data.name,
+        "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
+        **found.facts,
+    }
+    folder = folder_of(checkpoint.path)
+    record = _record(Measured(found.metrics), facts, started)
+    written = [folder / f"{FILES['standard']}{suffix}.json"]
+    record.write(written[0])
+    if found.translations:
+        written.append(folder / f"translations-{facts['split']}{suffix}.txt")
+        write_text(written[1], "\n".join(found.translations) + "\n")
+    page = report_evaluation(folder, None, suffix) if config.run.report else None
+    return EvalResult(
+        metrics=found.metrics,
+        checkpoint=checkpoint.path,
+        weights_name=checkpoint.weights_name,
+        count=int(str(facts["tokens"])),
+        record=record,
+        unfinished=_unfinished(checkpoint.path, folder, facts),
+        records={"standard": record},
+        written=tuple(written),
+        unit="tokens",
+        page=page,
     )
 
 
@@ -230,10 +318,9 @@ def _record(measured: Measured, facts: dict[str, Plain], started: float) -> Reco
     return Record(measured.metrics, everything, dict(measured.tables))
 
 
-def _unfinished(subject: Subject) -> str:
+def _unfinished(path: Path, folder: Path, facts: Mapping[str, Plain]) -> str:
     """What to say of a run that is still to be finished; empty for any other source."""
-    facts, folder = subject.facts, subject.folder
-    if subject.path.parent.name != "checkpoints" or "step" not in facts:
+    if path.parent.name != "checkpoints" or "step" not in facts:
         return ""
     if finished_results(folder) is not None:
         return ""

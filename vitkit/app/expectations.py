@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitkit.config import RunConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.models.config import TimmConfig
@@ -71,6 +72,7 @@ def _own_or_overridden(
     info: DataInfo, config: RunConfig, report: LoadReport
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation, and a note in the report where they are a choice."""
+    assert isinstance(config.data, ImageDataConfig)
     values, normalize = report.preprocessing, config.data.normalize
     size = values.get("img_size")
     if size is not None and tuple(size) != tuple(info.img_size):

@@ -94,7 +94,7 @@ def _write(
     """Everything into ``beside``, which will be called ``folder``."""
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     plain = preprocessing.to_dict()
-    names = info.class_names
+    names = info.class_names if checkpoint.model.get("num_classes") != 0 else ()
     tensors, config = _contents(model, format, checkpoint.model, plain, names)
     save_file(_independent(tensors), beside / "model.safetensors", metadata={"format": "pt"})
     _write_json(beside / "config.json", config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -13,9 +14,15 @@ import torch
 
 from vitkit.records import Plain
 
-__all__ = ["environment_facts", "process_seconds"]
+__all__ = ["environment_facts", "peak_memory_mb", "process_seconds"]
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 
 IMPORTED = time.perf_counter()
+MB = 1e6
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy")
 
 
@@ -38,6 +45,19 @@ def process_seconds() -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started
     except (OSError, AttributeError, ValueError, IndexError):
         return time.perf_counter() - IMPORTED
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """The most memory so far, in 10^6 bytes: of tensors on a CUDA device, else of this process.
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / MB, 1)
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB, 1)
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vitkit.app.build import picture_section
 from vitkit.app.progress import counted
 from vitkit.config import RunConfig
 from vitkit.data.check import DataReport
@@ -17,4 +18,4 @@ def check_data(config: RunConfig, *, progress: bool = True) -> DataReport:
         DataError: the data set is absent or has no classes.
     """
     with counted("reading", "files", show=progress) as tell:
-        return look_through(config.data, tell)
+        return look_through(picture_section(config), tell)

@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitkit.app.build import build_from_checkpoint
+from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device
 from vitkit.app.runs import find_checkpoint
+from vitkit.data.config import MAX_PIXELS
+from vitkit.data.folder import require_pixels
 from vitkit.data.preprocess import Picture, Preprocessing
 from vitkit.errors import DataError
 from vitkit.weights import read_checkpoint
 
-__all__ = ["Prediction", "Predictor", "load", "picture_files"]
+__all__ = ["Prediction", "Predictor", "load", "picture_files", "read_picture"]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
@@ -50,12 +52,14 @@ class Predictor:
         class_names: by index.
         preprocessing: from a picture to the model's input.
         device: where the model is.
+        max_pixels: larger picture files are refused.
     """
 
     model: nn.Module
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     device: torch.device
+    max_pixels: int = MAX_PIXELS
 
     def predict(
         self,
@@ -118,13 +122,25 @@ class Predictor:
     def _image(self, source: str | Path | Picture) -> Tensor:
         if not isinstance(source, str | Path):
             return self.preprocessing.prepare_image(source)
-        if not Path(source).exists():
-            raise DataError(f"no such picture or folder: {source}")
-        try:
-            with Image.open(source) as picture:
-                return self.preprocessing.prepare_image(picture)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"cannot read the picture {source}: {error}") from error
+        return read_picture(source, self.preprocessing, self.max_pixels)
+
+
+def read_picture(
+    source: str | Path, preprocessing: Preprocessing, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """A picture file as a model takes it: uint8 (channels, height, width).
+
+    Raises:
+        DataError: it is missing, no readable picture, or of more than ``max_pixels``.
+    """
+    if not Path(source).exists():
+        raise DataError(f"no such picture or folder: {source}")
+    try:
+        with Image.open(source) as picture:
+            require_pixels(source, picture, max_pixels)
+            return preprocessing.prepare_image(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot read the picture {source}: {error}") from error
 
 
 def load(source: str | Path, *, device: str = "auto") -> Predictor:
@@ -135,9 +151,11 @@ def load(source: str | Path, *, device: str = "auto") -> Predictor:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
     """
     checkpoint = read_checkpoint(find_checkpoint(source))
+    require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     place = best_device(device)
-    return Predictor(model.to(place), info.class_names, preprocessing, place)
+    limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
+    return Predictor(model.to(place), info.class_names, preprocessing, place, limit)
 
 
 def picture_files(path: Path) -> list[Path]:

@@ -87,10 +87,11 @@ def _from_checkpoint(path: str | Path) -> LoadedModel:
     """As it was trained, adapters merged."""
     checkpoint = read_checkpoint(path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
+    names = info.class_names if checkpoint.model.get("num_classes") != 0 else ()
     report = LoadReport(
         loaded=list(checkpoint.weights),
         format="vitkit",
         preprocessing=checkpoint.preprocessing,
-        class_names=info.class_names,
+        class_names=names,
     )
-    return LoadedModel(model, preprocessing, info.class_names, checkpoint.model, report)
+    return LoadedModel(model, preprocessing, names, checkpoint.model, report)

@@ -200,7 +200,7 @@ def _accuracies(
 
 
 def _loader(subject: Subject, some: _Images) -> EvalLoader:
-    settings = subject.config.data
+    settings = subject.pictures
     return EvalLoader(
         some.images,
         batch_size=settings.eval_batch_size,
@@ -287,7 +287,7 @@ def _other_sets(subject: Subject, *, progress: bool) -> Measured:
             want,
             setting=f"eval.{name}",
             classes=classes,
-            max_pixels=subject.config.data.max_pixels,
+            max_pixels=subject.pictures.max_pixels,
         )
         found = _among(_on(subject, images, name, progress), classes)
         measured.metrics |= {f"{name}/{k}": v for k, v in found.metrics().items()}
@@ -337,9 +337,7 @@ def _cifar10h(subject: Subject, path: str, *, progress: bool) -> Measured:
 def _imagenet_real(subject: Subject, folder: str, *, progress: bool) -> Measured:
     """Right is whatever people see in the picture."""
     _require_imagenet(subject, "eval.imagenet_real")
-    real = read_imagenet_real(
-        folder, subject.preprocessing, max_pixels=subject.config.data.max_pixels
-    )
+    real = read_imagenet_real(folder, subject.preprocessing, max_pixels=subject.pictures.max_pixels)
     found = _on(subject, real.images, "ImageNet-ReaL", progress)
     predicted = found.logits.argmax(1).tolist()
     hits = sum(p in labels for p, labels in zip(predicted, real.labels, strict=True))

@@ -10,18 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.app.build import build, build_data, build_from_checkpoint, require_same_classes
+from vitkit.app.build import (
+    build,
+    build_data,
+    build_from_checkpoint,
+    picture_section,
+    with_classes_of,
+)
 from vitkit.app.devices import best_device
+from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.config import RunConfig, load_config
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.records import Plain
-from vitkit.weights import read_checkpoint
+from vitkit.weights import Checkpoint, read_checkpoint
 
-__all__ = ["TIMM_SOURCE", "Source", "Subject", "open_subject", "subject_of_checkpoint"]
+__all__ = [
+    "TIMM_SOURCE",
+    "Source",
+    "Subject",
+    "folder_of",
+    "open_subject",
+    "opened_source",
+    "subject_of_checkpoint",
+]
+
+READ = ("data.", "eval.", "trainer.accelerator", "run.report", "model.img_size")
+"""How the settings begin that an evaluation of a checkpoint reads; it has the others itself."""
 
 TIMM_SOURCE = "timm:"
 """In front of the name of one of timm's models."""
@@ -58,14 +77,36 @@ class Subject:
     folder: Path
     facts: dict[str, Plain]
 
+    @property
+    def pictures(self) -> ImageDataConfig:
+        """The settings of its data."""
+        return picture_section(self.config)
+
     def predict(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, height, width) -> logits (B, classes)."""
         logits: Tensor = self.model(self.preprocessing(images))
         return logits
 
 
+def opened_source(source: Source) -> Source | Checkpoint:
+    """The checkpoint that a source stands for; a model of timm as it is.
+
+    Raises:
+        RunError: nothing there.
+        WeightsError: damaged, or not ours.
+    """
+    if isinstance(source, tuple) or str(source).startswith(TIMM_SOURCE):
+        return source
+    return read_checkpoint(find_checkpoint(source))
+
+
+def folder_of(path: Path) -> Path:
+    """Where records about a checkpoint go: its run's folder, or beside it."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
 def open_subject(
-    source: Source,
+    source: Source | Checkpoint,
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
@@ -74,7 +115,7 @@ def open_subject(
     """The model that a source stands for.
 
     Args:
-        source: see :data:`Source`.
+        source: see :data:`Source`; or a checkpoint that was read.
         overrides: ``"section.key=value"`` strings.
         data: data of your own in place of the source's.
         progress: show a bar on a terminal while data are read.
@@ -82,6 +123,8 @@ def open_subject(
     Raises:
         VitkitError: nothing there, damaged, or data that does not fit its classes.
     """
+    if isinstance(source, Checkpoint):
+        return subject_of_checkpoint(source, overrides, data=data, progress=progress)
     name, weights = source if isinstance(source, tuple) else (source, None)
     if isinstance(name, str) and name.startswith(TIMM_SOURCE):
         model = name.removeprefix(TIMM_SOURCE)
@@ -96,7 +139,7 @@ def open_subject(
 
 
 def subject_of_checkpoint(
-    path: Path,
+    source: Path | Checkpoint,
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
@@ -106,12 +149,18 @@ def subject_of_checkpoint(
 
     Args and errors as of :func:`open_subject`.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    path = checkpoint.path
     model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
-    config = load_config(base=checkpoint.config, overrides=overrides)
+    config = load_config(base=checkpoint.config, overrides=_one_size(overrides))
+    _require_read(overrides)
     if data is None:
         data = build_data(config, progress=progress)
-    require_same_classes(trained_on, data.info)
+    data = with_classes_of(trained_on, data)
+    section = dict(checkpoint.model)
+    if data.info.img_size != tuple(preprocessing.img_size):
+        model, section = _at_size(path, data.info.img_size)
+        preprocessing = replace(preprocessing, img_size=data.info.img_size)
     device = best_device(config.trainer.accelerator)
     facts: dict[str, Plain] = {
         "checkpoint": str(path),
@@ -123,16 +172,53 @@ def subject_of_checkpoint(
     }
     return Subject(
         model=model.to(device),
-        section=dict(checkpoint.model),
+        section=section,
         preprocessing=preprocessing,
         data=data,
         config=config,
         device=device,
         path=path,
         weights_name=checkpoint.weights_name,
-        folder=path.parent.parent if path.parent.name == "checkpoints" else path.parent,
+        folder=folder_of(path),
         facts=facts,
     )
+
+
+def _require_read(overrides: Sequence[str]) -> None:
+    """Refuse settings that would change nothing.
+
+    Raises:
+        ConfigError: there are some, all of them named.
+    """
+    keys = [override.partition("=")[0].strip() for override in overrides]
+    faults = [
+        f"{key}: the checkpoint has its own; an evaluation reads data.*, eval.*, "
+        "trainer.accelerator, run.report and model.img_size"
+        for key in keys
+        if not key.startswith(READ)
+    ]
+    if "data.normalize" in keys:
+        faults.append("data.normalize: the checkpoint has its own mean and std; leave it out")
+    if faults:
+        raise ConfigError(faults)
+
+
+def _one_size(overrides: Sequence[str]) -> list[str]:
+    """An image size that is given for the model or the data holds for both."""
+    keys = ("model.img_size", "data.img_size")
+    sizes = [o.partition("=")[2] for o in overrides if o.partition("=")[0].strip() in keys]
+    return [*overrides, *(f"{key}={sizes[0]}" for key in keys if len(sizes) == 1)]
+
+
+def _at_size(path: Path, size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
+    """A checkpoint's model built for images of another size, its positions resampled; its section.
+
+    Raises:
+        ConfigError: a size that the model cannot take.
+        WeightsError: weights that belong to one size.
+    """
+    loaded = load_model(path, img_size=list(size))
+    return loaded.model, loaded.section
 
 
 def _of_timm(
@@ -189,9 +275,10 @@ def _as_timm_has_it(
     """With the mean and deviation that timm states for the model, unless ``data.normalize`` says
     another; and which they are.
     """
+    normalize = picture_section(config).normalize
     stated = getattr(model, "pretrained_cfg", None) or {}
     mean, std = tuple(stated.get("mean") or ()), tuple(stated.get("std") or ())
     fits = len(mean) == len(std) == preprocessing.in_chans
-    if config.data.normalize != "auto" or not fits:
-        return preprocessing, config.data.normalize
+    if normalize != "auto" or not fits:
+        return preprocessing, normalize
     return replace(preprocessing, mean=mean, std=std), "timm's"

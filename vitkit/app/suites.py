@@ -54,7 +54,7 @@ def predictions_of(
         views: test-time augmentation, see :func:`~vitkit.evaluation.views.averaged`.
         progress: show a bar on a terminal.
     """
-    settings = subject.config.data
+    settings = subject.pictures
     loader = EvalLoader(
         images,
         batch_size=settings.eval_batch_size,

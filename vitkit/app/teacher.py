@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from vitkit.app.build import Built, build_from_checkpoint, require_same_classes
+from vitkit.app.build import (
+    Built,
+    build_from_checkpoint,
+    require_classes,
+    require_same_classes,
+)
 from vitkit.app.runs import find_checkpoint
-from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import IMAGENET
 from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
-from vitkit.training.config import DistillConfig
 from vitkit.training.distillation import Teacher
+from vitkit.training.task_config import DistillConfig
 from vitkit.weights import load_weights, read_checkpoint
 
 __all__ = ["build_teacher"]
 
 
-def build_teacher(config: RunConfig, built: Built) -> Teacher | None:
+def build_teacher(distill: DistillConfig, built: Built) -> Teacher | None:
     """What ``task.distill`` names; None if it names nothing.
 
     Raises:
         ConfigError: a bare file without the name of its model, or statistics that do not fit.
         VitkitError: no such file, or a model of other classes.
     """
-    distill = config.task.distill
     if distill.teacher is None:
         return None
     own = built.preprocessing
     if distill.model is not None:
         return _from_bare_file(distill, built.info, own)
     checkpoint = read_checkpoint(find_checkpoint(distill.teacher))
+    require_classes(checkpoint.model, checkpoint.path)
     model, theirs, trained_on = build_from_checkpoint(checkpoint)
     require_same_classes(trained_on, built.info)
     return Teacher(

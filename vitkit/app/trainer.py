@@ -14,10 +14,10 @@ from torch import nn
 
 from vitkit.app import assemble
 from vitkit.app.assemble import Run
-from vitkit.app.build import Built, build
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
-from vitkit.app.evaluator import evaluate_checkpoint
-from vitkit.app.facts import environment_facts
+from vitkit.app.facts import environment_facts, peak_memory_mb
+from vitkit.app.jobs import Job, job_class
+from vitkit.app.reporter import report_training
 from vitkit.app.runs import (
     discard_run_folder,
     finished_results,
@@ -25,15 +25,13 @@ from vitkit.app.runs import (
     resumable_checkpoint,
 )
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
-from vitkit.data.loaders import EvalLoader, TrainLoader
-from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
 from vitkit.records import Record, write_text
+from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock
 from vitkit.training.checkpoints import Checkpoints
 from vitkit.training.progress import TrainingProgress, clock
-from vitkit.training.task import ClassificationTask
 from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
@@ -81,11 +79,11 @@ def train(
     """
     timer = Clock(since)
     resolved = _concrete(_resolve(config, overrides))
-    built = build(resolved, data, model, progress=progress)
+    job = job_class(resolved)(resolved, data, model, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
     try:
-        return _fit(Run(resolved, built, folder, timer, progress))
+        return _fit(Run(resolved, job, folder, timer, progress))
     except BaseException as error:
         discard_run_folder(folder, logged_too=isinstance(error, ConfigError | DataError))
         raise
@@ -119,30 +117,32 @@ def resume(
     config = load_config(base=checkpoint.config)
     # The weights that it began with may be gone; the checkpoint has better ones.
     model = config.model.model_copy(update={"weights": None})
-    built = build(config.model_copy(update={"model": model}), data, progress=progress)
-    # The weights that it began with may have had their own.
-    built.preprocessing = Preprocessing.from_dict(checkpoint.preprocessing)
-    parts = Run(config, built, Path(run), timer, progress)
+    bare = config.model_copy(update={"model": model})
+    job = job_class(config)(bare, data, resumed=checkpoint, progress=progress)
+    job.config = config
+    parts = Run(config, job, Path(run), timer, progress)
     return _fit(parts, checkpoint=path, step=checkpoint.step)
 
 
-def try_one_batch(config: RunConfig) -> Built:
+def try_one_batch(config: RunConfig) -> Job:
     """Build everything and take one training and one validation step; leave nothing on disk."""
     config = _concrete(config)
-    built = build(config)
+    job = job_class(config)(config)
     trainer = assemble.make_trainer(
         config, fast_dev_run=True, logger=False, enable_checkpointing=False
     )
-    run = Run(config, built, Path())
-    train_loader, val_loader = assemble.make_loaders(run, trainer)
+    run = Run(config, job, Path())
+    train_loader, val_loader = job.loaders(trainer)
     _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, None)
-    return built
+    return job
 
 
 def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -> TrainResult:
     config = run.config
     accumulate = config.trainer.accumulate_grad_batches
-    bar = TrainingProgress(run.plan, config.data.batch_size, accumulate, show=run.show)
+    bar = TrainingProgress(
+        run.plan, run.job.units_per_step, accumulate, show=run.show, unit=run.job.unit
+    )
     checkpoints = assemble.make_checkpoints(run)
     trainer = assemble.make_trainer(
         config,
@@ -155,7 +155,7 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
     )
-    train_loader, val_loader = assemble.make_loaders(run, trainer)
+    train_loader, val_loader = run.job.loaders(trainer)
     if step is not None:
         # Lightning restores a loader only where it stopped inside an epoch; the place of a step is
         # known anyway.
@@ -163,7 +163,10 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
         train_loader.load_state_dict({"epoch": epoch, "next_batch": done * accumulate})
     if run.show and trainer.is_global_zero:
         _announce(run, trainer, step)
-    _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
+    try:
+        _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
+    except TrainingError as error:
+        raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
     try:
         return _finish(run, trainer, checkpoints, bar)
     except KeyboardInterrupt:
@@ -172,6 +175,17 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
             + checkpoints.resume_hint,
             signal.SIGINT,
         ) from None
+
+
+def _way_back(run: Run, last: Path) -> str:
+    """How to go on after a training that failed."""
+    if not last.is_file():
+        return "There is no checkpoint yet; start anew"
+    elsewhere = " run.dir=..." if run.config.run.dir else ""
+    return (
+        "The last checkpoint is still good; go on from its weights: vitkit train "
+        f"{run.folder / 'config.yaml'} model.weights={last}{elsewhere} and what you change"
+    )
 
 
 def _finished(results: Path) -> TrainResult:
@@ -185,7 +199,7 @@ def _finish(
     run: Run, trainer: Trainer, checkpoints: Checkpoints, bar: TrainingProgress
 ) -> TrainResult:
     """Test the weights on rank 0 alone (each image once), and write ``results.json``."""
-    config, built = run.config, run.built
+    config = run.config
     early = config.trainer.early_stopping_patience > 0 and checkpoints.best_path.exists()
     tested = checkpoints.best_path if early else checkpoints.last_path
     metrics = {
@@ -194,33 +208,42 @@ def _finish(
         if name.startswith("val/")
     }
     facts: dict[str, Any] = {"checkpoint": tested.name}
-    if trainer.is_global_zero and built.data.test is not None:
-        outcome = evaluate_checkpoint(tested, data=built.data, progress=run.show)
-        metrics |= outcome.metrics
-        facts["weights"] = f"{'best' if early else 'last'}, {outcome.weights_name}"
+    if trainer.is_global_zero:
+        measured, said = run.job.test(tested, show=run.show)
+        metrics |= measured
+        facts |= said
+        if "weights" in said:
+            facts["weights"] = f"{'best' if early else 'last'}, {said['weights']}"
     facts |= {
         "model": config.model.name,
         "data": config.data.name,
-        "parameters": sum(p.numel() for p in built.model.parameters()),
+        "task": config.task.name,
+        "parameters": sum(p.numel() for p in run.job.model.parameters()),
+        "trainable_parameters": sum(
+            p.numel() for p in run.job.model.parameters() if p.requires_grad
+        ),
         "epochs": round(trainer.global_step / run.plan.steps_per_epoch, 2),
         "steps": trainer.global_step,
         "seed": config.run.seed,
         "precision": config.trainer.precision,
-        "images_per_second": round(bar.images_per_second, 2),
+        f"{bar.unit}_per_second": round(bar.per_second, 2),
+        "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
         **environment_facts(),
         "wall_seconds": round(run.clock.seconds(), 2),
     }
     record = Record(metrics, facts)
     if trainer.is_global_zero:
         record.write(run.folder / "results.json")
+        if config.run.report:
+            report_training(run.folder, run.job.tested)
     return TrainResult(run.folder, tested, metrics, record)
 
 
 def _run_fit(
     trainer: Trainer,
-    task: ClassificationTask,
-    train_loader: TrainLoader,
-    val_loader: EvalLoader | None,
+    task: TrainingTask,
+    train_loader: Any,
+    val_loader: Any,
     checkpoint: Path | None,
 ) -> None:
     with assemble.calm():
@@ -229,7 +252,8 @@ def _run_fit(
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
-                "(same result, smaller batches at a time), or take trainer.precision=auto"
+                "(same result, smaller batches at a time), or take trainer.precision=auto or "
+                "trainer.grad_checkpointing=true"
             ) from error
         except SystemExit as left:
             # Lightning's answer to Ctrl-C until our callback watches the signals.
@@ -256,15 +280,10 @@ def _concrete(config: RunConfig) -> RunConfig:
 
 
 def _announce(run: Run, trainer: Trainer, step: int | None) -> None:
-    info, model, settings = run.built.info, run.built.model, run.config.trainer
-    parameters = sum(p.numel() for p in model.parameters())
+    settings = run.config.trainer
+    parameters = sum(p.numel() for p in run.job.model.parameters())
     print(f"model  {run.config.model.name}: {parameters:,} parameters")
-    print(
-        f"data   {info.name}: {info.num_train:,} train, {info.num_val:,} val, {info.num_test:,} "
-        f"test images of {info.img_size[0]} x {info.img_size[1]}, {info.num_classes} classes"
-    )
-    if run.built.report is not None:
-        print("weights", *run.built.report.lines(), sep="\n  ")
+    print(*run.job.lines(), sep="\n")
     if settings.precision == "bf16-mixed" and not multiplies_bfloat16(trainer.strategy.root_device):
         print("note   bfloat16 is emulated on this machine and slow; trainer.precision=auto is not")
     length = f"{run.plan.total_steps:,} steps"

@@ -10,10 +10,32 @@ from pathlib import Path
 
 __all__ = ["next_commands", "train_longer"]
 
+PRETRAINING = ("mae", "dino")
+"""Tasks whose models know no classes yet."""
 
-def next_commands(folder: Path) -> list[str]:
-    """Commands about a finished run."""
+WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "language_model": ("generate", ()),
+    "translation": ("translate", ("TEXT_FILE",)),
+}
+"""Tasks on words -> the command that uses their models, and what else it takes."""
+
+
+def next_commands(folder: Path, task: str = "classification") -> list[str]:
+    """Commands about a finished run.
+
+    Args:
+        folder: of the run.
+        task: what it learned.
+    """
     run = shlex.quote(str(folder))
+    if task in PRETRAINING:
+        weights = shlex.quote(f"model.weights={folder / 'checkpoints' / 'last.ckpt'}")
+        words = [*_command("probe"), run], [*_command("train"), "CONFIG...", weights]
+        return [" ".join(line) for line in words]
+    if task in WORDS:
+        command, more = WORDS[task]
+        words = [*_command("eval"), run], [*_command(command), run, *more]
+        return [" ".join(line) for line in words]
     words = [*_command("eval"), run], [*_command("predict"), run, "PICTURE..."]
     return [" ".join(line) for line in words]
 

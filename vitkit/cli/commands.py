@@ -17,7 +17,16 @@ from vitkit.cli.advice import next_commands, train_longer
 from vitkit.cli.output import is_child, results_are_on_disk
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
-__all__ = ["check_data", "evaluate", "export", "models", "predict", "train", "vitkit"]
+__all__ = [
+    "check_data",
+    "evaluate",
+    "export",
+    "models",
+    "models_and_settings",
+    "predict",
+    "train",
+    "vitkit",
+]
 
 Settings = Annotated[
     list[str] | None,
@@ -31,6 +40,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 
 YAML_SUFFIXES = (".yaml", ".yml")
+
+PER_SECOND = "_per_second"
 
 
 def vitkit(
@@ -91,9 +102,9 @@ def train(
     if dry_run:
         from vitkit.app import try_one_batch
 
-        built = try_one_batch(config)
-        count = sum(p.numel() for p in built.model.parameters())
-        print(f"{config.model.name} ({count:,} parameters) on {built.info.name}: one batch works")
+        job = try_one_batch(config)
+        count = sum(p.numel() for p in job.model.parameters())
+        print(f"{config.model.name} ({count:,} parameters) on {config.data.name}: one batch works")
         return
     if seeds > 1:
         from vitkit.app import train_seeds
@@ -154,23 +165,26 @@ def evaluate(
     from vitkit.app import compare
     from vitkit.cli.tables import comparison_table, metric_table, paired_lines
 
-    models, overrides = _models_and_settings(sources)
+    models, overrides = models_and_settings(sources)
     comparison = compare(models, overrides, split=split, suite=suite, progress=not quiet)
     results = comparison.results
     for number, result in enumerate(results, 1):
         if result.unfinished:
             print(f"note: {result.unfinished}")
         mark = f"{number}  " if len(results) > 1 else ""
-        print(f"{mark}{result.checkpoint} ({result.weights_name} weights), {result.count:,} images")
+        counted = f"{result.count:,} {result.unit}"
+        print(f"{mark}{result.checkpoint} ({result.weights_name} weights), {counted}")
     if len(results) == 1:
         print(metric_table(results[0].metrics))
-        return
-    print(comparison_table([result.metrics for result in results]))
-    for line in paired_lines(comparison.paired):
-        print(line)
+    else:
+        print(comparison_table([result.metrics for result in results]))
+        print(*paired_lines(comparison.paired), sep="\n")
+    for result in results:
+        if result.page is not None and not quiet:
+            print(f"report: {result.page}")
 
 
-def _models_and_settings(
+def models_and_settings(
     words: list[str],
 ) -> tuple[list[str | tuple[str, str]], list[str]]:
     """What to evaluate, and settings; ``weights=`` belongs to the name before it."""
@@ -357,10 +371,14 @@ def _show_result(result: object, quiet: bool) -> None:
     facts = result.record.facts
     print(metric_table(result.metrics))
     if not quiet:
-        print(
-            f"{facts['steps']:,} steps, {rate_text(float(str(facts['images_per_second'])))} "
-            f"images/s, {facts['wall_seconds']:.1f} s in all"
-        )
+        rates = [name for name in facts if name.endswith(PER_SECOND)]
+        said = [f"{rate_text(float(str(facts[n])))} {n.removesuffix(PER_SECOND)}/s" for n in rates]
+        steps, seconds = f"{facts['steps']:,} steps", f"{facts['wall_seconds']:.1f} s in all"
+        print(", ".join([steps, *said, seconds]))
+    page = result.folder / "report" / "index.html"
+    if page.is_file() and not quiet:
+        print(f"report:  {page}")
     print(f"results: {result.folder / 'results.json'}")
     if not quiet:
-        print(*(f"next:    {line}" for line in next_commands(result.folder)), sep="\n")
+        following = next_commands(result.folder, str(facts.get("task", "")))
+        print(*(f"next:    {line}" for line in following), sep="\n")

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from vitkit.cli import commands
+from vitkit.cli import commands, inspection, probing, reports, words
 from vitkit.cli.output import is_child, lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
@@ -29,6 +29,17 @@ OPTIONS = {
         "--top",
         "--format",
         "--out",
+        "--layers",
+        "--target",
+        "--embedding",
+        "--tokens",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--greedy",
+        "--beam",
+        "--length-penalty",
+        "--no-cache",
     ),
 }
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
@@ -42,6 +53,14 @@ def main() -> NoReturn:
     )
     app.command("eval", short_help="Evaluate a run or checkpoint.")(_command(commands.evaluate))
     app.command("predict", short_help="Name the classes of pictures.")(_command(commands.predict))
+    app.command("inspect", short_help="Look inside a model.")(_command(inspection.inspect))
+    app.command("probe", short_help="Measure what frozen features are worth.")(
+        _command(probing.probe)
+    )
+    app.command("generate", short_help="Go on with a text.")(_command(words.generate))
+    app.command("translate", short_help="Translate sentences.")(_command(words.translate))
+    app.command("report", short_help="Make the page of a run again.")(_command(reports.report))
+    app.command("compare", short_help="Make one page of several runs.")(_command(reports.compare))
     app.command("export", short_help="Write a model for other libraries.")(
         _command(commands.export)
     )
@@ -153,6 +172,8 @@ def _hint_at_settings(words: list[str]) -> None:
     """After a usage error: an option that no command has may be meant as a setting."""
     from vitkit.config import suggest_key
 
+    if words[:1] in (["compare"], ["generate"], ["report"], ["translate"]):  # they take no settings
+        return
     for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")
         if name.startswith("--") and name not in OPTIONS and (key := suggest_key(name)):

@@ -61,7 +61,10 @@ def paired_lines(paired: Sequence[Paired | None]) -> list[str]:
 
 def seed_table(records: Mapping[int, Record], summary: Record) -> str:
     """One line a seed, then mean and standard deviation."""
-    names = [name for name in next(iter(records.values())).metrics if name.startswith("test/")]
+    measured = list(next(iter(records.values())).metrics)
+    names = [name for name in measured if name.startswith("test/")] or [
+        name for name in measured if name.endswith(("/loss", "/ppl"))
+    ]
     rows = [["seed", *names, "seconds"]]
     for seed, record in records.items():
         shown = [_shown(name, record.metrics[name]) for name in names]
@@ -69,7 +72,8 @@ def seed_table(records: Mapping[int, Record], summary: Record) -> str:
     for kind in ("mean", "sd"):
         shown = [_shown(name, summary.metrics[f"{name}/{kind}"]) for name in names]
         rows.append([kind, *shown, ""])
-    return "\n".join("".join(f"{cell:>11}" for cell in row).rstrip() for row in rows)
+    width = max(COLUMN, *(len(name) + 2 for name in names), 0)
+    return "\n".join("".join(f"{cell:>{width}}" for cell in row).rstrip() for row in rows)
 
 
 def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> list[str]:
@@ -90,6 +94,6 @@ def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> li
 
 
 def _shown(name: str, value: float) -> str:
-    if "/acc" in name or name.endswith("/err"):
+    if "/acc" in name or name.endswith(("/err", "_acc")):
         return f"{value:.2%}"
     return f"{value:,.0f}" if value.is_integer() and abs(value) >= 2 else f"{value:.4f}"

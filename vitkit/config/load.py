@@ -12,9 +12,12 @@ from vitkit.config.default import EMBEDDED_DEFAULT
 from vitkit.config.faults import fault_lines, field_keys, located
 from vitkit.config.files import dump_sections, merge, parse_value, read_file
 from vitkit.config.run import RunConfig, contradictions, to_plain
+from vitkit.data.config import ImageDataConfig
+from vitkit.data.kinds import DATA_CONFIGS, data_class
 from vitkit.errors import ConfigError, UnknownNameError, nearest
 from vitkit.models.config import CONFIGS, ModelConfig, validate_model
 from vitkit.models.presets import family_of, resolve_name
+from vitkit.training.task_config import TASKS, ClassificationConfig, task_class
 
 __all__ = ["describe_keys", "dump_yaml", "load_config", "split_arguments", "suggest_key"]
 
@@ -23,6 +26,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     for name, field in RunConfig.model_fields.items()
     if name != "model"
 }
+SECTIONS |= {"data": ImageDataConfig, "task": ClassificationConfig}
+"""Section -> its class, but for the model's; of data and task the usual one."""
+
+OTHERS: dict[str, dict[str, type[BaseModel]]] = {
+    "data": dict(DATA_CONFIGS),
+    "task": {name: kind for name, kind in TASKS.items() if kind is not ClassificationConfig},
+}
+"""Section -> the classes that ``name`` chooses in place of the usual one."""
 
 SYNONYMS = {
     "arch": "model.name",
@@ -118,18 +129,26 @@ def dump_yaml(config: RunConfig, header: str = "") -> str:
 
 
 def describe_keys() -> list[tuple[str, Any, str]]:
-    """(dotted key, default, description) of every setting; the model's are those of a ViT."""
+    """(dotted key, default, description) of every setting; the model's are those of a ViT.
+
+    Keys that only another ``data.name`` or ``task.name`` has stand behind the section's usual ones.
+    """
     rows = _described(CONFIGS["vit"], "model")
     for name, section in SECTIONS.items():
-        rows += _described(section, name)
+        usual = _described(section, name)
+        rows += usual
+        known = {key for key, _, _ in usual}
+        for choice, other in OTHERS.get(name, {}).items():
+            own = [row for row in _described(other, name) if row[0] not in known]
+            rows += [(key, default, f"{choice}: {text}") for key, default, text in own]
+            known |= {key for key, _, _ in own}
     return rows
 
 
 def _checked(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     """Every section checked by its own class; faults are added to the list."""
-    known = [key for name, section in SECTIONS.items() for key in field_keys(section, name)]
-    known += field_keys(_model_class(values.get("model")), "model")
     names = ["model", *SECTIONS]
+    known = [key for name in names for key in field_keys(_class(name, values.get(name)), name)]
     sections: dict[str, Any] = {}
     for name, given in values.items():
         if name not in names:
@@ -141,10 +160,12 @@ def _checked(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
             faults.append(f"{name}: given {given!r}, allowed: a group of keys")
             continue
         try:
-            check = validate_model if name == "model" else SECTIONS[name].model_validate
-            sections[name] = check(dict(given))
+            if name == "model":
+                sections[name] = validate_model(dict(given))
+            else:
+                sections[name] = _chosen(name, given).model_validate(dict(given))
         except UnknownNameError as error:
-            faults.append(f"model.name: {error}")
+            faults.append(f"{name}.name: {error}")
         except ValidationError as error:
             faults.extend(fault_lines(error, name, known))
     if "model" not in sections and "model" not in values:
@@ -175,13 +196,25 @@ def _all_keys() -> list[str]:
     return [key for key, _, _ in describe_keys()]
 
 
-def _model_class(section: Any) -> type[ModelConfig]:
-    """The class that knows the model's keys; the ViT's where the name is wrong itself."""
-    name = section.get("name") if isinstance(section, Mapping) else None
+def _class(section: str, given: Any) -> type[BaseModel]:
+    """The class that knows a section's keys; the usual one where its name is wrong itself."""
+    values = given if isinstance(given, Mapping) else {}
     try:
-        return CONFIGS[family_of(resolve_name(name))] if isinstance(name, str) else CONFIGS["vit"]
+        return _model_class(values) if section == "model" else _chosen(section, values)
     except UnknownNameError:
-        return CONFIGS["vit"]
+        return CONFIGS["vit"] if section == "model" else SECTIONS[section]
+
+
+def _chosen(section: str, given: Mapping[str, Any]) -> type[BaseModel]:
+    """The class of any section but the model's."""
+    if section == "task":
+        return task_class(given)
+    return data_class(given) if section == "data" else SECTIONS[section]
+
+
+def _model_class(given: Mapping[str, Any]) -> type[ModelConfig]:
+    name = given.get("name")
+    return CONFIGS[family_of(resolve_name(name))] if isinstance(name, str) else CONFIGS["vit"]
 
 
 def _described(model: type[BaseModel], prefix: str) -> list[tuple[str, Any, str]]:

@@ -6,21 +6,19 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SerializeAsAny
 
-from vitkit.data.config import DataConfig
+from vitkit.data.config import DataConfig, ImageDataConfig
 from vitkit.evaluation.config import EvalConfig
 from vitkit.models.config import ModelConfig
+from vitkit.models.presets import PRESETS, READS, family_of
 from vitkit.training.config import (
     EmaConfig,
     OptimizerConfig,
     ScheduleConfig,
-    TaskConfig,
     TrainerConfig,
 )
+from vitkit.training.task_config import ClassificationConfig, TaskConfig
 
 __all__ = ["RunConfig", "RunSection", "contradictions", "to_plain"]
-
-OWN_VALIDATION = {"image_folder"}
-"""Sources that may bring validation images of their own."""
 
 
 class RunSection(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -30,14 +28,15 @@ class RunSection(BaseModel, extra="forbid", frozen=True, strict=True):
     root: str = Field("runs", description="folder that holds all runs")
     dir: str | None = Field(None, description="exactly this folder instead; must be new or empty")
     seed: int = Field(0, ge=0, description="seed of everything random in training")
+    report: bool = Field(True, description="write report/index.html after training and evaluating")
 
 
 class RunConfig(BaseModel, extra="forbid", frozen=True, strict=True):
     """All sections. No class but this one, and no function outside ``app``, sees them together."""
 
     model: SerializeAsAny[ModelConfig] = Field(default_factory=ModelConfig)
-    data: DataConfig = Field(default_factory=DataConfig)
-    task: TaskConfig = Field(default_factory=TaskConfig)
+    data: SerializeAsAny[DataConfig] = Field(default_factory=ImageDataConfig)
+    task: SerializeAsAny[TaskConfig] = Field(default_factory=ClassificationConfig)
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     ema: EmaConfig = Field(default_factory=EmaConfig)
@@ -61,14 +60,55 @@ def contradictions(config: RunConfig) -> list[str]:
             f"data.batch_size: given {data.batch_size}, must divide by trainer.devices x "
             f"trainer.accumulate_grad_batches = {parts}"
         )
-    if config.task.distill.model and not config.task.distill.teacher:
-        faults.append("task.distill.teacher: the file of weights for task.distill.model is missing")
-    no_val = data.val_fraction == 0 and data.name not in OWN_VALIDATION
-    if trainer.early_stopping_patience and no_val:
+    if config.task.learns_from != data.kind:
         faults.append(
-            "trainer.early_stopping_patience: needs validation images, but data.val_fraction is 0"
+            f"task.name: {config.task.name} learns from {config.task.learns_from}, but "
+            f"data.name={data.name} is {data.kind}; change one of the two"
         )
+    faults += _distilling(config.task)
+    if trainer.monitor == "val/acc" and config.task.metric[0] != "val/acc":
+        faults.append(f"trainer.monitor: {config.task.name} has no val/acc; set val/loss or auto")
+    if trainer.early_stopping_patience and not data.may_validate:
+        faults.append(
+            f"trainer.early_stopping_patience: needs validation {data.kind}, but the data section "
+            "sets none aside"
+        )
+    faults += _growing(config)
+    faults += _misread(config)
     return faults
+
+
+def _growing(config: RunConfig) -> list[str]:
+    """Smaller images for a model whose positions are made for one size."""
+    task, family = config.task, family_of(config.model.name)
+    sizes = task.progressive_sizes if isinstance(task, ClassificationConfig) else ()
+    if not sizes or family not in ("vit", "vit_distilled"):
+        return []
+    if config.model.constructor_kwargs().get("dynamic_img_size"):
+        return []
+    return [
+        f"task.progressive_sizes: {config.model.name} takes one image size only; add "
+        "model.dynamic_img_size=true"
+    ]
+
+
+def _misread(config: RunConfig) -> list[str]:
+    """A model of pictures for words, or one of words for other data than its own."""
+    name, kind = config.model.name, config.data.kind
+    family = family_of(name)
+    reads = READS.get(family, "images")
+    if family == "custom" or reads == kind or not {reads, kind} & set(READS.values()):
+        return []
+    fitting = [n for n, preset in PRESETS.items() if READS.get(preset.family, "images") == kind]
+    hint = f"; take a model such as {', '.join(fitting[:3])}" if fitting else ""
+    return [f"model.name: {name} reads {reads}, but data.name={config.data.name} is {kind}{hint}"]
+
+
+def _distilling(task: TaskConfig) -> list[str]:
+    distill = task.distill if isinstance(task, ClassificationConfig) else None
+    if distill is None or distill.teacher or not distill.model:
+        return []
+    return ["task.distill.teacher: the file of weights for task.distill.model is missing"]
 
 
 def to_plain(config: RunConfig) -> dict[str, Any]:

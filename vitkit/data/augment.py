@@ -18,7 +18,7 @@ from vitkit.data.policies import ColorJitter, Policy, make_policy
 from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
 from vitkit.errors import DataError
 
-__all__ = ["Augment", "random_boxes"]
+__all__ = ["Augment", "crop_boxes", "random_boxes"]
 
 CROP_Y, CROP_X, FLIP = range(3)
 """The draws of an image: which of its random numbers decides what."""
@@ -143,13 +143,8 @@ class Augment:
         return (first + turn) % 2 == 1
 
     def _crop_boxes(self, numbers: Numbers, size: tuple[int, int]) -> Boxes:
-        """Boxes of a share of the area and an aspect by chance; the largest one if none fits."""
-        least, ratio = self.config.resized_crop_scale, self.config.resized_crop_ratio
-        boxes = random_boxes(numbers, size, size, (least, 1.0), ratio)
-        height, width = size
-        rows, columns = min(height, round(width / ratio)), min(width, round(height / ratio))
-        whole = ((height - rows) // 2, (width - columns) // 2, rows, columns)
-        return np.where(boxes[:, 2:3] > 0, boxes, whole)
+        scale = (self.config.resized_crop_scale, self.config.resized_crop_largest)
+        return crop_boxes(numbers, size, scale, self.config.resized_crop_ratio)
 
     def _draw(self, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
         """A whole number from 0 to count - 1 for each image, where the positions are."""
@@ -160,6 +155,27 @@ class Augment:
         """Random numbers of each image, (count, B)."""
         draws = range(first, first + count)
         return uniform_table(self.seed, epoch, positions.cpu().numpy(), draws)
+
+
+def crop_boxes(
+    numbers: Numbers, size: tuple[int, int], scale: tuple[float, float], ratio: float
+) -> Boxes:
+    """Boxes of a share of the area and an aspect by chance; the largest one if none fits.
+
+    Args:
+        numbers: random numbers, (BOX_DRAWS, B).
+        size: (height, width) of the images.
+        scale: smallest and largest share of the area.
+        ratio: smallest width over height; the largest is its inverse.
+
+    Returns:
+        int64 (B, 4): top, left, height, width.
+    """
+    boxes = random_boxes(numbers, size, size, scale, ratio)
+    height, width = size
+    rows, columns = min(height, round(width / ratio)), min(width, round(height / ratio))
+    whole = ((height - rows) // 2, (width - columns) // 2, rows, columns)
+    return np.where(boxes[:, 2:3] > 0, boxes, whole)
 
 
 def random_boxes(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vitkit.data.config import DataConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
 from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
@@ -72,7 +72,7 @@ class DataReport:
         return lines
 
 
-def check_data(config: DataConfig, on_file: OnFile | None = None) -> DataReport:
+def check_data(config: ImageDataConfig, on_file: OnFile | None = None) -> DataReport:
     """Look at every image once.
 
     Args:
@@ -99,7 +99,7 @@ def check_data(config: DataConfig, on_file: OnFile | None = None) -> DataReport:
     return report
 
 
-def _check_folder(config: DataConfig, on_file: OnFile | None) -> DataReport:
+def _check_folder(config: ImageDataConfig, on_file: OnFile | None) -> DataReport:
     classes, found = find_images(Path(config.root))
     report = DataReport(str(config.root), classes)
     good: dict[str, list[_Picture]] = {}
@@ -134,15 +134,15 @@ class _Picture:
 
 
 def _as_trained(
-    good: dict[str, list[_Picture]], config: DataConfig, notes: list[str]
+    good: dict[str, list[_Picture]], config: ImageDataConfig, notes: list[str]
 ) -> dict[str, list[_Picture]]:
     """The splits of a training: what has no folder of its own is cut from the training images."""
-    train = good["train"]
+    train = good.get("train", [])
     cut: dict[str, list[_Picture]] = {}
     if "test" not in good:
         train, cut["test"] = _cut(train, TEST_FRACTION, config.split_seed)
         notes.append(f"test: no folder test/, so {TEST_FRACTION:.0%} of each class are set aside")
-    if "val" not in good and config.val_fraction:
+    if "val" not in good and config.val_fraction and train:
         train, cut["val"] = _cut(train, config.val_fraction, config.split_seed + 1)
         notes.append(f"val: no folder val/, so {config.val_fraction:.0%} of train are set aside")
     splits = {**good, **cut, "train": train}

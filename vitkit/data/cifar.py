@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ class CifarLayout:
         meta: file that holds the class names, and its MD5 sum.
         names_key, labels_key: keys inside the files.
         dataset: torchvision's class, which downloads.
+        archive: file name of the whole, and its MD5 sum.
+        url: where the archive comes from.
     """
 
     folder: str
@@ -43,6 +47,8 @@ class CifarLayout:
     names_key: str
     labels_key: str
     dataset: Any
+    archive: tuple[str, str] = ("", "")
+    url: str = ""
 
 
 def _layout(dataset: Any, labels_key: str) -> CifarLayout:
@@ -54,6 +60,8 @@ def _layout(dataset: Any, labels_key: str) -> CifarLayout:
         names_key=dataset.meta["key"],
         labels_key=labels_key,
         dataset=dataset,
+        archive=(dataset.filename, dataset.tgz_md5),
+        url=dataset.url,
     )
 
 
@@ -80,7 +88,8 @@ def read_cifar(
 
     Args:
         name: ``cifar10`` or ``cifar100``.
-        root: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``.
+        root: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``, or the archive
+            of one, which is then unpacked there.
         download: fetch the files if they are absent.
         layout: another table of files and sums.
 
@@ -89,12 +98,16 @@ def read_cifar(
     """
     layout = layout or LAYOUTS[name]
     folder = Path(root) / layout.folder
+    archive = Path(root) / layout.archive[0]
+    if not folder.is_dir() and archive.is_file():
+        _unpack(archive, layout, folder)
     if not folder.is_dir() and download:
         _download(layout, root)
     if not folder.is_dir():
         raise DataError(
-            f"{name} is not in {folder}; set data.root to the folder that holds {layout.folder}, "
-            "or fetch it with data.download=true"
+            f"{name} is not in {folder}; set data.root to the folder that holds {layout.folder} or "
+            f"{layout.archive[0]} (from {layout.url} or any mirror), or fetch it with "
+            "data.download=true"
         )
     meta = _read(folder / layout.meta[0], layout.meta[1])
     train = _arrays(folder, layout.train, layout.labels_key)
@@ -135,6 +148,27 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)
         raise DataError(f"a data file names {module}.{name}; refused, nothing was run")
+
+
+def _unpack(archive: Path, layout: CifarLayout, folder: Path) -> None:
+    """Unpack an archive beside itself, checked first and renamed last.
+
+    Raises:
+        DataError: it is not the archive, is not whole, or there is no room for its files.
+    """
+    try:
+        with archive.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+        if md5.hexdigest() != layout.archive[1]:
+            raise DataError(
+                f"{archive} is damaged or not whole (its MD5 sum is not {layout.archive[1]}); "
+                f"delete it and fetch it anew from {layout.url}"
+            )
+        with TemporaryDirectory(dir=archive.parent) as beside, tarfile.open(archive) as tar:
+            tar.extractall(beside, filter="data")
+            (Path(beside) / layout.folder).rename(folder)
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"cannot unpack {archive}: {error}; unpack it by hand") from error
 
 
 def _download(layout: CifarLayout, root: str | Path) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from vitkit.data.notation import parse_policy
 
-__all__ = ["AugmentConfig", "DataConfig"]
+__all__ = ["AugmentConfig", "DataConfig", "ImageDataConfig"]
+
+MAX_PIXELS = 89_478_485
+"""Pillow's: a quarter of a gibibyte of three bytes a pixel."""
+
+OWN_VALIDATION = frozenset({"image_folder"})
+"""Sources that may bring validation images of their own."""
 
 
 def _size(value: Any) -> Any:
@@ -64,6 +70,9 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_i
         description="smallest share of the area that a random crop keeps; it is resized back to "
         "the whole; 0 = off",
     )
+    resized_crop_largest: Share = Field(
+        1.0, description="largest share of the area that a random crop keeps"
+    )
     resized_crop_ratio: Share = Field(
         0.75, description="smallest width over height of that crop; the largest is its inverse"
     )
@@ -108,27 +117,54 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_i
                 "crop_padding and resized_crop_scale are two kinds of random crop; set one of "
                 "them to 0"
             )
+        if self.resized_crop_largest < self.resized_crop_scale:
+            raise ValueError(
+                "resized_crop_scale is the smallest share that a crop keeps, resized_crop_largest "
+                "the largest; raise the latter"
+            )
         return self
 
 
 class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
-    """Which data, how they are split, and how they reach the model."""
+    """What all data take; :func:`~vitkit.data.kinds.data_class` finds the class of the right kind.
+
+    Attributes:
+        kind: what an example is, for tasks that learn from one kind only.
+    """
+
+    kind: ClassVar[str] = "images"
 
     name: str = Field(
         "digits",
-        description="digits, cifar10, cifar100, image_folder, synthetic or a registered one",
+        description="digits, cifar10, cifar100, image_folder, unlabelled (pictures in any folders, "
+        "for pre-training), synthetic or a registered one; of words: text, parallel",
     )
     root: str = Field("data", description="folder of the data set's files")
-    download: bool = Field(False, description="fetch the files if they are absent")
+    batch_size: int = Field(128, ge=1, description="images of one optimiser step, over all devices")
+    eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
+
+    @property
+    def may_validate(self) -> bool:
+        """Whether there may be something to validate on."""
+        return True
+
+
+class ImageDataConfig(DataConfig):
+    """Which pictures, how they are split, and how they reach the model."""
+
     val_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of the training images kept for validation; 0 = none"
     )
     split_seed: int = Field(0, ge=0, description="seed of the splits; independent of run.seed")
-    batch_size: int = Field(128, ge=1, description="images of one optimiser step, over all devices")
+    label_fraction: Share = Field(
+        1.0,
+        description="share of each class's training images whose labels are used, drawn by "
+        "split_seed; the others are left out, but pre-training sees them all",
+    )
+    download: bool = Field(False, description="fetch the files if they are absent")
     repeats: int = Field(
         1, ge=1, description="times that each image appears in an epoch, each time changed anew"
     )
-    eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
     img_size: Size | None = Field(
         None,
         description="resize to this side in pixels, or [height, width]; model.img_size by default",
@@ -147,11 +183,16 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
         description="mean and std: of the training images (auto), ImageNet's, 0.5, or 0 and 1",
     )
     on_bad_image: Literal["stop", "skip"] = Field(
-        "stop", description="image_folder: stop at unreadable files, or leave them out"
+        "stop", description="folders of pictures: stop at unreadable files, or leave them out"
     )
     max_pixels: int = Field(
-        89_478_485, ge=1, description="image_folder: refuse larger images, in pixels"
+        MAX_PIXELS, ge=1, description="pictures in files: refuse larger ones, in pixels"
     )
     synthetic_size: int = Field(1000, ge=1, description="synthetic: number of images of all splits")
     synthetic_classes: int = Field(10, ge=2, description="synthetic: number of classes")
     augment: AugmentConfig = Field(AugmentConfig(), description="random changes in training")
+
+    @property
+    def may_validate(self) -> bool:
+        """Whether validation images are set aside, or the source may bring its own."""
+        return self.val_fraction > 0 or self.name in OWN_VALIDATION

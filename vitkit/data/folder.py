@@ -25,7 +25,10 @@ __all__ = [
     "decoded",
     "find_images",
     "open_picture",
+    "pictures_in",
     "read",
+    "read_splits",
+    "require_pixels",
 ]
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -33,6 +36,8 @@ SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = (224, 224)
 TEST_FRACTION = 0.2
 PIECE = 256
+LABELS = "labels.txt"
+"""In the root: what the classes should be, a line each."""
 
 
 @dataclass(frozen=True)
@@ -78,35 +83,50 @@ def open_picture(path: Path, in_chans: int, max_pixels: int) -> Tensor:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: empty file")
         with Image.open(path) as picture:
-            pixels = picture.width * picture.height
-            if pixels > max_pixels:
-                raise DataError(f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,}")
+            require_pixels(path, picture, max_pixels)
             picture.load()
             return picture_to_tensor(picture, in_chans)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: {_reason(error)}") from error
 
 
+def require_pixels(path: str | Path, picture: Image.Image, max_pixels: int) -> None:
+    """Refuse a picture too large to decode, by what its head says.
+
+    Raises:
+        DataError: it has more than ``max_pixels``.
+    """
+    pixels = picture.width * picture.height
+    if pixels > max_pixels:
+        raise DataError(f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,}")
+
+
 def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
     """Class names, and for each split that exists its (file, class index) pairs, sorted.
 
+    A root with ``test/<class>`` and no ``train`` holds images to test on alone.
+
     Raises:
-        DataError: no such folder, fewer than two classes, a class without images, or a class of val
-            or test that train lacks.
+        DataError: no such folder, fewer than two classes, a class without images, a class of val
+            or test that train lacks, or a ``labels.txt`` of others.
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}{_near(root)}; data.root must hold a folder per class")
     parts = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if "train" not in parts:
+    first = "train"
+    if "train" not in parts and _class_folders(root / "test"):
+        first, parts = "test", {"test": root / "test"}
+    elif "train" not in parts:
         parts = {"train": root}
-    classes = _class_folders(parts["train"])
-    if not any(_pictures(parts["train"] / name) for name in classes):
-        raise DataError(_no_classes(parts["train"], classes))
-    if len(classes) == 1:
+    classes = _class_folders(parts[first])
+    if not any(pictures_in(parts[first] / name) for name in classes):
+        raise DataError(_no_classes(parts[first], classes))
+    if len(classes) == 1 and first == "train":
         raise DataError(
             f"{parts['train']} holds one class only, {classes[0]}; a classifier needs two or more "
             f"(if the classes are inside it, set data.root={parts['train'] / classes[0]})"
         )
+    _require_listed(classes, root / LABELS)
     found = {}
     for split, folder in parts.items():
         unknown = sorted(set(_class_folders(folder)) - set(classes))
@@ -114,7 +134,7 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
             raise DataError(f"{folder / unknown[0]}: this class is not in {parts['train']}")
         pairs = []
         for index, name in enumerate(classes):
-            files = _pictures(folder / name)
+            files = pictures_in(folder / name)
             if not files and split == "train":
                 raise DataError(
                     f"{folder / name} holds no pictures, but every folder in {folder} stands for a "
@@ -128,23 +148,38 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
 def read(request: Request) -> RawData:
     """A folder a class; without a folder ``test`` a fifth is cut off as the test set.
 
-    Every file is decoded once, to see that it can be.
+    Every file is decoded once, to see that it can be. Of a root that holds test images alone the
+    training split is empty.
 
     Raises:
         DataError: as :func:`find_images`; or damaged files, all of them named.
     """
     config = request.config
     classes, found = find_images(Path(config.root))
-    splits = _read_splits(found, request)
-    train, test = splits["train"], splits.get("test")
+    splits = read_splits(found, request)
+    skipped = sum(map(len, found.values())) - sum(map(len, splits.values()))
+    test = splits.get("test")
+    if test is not None and "train" not in found:
+        none = test.subset(torch.zeros(0, dtype=torch.int64))
+        return RawData("image_folder", classes, none, None, test, skipped)
+    train = splits["train"]
     if test is None:
         # Cut before validation, so that the test set never depends on the validation share.
         kept, cut = stratified_split(train.targets, TEST_FRACTION, config.split_seed)
         train, test = train.subset(kept), train.subset(cut)
-    return RawData("image_folder", classes, train, splits.get("val"), test)
+    return RawData("image_folder", classes, train, splits.get("val"), test, skipped)
 
 
-def _read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> dict[str, Split]:
+def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> dict[str, Split]:
+    """Decode every file of each split once, and hold the pictures if they fit.
+
+    Args:
+        found: split -> (file, class index) pairs.
+        request: size, channels, and what to do with damaged files.
+
+    Raises:
+        DataError: damaged files, all of them named; no readable training pictures.
+    """
     config = request.config
     in_chans = request.in_chans or 3
     decoder = Decoder(request.img_size or DEFAULT_SIZE, in_chans, config.max_pixels)
@@ -174,8 +209,9 @@ def _read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> 
             splits[name] = StreamedSplit([str(path) for path, _ in good], targets, decoder)
     if bad and config.on_bad_image == "stop":
         raise DataError(_damage(bad))
-    if "train" not in splits:
-        raise DataError(f"{config.root} holds no readable training pictures")
+    wanted = "train" if "train" in found else "test"
+    if wanted not in splits:
+        raise DataError(f"{config.root} holds no readable pictures to {wanted} on")
     return splits
 
 
@@ -218,6 +254,28 @@ def _no_classes(folder: Path, names: list[str]) -> str:
     )
 
 
+def _require_listed(classes: list[str], file: Path) -> None:
+    """Hold the classes against a file that lists them, a line each, in any order; if there is one.
+
+    Raises:
+        DataError: it is no text, or lists others than there are folders.
+    """
+    if not file.is_file():
+        return
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} is no text in UTF-8; it should hold a class a line") from error
+    listed = {line.strip() for line in lines if line.strip()}
+    apart = {"lists": listed - set(classes), "lacks": set(classes) - listed}
+    said = [f"{verb} {min(names)!r}" for verb, names in apart.items() if names]
+    if said:
+        raise DataError(
+            f"{file} {' and '.join(said)}, unlike the folders beside it; put right what is wrong, "
+            "or remove the file"
+        )
+
+
 def _near(folder: Path) -> str:
     """A folder beside where this one should be, with nearly its name."""
     if not folder.parent.is_dir():
@@ -227,10 +285,13 @@ def _near(folder: Path) -> str:
 
 
 def _class_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Files under a folder whose suffix is a picture's, sorted; hidden ones are left out."""
     if not folder.is_dir():
         return []
     return sorted(

@@ -20,6 +20,7 @@ class DataInfo:
         mean, std: per channel, of pixels scaled to [0, 1].
         num_train, num_val, num_test: images of each split.
         class_counts: training images of each class.
+        num_skipped: damaged files that were left out.
     """
 
     name: str
@@ -32,6 +33,7 @@ class DataInfo:
     num_val: int = 0
     num_test: int = 0
     class_counts: tuple[int, ...] = ()
+    num_skipped: int = 0
 
     @property
     def num_classes(self) -> int:

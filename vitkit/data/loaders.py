@@ -182,12 +182,17 @@ class _StreamedSource:
             num_workers=self.workers,
             pin_memory=on_gpu,
         )
-        for (images, targets), place in zip(loader, places, strict=True):
-            yield Batch(
-                images.to(self.device, non_blocking=on_gpu),
-                targets.to(self.device, non_blocking=on_gpu),
-                place.to(self.device),
-            )
+        try:
+            for (images, targets), place in zip(loader, places, strict=True):
+                yield Batch(
+                    images.to(self.device, non_blocking=on_gpu),
+                    targets.to(self.device, non_blocking=on_gpu),
+                    place.to(self.device),
+                )
+        except DataError as error:
+            # From a worker it comes with that process's traceback in front of what it says.
+            last = str(error).strip().splitlines()[-1]
+            raise DataError(last.removeprefix(f"{DataError.__module__}.DataError: ")) from error
 
 
 def _source(

@@ -20,6 +20,7 @@ __all__ = [
     "position_index",
     "position_noise",
     "position_uniform",
+    "position_uniforms",
     "uniform_table",
 ]
 
@@ -54,6 +55,22 @@ def position_uniform(seed: int, epoch: int, positions: Tensor, draw: int) -> Ten
     """
     # 24 bits: what float32 holds exactly, so that 1.0 is never reached by rounding.
     return (_bits(positions, _place(seed, epoch, draw)) >> 8).to(torch.float32) * 2.0**-24
+
+
+def position_uniforms(seed: int, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
+    """Several uniform numbers in [0, 1) for each image, such as one for each of its patches.
+
+    Args:
+        seed, epoch, positions, draw: as in :func:`position_uniform`.
+        count: how many, below 2^32.
+
+    Returns:
+        float32 (B, count) on the device of ``positions``.
+    """
+    start = _bits(positions, _place(seed, epoch, draw))[:, None]
+    elements = torch.arange(count, device=positions.device)
+    bits = _mix((start + _multiply(elements, 0x9E3779B9)) & MASK)
+    return (bits >> 8).to(torch.float32) * 2.0**-24
 
 
 def position_index(seed: int, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:

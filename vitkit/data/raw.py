@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from vitkit.data.config import DataConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.splits import Split
 
 __all__ = ["OnFile", "RawData", "Request", "Source"]
@@ -25,7 +25,7 @@ class Request:
         on_file: to be told of progress by sources that take long; None: nobody listens.
     """
 
-    config: DataConfig
+    config: ImageDataConfig
     img_size: tuple[int, int] | None = None
     in_chans: int | None = None
     on_file: OnFile | None = None
@@ -40,6 +40,7 @@ class RawData:
         class_names: by class index.
         train: training images, validation not yet cut from them unless ``val`` is given.
         val, test: as the source has them, or None.
+        num_skipped: damaged files that were left out.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RawData:
     train: Split
     val: Split | None = None
     test: Split | None = None
+    num_skipped: int = 0
 
 
 Source = Callable[[Request], RawData]

@@ -13,11 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitkit.data.config import DataConfig
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import as_image, resize_images, to_channels
 from vitkit.data.raw import OnFile, RawData, Request, Source
-from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, stratified_split
+from vitkit.data.splits import (
+    ImageData,
+    ResidentSplit,
+    Split,
+    StreamedSplit,
+    labelled_part,
+    stratified_split,
+)
 from vitkit.errors import DataError, UnknownNameError
 
 __all__ = ["DATASETS", "data_from_datasets", "load_data", "register_dataset"]
@@ -29,13 +36,14 @@ DATASETS: dict[str, str | Source] = {
     "cifar10": "vitkit.data.cifar",
     "cifar100": "vitkit.data.cifar",
     "image_folder": "vitkit.data.folder",
+    "unlabelled": "vitkit.data.unlabelled",
     "synthetic": "vitkit.data.synthetic",
 }
 """Name -> the module whose ``read`` reads it, imported when asked for, or a function like it."""
 
 
 def load_data(
-    config: DataConfig,
+    config: ImageDataConfig,
     *,
     img_size: tuple[int, int] | None = None,
     in_chans: int | None = None,
@@ -64,7 +72,7 @@ def data_from_datasets(
     test: Any = None,
     *,
     class_names: Sequence[str],
-    config: DataConfig | None = None,
+    config: ImageDataConfig | None = None,
     name: str = "custom",
     img_size: tuple[int, int] | None = None,
     in_chans: int | None = None,
@@ -85,7 +93,7 @@ def data_from_datasets(
     Raises:
         DataError: an item that is no such pair; the message names it.
     """
-    config = config or DataConfig(name=name)
+    config = config or ImageDataConfig(name=name)
     if isinstance(class_names, str):
         raise DataError(f"class_names: given the text {class_names!r}; give a list of names")
 
@@ -125,21 +133,25 @@ def _source(name: str) -> Source:
 
 
 def _finish(
-    raw: RawData, config: DataConfig, size: tuple[int, int] | None, in_chans: int | None
+    raw: RawData, config: ImageDataConfig, size: tuple[int, int] | None, in_chans: int | None
 ) -> ImageData:
-    """Cut validation, fit size and channels, measure the statistics."""
+    """Cut validation, keep what is labelled, fit size and channels, measure the statistics."""
     train, val = raw.train, raw.val
-    if val is None and config.val_fraction > 0:
+    if val is None and config.val_fraction > 0 and len(train):
         kept, cut = stratified_split(train.targets, config.val_fraction, config.split_seed + 1)
         if len(cut):
             train, val = train.subset(kept), train.subset(cut)
-    if not len(train):
+    if not len(train) and raw.test is None:
         raise DataError(f"{raw.name} has no training images")
+    if len(train):
+        train = labelled_part(train, config.label_fraction, config.split_seed)
     train = _fitted(train, size, in_chans)
     val = None if val is None else _fitted(val, size, in_chans)
     test = None if raw.test is None else _fitted(raw.test, size, in_chans)
-    first = train.images[0] if isinstance(train, ResidentSplit) else train[0][0]
-    mean, std = _statistics(train, config, first.shape[0])
+    # Of images to test on alone the statistics are read by nobody: they come with the model.
+    seen = train if len(train) or test is None else test
+    first = seen.images[0] if isinstance(seen, ResidentSplit) else seen[0][0]
+    mean, std = _statistics(seen, config, first.shape[0])
     counts = torch.bincount(train.targets, minlength=len(raw.class_names))
     info = DataInfo(
         name=raw.name,
@@ -152,6 +164,7 @@ def _finish(
         num_val=0 if val is None else len(val),
         num_test=0 if test is None else len(test),
         class_counts=tuple(counts.tolist()),
+        num_skipped=raw.num_skipped,
     )
     return ImageData(info, train, val, test)
 
@@ -168,7 +181,7 @@ def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None) ->
 
 
 def _statistics(
-    train: Split, config: DataConfig, channels: int
+    train: Split, config: ImageDataConfig, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels in [0, 1], by ``data.normalize``."""
     if config.normalize == "none":
@@ -202,7 +215,9 @@ def _some_images(train: Split, streamed: int = 2048) -> Any:
         yield train[index][0][None]
 
 
-def _wanted_size(config: DataConfig, img_size: tuple[int, int] | None) -> tuple[int, int] | None:
+def _wanted_size(
+    config: ImageDataConfig, img_size: tuple[int, int] | None
+) -> tuple[int, int] | None:
     own = config.img_size
     asked = (own, own) if isinstance(own, int) else own
     if asked is not None and img_size is not None and tuple(asked) != tuple(img_size):

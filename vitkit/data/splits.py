@@ -16,6 +16,7 @@ __all__ = [
     "ResidentSplit",
     "Split",
     "StreamedSplit",
+    "labelled_part",
     "sample_images",
     "stratified_split",
 ]
@@ -39,6 +40,10 @@ class ResidentSplit:
     def subset(self, indices: Tensor) -> ResidentSplit:
         """Some of the images, in the order of ``indices``."""
         return ResidentSplit(self.images[indices], self.targets[indices])
+
+    def with_targets(self, targets: Tensor) -> ResidentSplit:
+        """The same images with other class indices."""
+        return ResidentSplit(self.images, targets)
 
 
 class StreamedSplit(Dataset[tuple[Tensor, int]]):
@@ -69,6 +74,10 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
         return StreamedSplit(
             [self.items[i] for i in chosen], [int(self.targets[i]) for i in chosen], self.decode
         )
+
+    def with_targets(self, targets: Tensor) -> StreamedSplit:
+        """The same images with other class indices."""
+        return StreamedSplit(self.items, targets.tolist(), self.decode)
 
 
 Split = ResidentSplit | StreamedSplit
@@ -109,6 +118,25 @@ def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tenso
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[chosen] = False
     return kept.nonzero().flatten(), chosen
+
+
+def labelled_part(train: Split, fraction: float, seed: int) -> Split:
+    """The training images whose labels may be used: a share of each class, at least one image.
+
+    Args:
+        train: training images, validation cut off already.
+        fraction: share of them; 1 = all.
+        seed: of the splits.
+    """
+    if fraction == 1.0 or not len(train):
+        return train
+    generator = torch.Generator().manual_seed(seed + 2)  # beside those of test and validation
+    chosen = []
+    for label in train.targets.unique(sorted=True):
+        members = (train.targets == label).nonzero().flatten()
+        order = members[torch.randperm(len(members), generator=generator)]
+        chosen.append(order[: max(1, round(len(members) * fraction))])
+    return train.subset(torch.cat(chosen).sort().values)
 
 
 def sample_images(split: Split, count: int) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vitkit.models.decoding import continuations, generate, stream, translate
     from vitkit.models.distilled import DistilledVisionTransformer
     from vitkit.models.hybrid import HybridClassifier
+    from vitkit.models.mae import MaskedAutoencoder
     from vitkit.models.pixels import PixelTextClassifier
     from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
     from vitkit.models.registry import create_model, list_models, register_model
@@ -32,6 +33,7 @@ __all__ = [
     "EncoderDecoder",
     "HybridClassifier",
     "Hypotheses",
+    "MaskedAutoencoder",
     "ModelConfig",
     "PixelTextClassifier",
     "RecurrentLanguageModel",
@@ -58,6 +60,7 @@ _HOMES = {
     "EncoderDecoder": "seq2seq",
     "HybridClassifier": "hybrid",
     "Hypotheses": "beams",
+    "MaskedAutoencoder": "mae",
     "ModelConfig": "config",
     "PixelTextClassifier": "pixels",
     "RecurrentLanguageModel": "recurrent",

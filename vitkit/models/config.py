@@ -184,16 +184,22 @@ class ViTConfig(_WideTrunkConfig):
     whiten_stem: bool | None = Field(
         None, description="set the stem's first convolution from the images, and leave it so"
     )
+    whiten_patches: bool | None = Field(
+        None, description="set the patch embedding that training begins with from the images"
+    )
     global_pool: Literal["", "token", "avg", "max", "map"] | None = Field(
         None, description="what the head reads: class token, mean, maximum, attention, all tokens"
     )
     class_token: bool | None = Field(None, description="prepend a learned class token")
-    pos_embed: Literal["learn", "sincos2d", "rotary", "none", ""] | None = Field(
+    pos_embed: Literal["learn", "sincos2d", "rotary", "relative", "none", ""] | None = Field(
         None, description="position scheme"
     )
     rope_base: Above0 | None = Field(None, description="base of the rotary wavelengths")
     rope_ref_grid: Pair | None = Field(
         None, description="[rows, columns] that rotary positions are rescaled to"
+    )
+    rel_pos_locality: Annotated[float, Field(ge=0.0)] | None = Field(
+        None, description="relative positions: how steeply the first biases fall; 0: none at first"
     )
     no_embed_class: bool | None = Field(None, description="learned positions for patches only")
     reg_tokens: Annotated[int, Field(ge=0)] | None = Field(None, description="register tokens")

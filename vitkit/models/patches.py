@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["PatchEmbed", "as_pair"]
@@ -68,3 +69,32 @@ class PatchEmbed(nn.Module):
             )
         grid = self.grid_of(height, width)
         return self.proj(images).flatten(2).transpose(1, 2), grid
+
+    @torch.no_grad()
+    def whiten(self, images: Tensor, eps: float = 1e-2, std: float = 0.5) -> None:
+        """Begin with random mixtures of the patches' principal components, each of variance one.
+
+        Neighbouring pixels are nearly alike, so without it the steepest directions of the loss are
+        brightness alone. Of more components than channels the largest are taken, and the channels
+        are then uncorrelated.
+        Source: of whitening a first layer, see :meth:`vitkit.models.stem.ConvStem.whiten_first`.
+
+        Args:
+            images: float (N, channels, height, width), as the model sees them; a few thousand.
+            eps: added to the components' variances.
+            std: of the channels, over patches and channels.
+        """
+        weight = self.proj.weight
+        height, width = self.patch_size
+        patches = images.unfold(2, height, height).unfold(3, width, width)
+        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].numel()).double()
+        mean = rows.mean(0)
+        values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+        count = min(len(weight), len(values))
+        whitened = (vectors / (values + eps).sqrt()).T[-count:]
+        mixing = torch.randn(len(weight), count, dtype=rows.dtype)
+        mixing = torch.linalg.qr(mixing).Q * (std * (len(weight) / count) ** 0.5)
+        kernels = mixing @ whitened
+        weight.copy_(kernels.view_as(weight))
+        if self.proj.bias is not None:
+            self.proj.bias.copy_(-kernels @ mean)

@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "FAMILIES",
     "PRESETS",
+    "READS",
     "TIMM_PREFIX",
     "Preset",
     "family_of",
@@ -46,6 +47,15 @@ FAMILIES: dict[str, str] = {
     "timm": "any model of timm, named timm/<model>",
     "custom": "a person's own module, from register_model",
 }
+
+READS: dict[str, str] = {
+    "text": "labelled texts",
+    "lm": "text",
+    "lm_recurrent": "text",
+    "seq2seq": "sentence pairs",
+    "seq2seq_recurrent": "sentence pairs",
+}
+"""Family -> the kind of data that it reads, as data sections name theirs; the others: images."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vitkit.nn import (
     Attention,
     BlockContext,
     Mlp,
+    RelativeBias2d,
     Rotary2d,
     Rotation,
     encoder_blocks,
@@ -31,7 +32,7 @@ from vitkit.nn.attention import NormLayer
 __all__ = ["LatentPool", "VisionTransformer", "init_vit_weights"]
 
 POOLS = ("", "token", "avg", "max", "map")
-POSITIONS = ("learn", "sincos2d", "rotary", "none", "")
+POSITIONS = ("learn", "sincos2d", "rotary", "relative", "none", "")
 
 
 class LatentPool(Attention):
@@ -78,6 +79,7 @@ class VisionTransformer(nn.Module):
         conv_stem: layers of a convolutional stem in place of patches, see
             :class:`vitkit.models.stem.ConvStem`; ``patch_size`` and ``pre_norm`` then mean nothing.
         whiten_stem: do not train the stem's first convolution; :meth:`init_from_images` sets it.
+        whiten_patches: :meth:`init_from_images` sets the patch embedding that training begins with.
         in_chans: channels of the pictures.
         num_classes: classes of the head; 0 leaves it out.
         global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
@@ -88,9 +90,11 @@ class VisionTransformer(nn.Module):
         init_values: LayerScale's first value; None leaves it out.
         class_token: prepend a learned token.
         reg_tokens: register tokens behind the class token (arXiv 2309.16588).
-        pos_embed: ``learn``, ``sincos2d`` (fixed), ``rotary`` (2-D axial) or ``none``.
+        pos_embed: ``learn``, ``sincos2d`` (fixed), ``rotary`` (2-D axial), ``relative`` (a bias of
+            each layer, see :class:`vitkit.nn.RelativeBias2d`) or ``none``.
         rope_base: base of the rotary wavelengths.
         rope_ref_grid: (rows, columns) that rotary positions are rescaled to; None: plain indices.
+        rel_pos_locality: how steeply first relative biases fall around each head's neighbour.
         no_embed_class: learned positions for the patches only, not for class and registers.
         pre_norm: norm before the blocks; the patch projection then has no bias.
         final_norm: norm after the blocks.
@@ -124,6 +128,7 @@ class VisionTransformer(nn.Module):
         *,
         conv_stem: Sequence[Mapping[str, int | bool]] | None = None,
         whiten_stem: bool = False,
+        whiten_patches: bool = False,
         head_dim: int | None = None,
         qkv_bias: bool = True,
         qk_norm: bool = False,
@@ -133,6 +138,7 @@ class VisionTransformer(nn.Module):
         pos_embed: str = "learn",
         rope_base: float = 100.0,
         rope_ref_grid: tuple[int, int] | None = None,
+        rel_pos_locality: float = 1.0,
         no_embed_class: bool = False,
         reg_tokens: int = 0,
         pre_norm: bool = False,
@@ -170,7 +176,7 @@ class VisionTransformer(nn.Module):
             act_layer=act_layer,
         )
 
-        self.whiten_stem = whiten_stem and conv_stem is not None
+        self.whitens = whiten_patches if conv_stem is None else whiten_stem
         self.patch_embed: PatchEmbed | ConvStem
         if conv_stem is None:
             self.patch_embed = PatchEmbed(
@@ -198,6 +204,17 @@ class VisionTransformer(nn.Module):
         self.rotary = (
             Rotary2d(head_dim or embed_dim // num_heads, base=rope_base, ref_grid=rope_ref_grid)
             if pos_embed == "rotary"
+            else None
+        )
+        self.rel_pos = (
+            RelativeBias2d(
+                depth,
+                num_heads,
+                self.patch_embed.grid_size,
+                num_prefix=self.num_prefix_tokens,
+                locality=rel_pos_locality,
+            )
+            if pos_embed == "relative"
             else None
         )
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -321,16 +338,18 @@ class VisionTransformer(nn.Module):
     @property
     def wants_images(self) -> bool:
         """Whether :meth:`init_from_images` should be called before a training from scratch."""
-        return self.whiten_stem
+        return self.whitens
 
     def init_from_images(self, images: Tensor) -> None:
-        """Whiten the stem's first layer from normalised images (N, channels, height, width)."""
+        """Whiten the first layer from normalised images (N, channels, height, width)."""
         if isinstance(self.patch_embed, ConvStem):
             self.patch_embed.whiten_first(images)
+        else:
+            self.patch_embed.whiten(images)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, besides biases and norms."""
-        return {"pos_embed", "cls_token", "reg_token", "attn_pool.latent"}
+        return {"pos_embed", "rel_pos.table", "cls_token", "reg_token", "attn_pool.latent"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass: less memory, about a third more time."""
@@ -377,7 +396,12 @@ class VisionTransformer(nn.Module):
         if positions is not None and not self.no_embed_class:
             x = x + positions
         x = self.pos_drop(x)
-        ctx = BlockContext(grid, self.num_prefix_tokens, rotary=self._rotation(grid, x.device))
+        ctx = BlockContext(
+            grid,
+            self.num_prefix_tokens,
+            rotary=self._rotation(grid, x.device),
+            biases=None if self.rel_pos is None else self.rel_pos(grid),
+        )
         if self.patch_drop_rate > 0.0 and self.training:
             x, ctx = self._drop_patches(x, ctx)
         return self.norm_pre(x), ctx
@@ -399,15 +423,24 @@ class VisionTransformer(nn.Module):
         batch, prefix = x.shape[0], self.num_prefix_tokens
         count = x.shape[1] - prefix
         keep = max(1, round(count * (1.0 - self.patch_drop_rate)))
-        chosen = torch.rand(batch, count, device=x.device).argsort(dim=1)[:, :keep] + prefix
+        chosen = torch.rand(batch, count, device=x.device).argsort(dim=1)[:, :keep]
+        return self._select(x, ctx, chosen)
+
+    def _select(self, x: Tensor, ctx: BlockContext, patches: Tensor) -> tuple[Tensor, BlockContext]:
+        """The prefix and each image's ``patches``, int64 (B, kept), and their context."""
+        batch, prefix = x.shape[0], self.num_prefix_tokens
         first = torch.arange(prefix, device=x.device).expand(batch, -1)
-        kept = torch.cat([first, chosen], dim=1)
+        kept = torch.cat([first, patches + prefix], dim=1)
         x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))
         rotary = ctx.rotary
         if rotary is not None:
             cos, sin = (table[kept][:, None] for table in (rotary.cos, rotary.sin))
             rotary = Rotation(cos, sin, rotary.pairing)
-        return x, dataclasses.replace(ctx, rotary=rotary, grid=None)
+        biases = ctx.biases
+        if biases is not None:
+            queries, keys = kept[:, :, None], kept[:, None, :]
+            biases = tuple(bias[0][:, queries, keys].transpose(0, 1) for bias in biases)
+        return x, dataclasses.replace(ctx, rotary=rotary, biases=biases, grid=None)
 
 
 def init_vit_weights(module: nn.Module) -> None:

@@ -27,6 +27,7 @@ from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceAc
 from vitkit.nn.positions import (
     Alibi,
     RelativeBias,
+    RelativeBias2d,
     Rotary1d,
     Rotary2d,
     Rotation,
@@ -64,6 +65,7 @@ __all__ = [
     "RecurrentBlock",
     "RecurrentState",
     "RelativeBias",
+    "RelativeBias2d",
     "Rotary1d",
     "Rotary2d",
     "Rotation",

@@ -162,9 +162,7 @@ class Attention(nn.Module):
         q, k, v = self.project(x, context, rotary, cache)
         mask = combine_masks(mask, bias)
         if self.recorder is not None:
-            with torch.no_grad():  # beside the graph, so that recomputing a block finds it alike
-                weights = attention_weights(q, k, mask=mask, is_causal=is_causal, scale=self.scale)
-            self.recorder(weights)
+            self.recorder(self._weights(q, k, mask, is_causal))
         dropout_p = self.attn_drop if self.training else 0.0
         x = attention(
             q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=self.scale
@@ -201,6 +199,50 @@ class Attention(nn.Module):
         """(B, H, N, D) -> (B, N, C): heads side by side, projected."""
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
+    def first(
+        self,
+        x: Tensor,
+        count: int,
+        *,
+        mask: Tensor | None = None,
+        rotary: Rotation | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """What self attention gives for the first ``count`` tokens of x (B, N, C): (B, count, C).
+
+        The others are only attended to. A recorder is told the weights of all of them.
+        """
+        if self.recorder is not None:
+            return self._first_recorded(x, count, mask, rotary, bias)
+        turns = None if rotary is None else (rotary[:count], rotary)
+        out: Tensor = self(
+            x[:, :count], x, mask=_rows(mask, count), rotary=turns, bias=_rows(bias, count)
+        )
+        return out
+
+    def _first_recorded(
+        self,
+        x: Tensor,
+        count: int,
+        mask: Tensor | None,
+        rotary: Rotation | None,
+        bias: Tensor | None,
+    ) -> Tensor:
+        recorder, self.recorder = self.recorder, None
+        try:
+            out = self.first(x, count, mask=mask, rotary=rotary, bias=bias)
+        finally:
+            self.recorder = recorder
+        if recorder is not None:
+            with torch.no_grad():
+                q, k, _ = self.project(x, None, rotary, None)
+            recorder(self._weights(q, k, combine_masks(mask, bias), False))
+        return out
+
+    def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+        with torch.no_grad():  # beside the graph, so that recomputing a block finds it alike
+            return attention_weights(q, k, mask=mask, is_causal=is_causal, scale=self.scale)
+
     def _project_self(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
         heads, shared = self.num_heads, self.num_kv_heads
         if context is None:
@@ -223,3 +265,10 @@ class Attention(nn.Module):
     @staticmethod
     def _turned(x: Tensor, rotation: Rotation | None) -> Tensor:
         return x if rotation is None else rotation(x)
+
+
+def _rows(mask: Tensor | None, count: int) -> Tensor | None:
+    """The first ``count`` query rows of a mask that may broadcast over them."""
+    if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
+        return mask
+    return mask[..., :count, :]

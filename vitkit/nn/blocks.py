@@ -81,6 +81,7 @@ class BlockContext:
         is_causal: aligned at the end; combines with ``mask``.
         rotary: angles of the tokens of this pass.
         bias: float, added to the scores.
+        biases: one such bias per layer, in place of ``bias``; the trunk hands each its own.
         memory: tokens that a decoder's cross attention reads, (B, M, C').
         memory_mask: mask of the memory, broadcastable to (B, H, N, M).
         caches: one per layer, while decoding with a cache.
@@ -93,6 +94,7 @@ class BlockContext:
     is_causal: bool = False
     rotary: Rotation | None = None
     bias: Tensor | None = None
+    biases: tuple[Tensor, ...] | None = None
     memory: Tensor | None = None
     memory_mask: Tensor | None = None
     caches: list[LayerCache] | None = None
@@ -100,9 +102,12 @@ class BlockContext:
 
     def for_layer(self, index: int) -> BlockContext:
         """The context as layer ``index`` sees it."""
-        if self.caches is None:
-            return self
-        return dataclasses.replace(self, cache=self.caches[index])
+        ctx = self
+        if ctx.biases is not None:
+            ctx = dataclasses.replace(ctx, bias=ctx.biases[index], biases=None)
+        if ctx.caches is not None:
+            ctx = dataclasses.replace(ctx, cache=ctx.caches[index])
+        return ctx
 
 
 NO_CONTEXT = BlockContext()
@@ -276,7 +281,6 @@ class Block(nn.Module):
             and isinstance(attn, Attention)
             and not attn.is_cross
             and type(attn.qkv) is nn.Linear
-            and attn.recorder is None
             and isinstance(self.mlp, TOKENWISE)
             and isinstance(self.norm1, TOKENWISE)
             and isinstance(self.norm2, TOKENWISE)
@@ -289,13 +293,10 @@ class Block(nn.Module):
         Exact: the other tokens only serve as keys and values here. Needs self attention, no cache.
         """
         attn, head = self.attn, x[:, :count]
+        assert isinstance(attn, Attention)
         h = self.norm1(x) if self.norm_first else x
-        turn = ctx.rotary
-        rotary = None if turn is None else (turn[:count], turn)
-        mask, bias = _rows(ctx.mask, count), _rows(ctx.bias, count)
-        mixed = self.drop_path1(
-            self.ls1(attn(h[:, :count], h, mask=mask, rotary=rotary, bias=bias))
-        )
+        attended = attn.first(h, count, mask=ctx.mask, rotary=ctx.rotary, bias=ctx.bias)
+        mixed = self.drop_path1(self.ls1(attended))
         if self.norm_first:
             head = head + mixed
             return head + self.drop_path2(self.ls2(self.mlp(self.norm2(head))))
@@ -387,13 +388,6 @@ def _mix(mixer: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
         x, mask=ctx.mask, is_causal=ctx.is_causal, rotary=ctx.rotary, bias=ctx.bias, cache=cache
     )
     return out
-
-
-def _rows(mask: Tensor | None, count: int) -> Tensor | None:
-    """The first ``count`` query rows of a mask that may broadcast over them."""
-    if mask is None or mask.ndim < 2 or mask.shape[-2] == 1:
-        return mask
-    return mask[..., :count, :]
 
 
 def _globally_hooked() -> bool:

@@ -171,6 +171,8 @@ def _dispatch(
     if name == "auto":
         needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
         name = choose_kernel(q.device.type, q.dtype, q.shape[2], k.shape[2], needs_grad)
+        if needs_grad and mask is not None and mask.requires_grad and q.device.type == "cpu":
+            name = "explicit"  # torch's own has no gradient for a mask there and falls back, slower
     if name == "fused":
         return _fused(q, k, v, mask, is_causal, dropout_p, scale)
     weights = _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
@@ -211,7 +213,9 @@ def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | No
         empty = ~mask.any(dim=-1, keepdim=True)
     else:
         scores = scores + mask.to(scores.dtype)
-        empty = (mask == float("-inf")).all(dim=-1, keepdim=True)
+        empty = (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not empty.any():
+        return torch.softmax(scores, dim=-1)  # looking costs less than two passes over the scores
     # An empty row is made finite before the softmax and zero after it: clearing the NaN afterwards
     # would leave NaN in the gradient.
     return torch.softmax(scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)

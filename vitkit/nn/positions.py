@@ -18,6 +18,7 @@ from torch import Tensor, nn
 __all__ = [
     "Alibi",
     "RelativeBias",
+    "RelativeBias2d",
     "Rotary1d",
     "Rotary2d",
     "Rotation",
@@ -277,6 +278,70 @@ class RelativeBias(nn.Module):
         distance = places.abs() if self.bidirectional else (-places).clamp(min=0)
         bucket = torch.bucketize(distance, self.starts, right=True)
         return bucket + self.buckets_a_side * (places > 0) if self.bidirectional else bucket
+
+
+NEIGHBOURS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+"""(row, column) offsets that heads begin with, the nearest first."""
+
+
+class RelativeBias2d(nn.Module):
+    """A learned bias of each layer and head for the offset from query to key on a grid.
+
+    Heads begin with an eye on one neighbour each, in turn over all layers, as a convolution's taps:
+    the bias falls with the squared distance from it. Prefix tokens have no place: their bias is 0.
+
+    Args:
+        depth: L, layers.
+        num_heads: H.
+        grid: (rows, columns); on a larger one, offsets beyond its own take the farthest bias.
+        num_prefix: tokens before the grid.
+        locality: how steeply the first biases fall; with 0 all are 0.
+
+    Source: the table is Swin's, arXiv 2103.14030; the start is ConViT's, arXiv 2103.10697.
+    """
+
+    FLOOR = -8.0
+    """Least bias to begin with: e^-8 of the weight, still within reach of a gradient."""
+
+    def __init__(
+        self,
+        depth: int,
+        num_heads: int,
+        grid: tuple[int, int],
+        *,
+        num_prefix: int = 0,
+        locality: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.grid, self.num_prefix = grid, num_prefix
+        offsets = grid_positions((2 * grid[0] - 1, 2 * grid[1] - 1))
+        offsets -= torch.tensor([grid[0] - 1.0, grid[1] - 1.0])
+        eyes = torch.tensor([NEIGHBOURS[i % len(NEIGHBOURS)] for i in range(depth * num_heads)])
+        away = (offsets[None] - eyes[:, None]).square().sum(-1)
+        table = (-locality * away).clamp(min=self.FLOOR).float()
+        shape = (depth, num_heads, 2 * grid[0] - 1, 2 * grid[1] - 1)
+        self.table = nn.Parameter(table.view(shape))
+
+    def forward(self, grid: tuple[int, int]) -> tuple[Tensor, ...]:
+        """Bias of each layer on a whole grid, row by row behind the prefix: L of (1, H, N, N)."""
+        rows, columns = grid
+        table = self._reaching(grid)
+        # Window (a, b) of the table holds the offsets from a - (rows - 1), b - (columns - 1) on:
+        # all that query (rows - 1 - a, columns - 1 - b) meets. No index, so a quick backward pass.
+        windows = table.unfold(2, rows, 1).unfold(3, columns, 1).flip(2, 3)
+        bias = windows.flatten(4, 5).flatten(2, 3)
+        bias = F.pad(bias, (self.num_prefix, 0, self.num_prefix, 0))
+        return bias.unsqueeze(1).unbind(0)
+
+    def _reaching(self, grid: tuple[int, int]) -> Tensor:
+        """(L, H, 2 rows - 1, 2 columns - 1) for a grid of any size."""
+        more = [new - own for new, own in zip(grid, self.grid, strict=True)]
+        pad = (max(more[1], 0),) * 2 + (max(more[0], 0),) * 2
+        table = F.pad(self.table, pad, mode="replicate") if any(pad) else self.table
+        for axis, extra in zip((2, 3), more, strict=True):
+            if extra < 0:
+                table = table.narrow(axis, -extra, table.shape[axis] + 2 * extra)
+        return table
 
 
 def alibi_slopes(num_heads: int) -> Tensor:

@@ -59,6 +59,7 @@ class Trunk(nn.ModuleList):
             x = self._run(block, x, ctx.for_layer(index))
         if read is None or last is None:
             return x if read is None else x[:, :read]
+        ctx = ctx.for_layer(len(blocks) - 1)
         if self.grad_checkpointing and self.training:
             # Recomputed too, so that checkpointing changes no random draw of dropout.
             out: Tensor = checkpoint(last.read, x, read, ctx, use_reentrant=False)

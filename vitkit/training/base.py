@@ -22,6 +22,8 @@ __all__ = ["CHECKPOINT_KEY", "TrainingTask", "step_seed"]
 CHECKPOINT_KEY = "vitkit"
 """Where our part of a Lightning checkpoint lies."""
 
+CALMER = "try a lower optimizer.lr, a longer schedule.warmup, or trainer.gradient_clip=1"
+
 WATCH_EVERY = 20
 """Steps between looks, on an accelerator, at whether a loss was not finite: each look waits."""
 
@@ -104,19 +106,42 @@ class TrainingTask(LightningModule):
             nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds and resumes the run: plain values only."""
+        """Add what rebuilds and resumes the run: plain values only.
+
+        Raises:
+            TrainingError: a loss or a weight is not finite; the file is not written.
+        """
+        self._stop_if_spoilt()
         own = checkpoint.setdefault(CHECKPOINT_KEY, {})
         own.update(self.payload)
         own["epoch"], own["step"] = self.current_epoch, self.global_step
+
+    def epoch_summary(self, metrics: Mapping[str, float]) -> list[str]:
+        """What the line of an epoch says, at its end.
+
+        Args:
+            metrics: of the validation, and of earlier epochs' training.
+        """
+        return [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
 
     def stop_if_not_finite(self) -> None:
         """Raise :class:`TrainingError` if any loss so far was not finite."""
         step = int(self.bad_step.item())
         if step:
+            epoch = (step - 1) // self.plan.steps_per_epoch + 1
             raise TrainingError(
-                f"the loss became NaN or infinite at step {step}; the weights of the last "
-                "checkpoint are still good. Try a lower optimizer.lr, a longer "
-                "schedule.warmup, or trainer.gradient_clip=1"
+                f"the loss became NaN or infinite at step {step} (epoch {epoch}); {CALMER}"
+            )
+
+    def _stop_if_spoilt(self) -> None:
+        """Raise :class:`TrainingError` before spoilt weights take the place of good ones in a file:
+        a finite loss may have a gradient that is not.
+        """
+        self.stop_if_not_finite()
+        finite = [p.detach().isfinite().all() for p in self.model.parameters()]
+        if not torch.stack(finite).all():
+            raise TrainingError(
+                f"weights became NaN or infinite by step {self.global_step}; {CALMER}"
             )
 
     def rate(self) -> float:

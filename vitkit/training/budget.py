@@ -64,14 +64,14 @@ class TimeKeeper(Callback):
     """Counts a run's time over all its parts, and ends the training where it has a limit.
 
     With a limit it keeps ``plan.time_done``, by which the schedules go, and sets the end of the run
-    (validation, test) aside: one evaluation pass is timed after a few steps, and the images still
+    (validation, test) aside: one evaluation pass is timed after a few steps, and the examples still
     to be evaluated are counted at that rate. Under several processes rank 0's clock is everyone's.
 
     Args:
         seconds: from the start of the run to its results; 0: no limit.
         clock: of the run.
         plan: whose ``time_done`` to keep.
-        images_after: images evaluated after the last step.
+        examples_after: examples (rows of a batch) evaluated after the last step.
         margin: further seconds set aside: checkpoint, results.
     """
 
@@ -84,11 +84,11 @@ class TimeKeeper(Callback):
         clock: Clock,
         plan: StepPlan,
         *,
-        images_after: int,
+        examples_after: int,
         margin: float = 3.0,
     ) -> None:
         self.seconds, self.clock, self.plan = seconds, clock, plan
-        self.images_after, self.margin = images_after, margin
+        self.examples_after, self.margin = examples_after, margin
         self._reserve: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,9 +108,9 @@ class TimeKeeper(Callback):
         if not self.seconds:
             return
         if self._reserve is None and trainer.global_step >= self.TIMED_AT_STEP:
-            images = batch[0]
-            per_image = _seconds_of(lambda: pl_module(images), pl_module) / len(images)
-            self._reserve = self.margin + per_image * self.images_after
+            inputs = batch[0]
+            per_example = _seconds_of(lambda: pl_module(inputs), pl_module) / len(inputs)
+            self._reserve = self.margin + per_example * self.examples_after
         self._look(trainer)
         if self.plan.time_done >= 1.0:
             trainer.should_stop = True

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["balanced_class_weights", "classification_loss"]
+__all__ = ["balanced_class_weights", "classification_loss", "token_loss"]
 
 
 def classification_loss(
@@ -24,8 +24,28 @@ def classification_loss(
         label_smoothing: share of the target spread evenly over all classes.
         class_weights: (classes,); each image's loss is scaled by its class's.
     """
+    if class_weights is None:
+        return F.cross_entropy(logits.float(), targets, label_smoothing=label_smoothing)
+    # torch's own weights scale the smoothed part class by class, which pulls the images of a
+    # common class to the rare ones.
+    each = F.cross_entropy(
+        logits.float(), targets, label_smoothing=label_smoothing, reduction="none"
+    )
+    hard = targets.ndim == 1
+    scale = class_weights[targets] if hard else (targets * class_weights).sum(dim=1)
+    return (each * scale).mean()
+
+
+def token_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over all tokens, in float32.
+
+    Args:
+        logits: (B, N, vocab_size).
+        targets: int64 (B, N), -100 where there is none.
+        label_smoothing: share of each target spread evenly over all tokens, the right one included.
+    """
     return F.cross_entropy(
-        logits.float(), targets, weight=class_weights, label_smoothing=label_smoothing
+        logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=label_smoothing
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -106,7 +107,7 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
     """Name of each weight that is a matrix between hidden layers, and the heights stacked in it."""
     names = {module: name for name, module in model.named_modules()}
     layers = [m for m in names if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding)]
-    outer = {*layers[:1], *(classifiers(model) or layers[-1:])}
+    outer = _outer_layers(model, layers)
     hidden = {}
     for layer in layers:
         weight = layer.weight
@@ -115,6 +116,16 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
             continue
         hidden[f"{names[layer]}.weight"] = _heights(model, names[layer], weight.shape[0])
     return hidden
+
+
+def _outer_layers(model: nn.Module, layers: Sequence[nn.Module]) -> set[nn.Module]:
+    """What reads the input, and what gives the output."""
+    heads = classifiers(model)
+    if any(isinstance(layer, nn.Embedding) for layer in layers):
+        # Words come in by an embedding, whatever its place; it may be the output layer as well.
+        head = getattr(model, "head", None)
+        return {*heads, head} if isinstance(head, nn.Linear) else {*heads}
+    return {*layers[:1], *(heads or layers[-1:])}
 
 
 def classifiers(model: nn.Module) -> tuple[nn.Module, ...]:

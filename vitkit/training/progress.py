@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from vitkit.training.base import TrainingTask
 from vitkit.training.budget import StepPlan
 
 __all__ = ["PLAIN_LINE_SECONDS", "TrainingProgress", "clock", "progress_bar", "rate_text"]
@@ -40,34 +41,41 @@ def progress_bar(console: Console | None = None) -> Progress:
 class TrainingProgress(Callback):
     """Prints one line an epoch; in between a live bar on a terminal, else a line now and then.
 
-    It also measures: ``images_per_second`` is the rate of the training steps alone, over all parts
-    of a run that was resumed.
+    It also measures: ``per_second`` is the rate of the training steps alone, over all parts of a
+    run that was resumed.
 
     Args:
         plan: how long the training is.
-        batch_size: images of one optimiser step, over all processes.
+        batch_size: images, or other units, of one optimiser step, over all processes.
         accumulate: micro-batches of one optimiser step.
         show: False measures and prints nothing.
+        unit: what is counted.
     """
 
     def __init__(
-        self, plan: StepPlan, batch_size: int, accumulate: int = 1, show: bool = True
+        self,
+        plan: StepPlan,
+        batch_size: float,
+        accumulate: int = 1,
+        show: bool = True,
+        unit: str = "images",
     ) -> None:
         self.plan = plan
         self.batch_size, self.accumulate, self.show = batch_size, accumulate, show
-        self.images = 0.0
+        self.unit = unit
+        self.count = 0.0
         self.seconds = 0.0
         self._started = 0.0
-        self._epoch_images, self._epoch_seconds = 0.0, 0.0
+        self._epoch_count, self._epoch_seconds = 0.0, 0.0
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
         self._shown_at = 0.0
         self._began_at, self._began_with = 0.0, 0.0
 
     @property
-    def images_per_second(self) -> float:
-        """Training images a second, validation and checkpoints left out."""
-        return self.images / self.seconds if self.seconds else 0.0
+    def per_second(self) -> float:
+        """Images, or other units, a second in training; validation and checkpoints left out."""
+        return self.count / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar, where there is a terminal."""
@@ -97,17 +105,17 @@ class TrainingProgress(Callback):
     ) -> None:
         """Stop the clock; show how far it is."""
         now = time.perf_counter()
-        images = self.batch_size / self.accumulate
-        self._epoch_images += images
+        count = self.batch_size / self.accumulate
+        self._epoch_count += count
         self._epoch_seconds += now - self._started
-        self.images += images
+        self.count += count
         self.seconds += now - self._started
         if self.show and trainer.is_global_zero:
             self._show(trainer.global_step, now)
 
     def _show(self, step: int, now: float) -> None:
         """Refresh the bar at most ten times a second; without one, a line every half minute."""
-        rate = f"{rate_text(self._epoch_images / self._epoch_seconds)} images/s"
+        rate = f"{rate_text(self._epoch_count / self._epoch_seconds)} {self.unit}/s"
         done = self.plan.progress(step)
         steps = f"step {step:,}" + ("" if self.plan.time_done else f"/{self.plan.total_steps:,}")
         if self._bar is not None and self._bar_task is not None:
@@ -124,14 +132,14 @@ class TrainingProgress(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line: losses, accuracies, rate."""
         if self._epoch_seconds:
-            rate = self._epoch_images / self._epoch_seconds
-            pl_module.log("images_per_second", rate, rank_zero_only=True)
+            rate = self._epoch_count / self._epoch_seconds
+            pl_module.log(f"{self.unit}_per_second", rate, rank_zero_only=True)
         else:
             rate = 0.0
-        self._epoch_images = self._epoch_seconds = 0.0
+        self._epoch_count = self._epoch_seconds = 0.0
         if self.show and trainer.is_global_zero:
             self._shown_at = time.perf_counter()
-            line = _epoch_line(trainer, pl_module, rate, self.plan.time_done > 0)
+            line = self._epoch_line(trainer, pl_module, rate)
             if self._bar is not None:
                 self._bar.console.print(line, highlight=False)
             else:
@@ -143,17 +151,29 @@ class TrainingProgress(Callback):
 
     def state_dict(self) -> dict[str, float]:
         """What was measured so far, for a run that goes on later."""
-        return {"images": self.images, "seconds": self.seconds}
+        return {"count": self.count, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """See :meth:`state_dict`."""
-        self.images, self.seconds = float(state_dict["images"]), float(state_dict["seconds"])
+        # Checkpoints of version 0.1.0 counted images only, and said so.
+        count = state_dict.get("count", state_dict.get("images", 0.0))
+        self.count, self.seconds = float(count), float(state_dict["seconds"])
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Close the bar, so that the message stands alone."""
         self._close()
+
+    def _epoch_line(self, trainer: Trainer, pl_module: LightningModule, rate: float) -> str:
+        timed = self.plan.time_done > 0
+        epoch = f"epoch {trainer.current_epoch + 1:>3}" + (
+            "" if timed else f"/{trainer.max_epochs}"
+        )
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # The module logs its training metrics after this hook. Of several processes: one's share.
+        said = pl_module.epoch_summary(metrics) if isinstance(pl_module, TrainingTask) else []
+        return "  ".join([epoch, *said, f"{rate_text(rate)} {self.unit}/s"])
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -171,17 +191,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _epoch_line(trainer: Trainer, pl_module: LightningModule, rate: float, timed: bool) -> str:
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    parts = [f"epoch {trainer.current_epoch + 1:>3}" + ("" if timed else f"/{trainer.max_epochs}")]
-    # The module logs its training metrics after this hook. Of several processes: one's share.
-    sums = getattr(pl_module, "train_sums", None)
-    if sums is not None and sums.count:
-        parts.append(f"train loss {sums.metrics()['loss']:.4f}")
-    if "val/loss" in metrics:
-        parts.append(f"val loss {metrics['val/loss']:.4f}")
-        parts.append(f"val acc {metrics['val/acc']:.2%}")
-    parts.append(f"{rate_text(rate)} images/s")
-    return "  ".join(parts)

@@ -17,11 +17,12 @@ def learning_rate_factor(
 
     Args:
         progress: share of the training that is done, 0 to 1, in steps or in time.
-        kind: ``cosine``, ``linear``, ``trapezoid``, ``one_cycle`` or ``constant``.
+        kind: ``cosine``, ``linear``, ``trapezoid``, ``one_cycle``, ``inverse_sqrt`` (that of
+            Vaswani et al., arXiv 1706.03762, with its peak as the base rate) or ``constant``.
         warmup: share of the training in which it rises linearly from 0 to 1; ``one_cycle`` rises
-            along half a cosine.
+            along half a cosine. Of ``inverse_sqrt`` it also sets the fall, and is above 0.
         decay: ``trapezoid``: share of the training in which it falls linearly.
-        floor: the last factor of every kind that falls.
+        floor: the last factor of every kind that falls; the smallest of ``inverse_sqrt``.
     """
     if progress < warmup:
         rise = progress / warmup
@@ -32,6 +33,8 @@ def learning_rate_factor(
         return rise
     if kind == "constant":
         return 1.0
+    if kind == "inverse_sqrt":
+        return max(floor, math.sqrt(warmup / progress))
     start = max(warmup, 1.0 - decay) if kind == "trapezoid" else warmup
     done = min(1.0, max(0.0, (progress - start) / max(1.0 - start, 1e-9)))
     straight = kind in ("linear", "trapezoid")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from vitkit.evaluation.classification import ClassificationSums
 from vitkit.training.base import CHECKPOINT_KEY, TrainingTask
-from vitkit.training.config import TaskConfig
 from vitkit.training.distillation import distillation_loss
 from vitkit.training.losses import classification_loss
 from vitkit.training.mixing import mix_batch
+from vitkit.training.task_config import ClassificationConfig
 
 __all__ = ["ClassificationTask"]
 
@@ -43,7 +43,7 @@ class ClassificationTask(TrainingTask):
         model: nn.Module,
         *,
         num_classes: int,
-        task: TaskConfig,
+        task: ClassificationConfig,
         prepare_train: Callable[[Tensor, Tensor, int], Tensor],
         prepare_eval: Callable[[Tensor], Tensor],
         class_weights: Tensor | None = None,
@@ -150,6 +150,14 @@ class ClassificationTask(TrainingTask):
         assert self.val_sums is not None
         for name, value in self._reduced(self.val_sums).metrics().items():
             self.log(f"val/{name}", value)
+
+    def epoch_summary(self, metrics: Mapping[str, float]) -> list[str]:
+        """Losses, and the validation accuracy."""
+        sums, said = self.train_sums, []
+        if sums is not None and sums.count:
+            said.append(f"train loss {sums.metrics()['loss']:.4f}")
+        said += super().epoch_summary(metrics)
+        return said + ([f"val acc {metrics['val/acc']:.2%}"] if "val/acc" in metrics else [])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the running sums of this epoch too."""

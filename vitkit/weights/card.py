@@ -56,22 +56,26 @@ def model_card(
         format: a key of :data:`USAGE`.
         folder: as the usage should call it.
         preprocessing: plain values of ``Preprocessing``.
-        class_names: by index.
+        class_names: by index; none of an encoder that was pre-trained alone.
         metrics: measured, such as ``test/acc`` in [0, 1]; may be empty.
         facts: about the run that measured them.
     """
     shown = ", ".join(class_names[:CLASSES_SHOWN])
     more = len(class_names) - CLASSES_SHOWN
+    kind, what = "image-classification", f"An image classifier of {len(class_names)} classes"
+    if not class_names:
+        kind, what = "image-feature-extraction", "An image encoder without a classifier"
+    classes = shown + (f", and {more} more (config.json)" if more > 0 else "")
     lines = [
         "---",
-        "pipeline_tag: image-classification",
+        f"pipeline_tag: {kind}",
         f"library_name: {LIBRARIES.get(format, 'vitkit')}",
-        "tags: [image-classification, vision-transformer, vitkit]",
+        f"tags: [{kind}, vision-transformer, vitkit]",
         "---",
         "",
         f"# {name}",
         "",
-        f"An image classifier of {len(class_names)} classes, trained with vitkit.",
+        f"{what}, trained with vitkit.",
         "",
         *_results(metrics, facts),
         "## Use",
@@ -86,7 +90,7 @@ def model_card(
         "",
         "## Classes",
         "",
-        shown + (f", and {more} more (config.json)" if more > 0 else ""),
+        classes or "None: fine-tune it first.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,8 @@ plain values only, so ``weights_only=True`` always suffices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from torch import Tensor
 from vitkit.errors import WeightsError
 from vitkit.weights.files import read_file
 
-__all__ = ["FORMAT_VERSION", "Checkpoint", "is_own_checkpoint", "read_checkpoint"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Checkpoint",
+    "is_own_checkpoint",
+    "read_checkpoint",
+    "spare_names",
+]
 
 FORMAT_VERSION = 1
 OWN_KEY = "vitkit"
@@ -32,11 +39,14 @@ class Checkpoint:
         config: the run's resolved config, plain values.
         model: the model section that rebuilds it: name, num_classes, in_chans, img_size, ...
         data: name, class names and statistics of the data, plain values.
-        preprocessing: what the model expects of a picture, plain values.
+        preprocessing: what the model expects of a picture, plain values; empty for words.
         trained: the weights as trained.
         averaged: the averaged weights, or None without averaging.
         epoch: epochs begun before it was written, from 0.
         step: optimiser steps taken.
+        tokenizer: of a model of words, plain values; None of any other.
+        pretraining: beginnings of names -> what the weights of such names are, where the training
+            alone had a use for them.
     """
 
     path: Path
@@ -48,11 +58,17 @@ class Checkpoint:
     averaged: dict[str, Tensor] | None
     epoch: int
     step: int
+    tokenizer: dict[str, Any] | None = None
+    pretraining: dict[str, str] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What is evaluated: the averaged weights, where there are any."""
-        return self.trained if self.averaged is None else self.averaged
+        """What is evaluated: the averaged weights, where there are any, and of them only what is
+        of use after the training.
+        """
+        held = self.trained if self.averaged is None else self.averaged
+        spare = spare_names(held, self.pretraining)
+        return {name: tensor for name, tensor in held.items() if name not in spare}
 
     @property
     def weights_name(self) -> str:
@@ -95,11 +111,23 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config=own["config"],
         model=own["model"],
         data=own["data"],
-        preprocessing=own["preprocessing"],
+        preprocessing=own.get("preprocessing", {}),
         trained={
             name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)
         },
         averaged=own.get("averaged"),
         epoch=int(own["epoch"]),
         step=int(own["step"]),
+        tokenizer=own.get("tokenizer"),
+        pretraining=dict(own.get("pretraining") or {}),
     )
+
+
+def spare_names(names: Iterable[str], pretraining: Mapping[str, str]) -> dict[str, str]:
+    """Those of the names that begin as one of ``pretraining`` does, and what they are."""
+    found = {}
+    for name in names:
+        for beginning, what in pretraining.items():
+            if name.startswith(beginning):
+                found[name] = what
+    return found

@@ -31,6 +31,10 @@ HEADS = ("head.", "head_dist.")
 COUNTER = ".num_batches_tracked"
 """BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
 OWN_NAME = "vitkit"
+SQUARE = (
+    "positions taken to be a square grid, for nothing says another; if they are not, "
+    "load_model(..., img_size=(height, width))"
+)
 
 
 @dataclass
@@ -144,11 +148,15 @@ def build_and_load(
     known = _known(found, None if section is None else set())
     if known is None:
         raise _unknown(found)
+    guessed = section is None and "pos_embed" in known.translated.tensors
+    guessed = guessed and _stated_grid(known) is None and overrides.get("img_size") is None
     if section is None:
         section = _section(known, overrides)
     section = {**section, **{key: value for key, value in overrides.items() if value is not None}}
     model = create_model(section["name"], **{k: v for k, v in section.items() if k != "name"})
     report = _fill(model, known, strict=strict)
+    if guessed:
+        report.notes.append(SQUARE)
     return Loaded(model.eval(), section, report)
 
 
@@ -161,7 +169,9 @@ def _known(source: Source, own: set[str] | None) -> _Known | None:
             empty set stands for a model that the source states itself.
     """
     as_it_is = own is not None and set(source.tensors) <= own
-    tensors, left = (source.tensors, {}) if as_it_is else unwrapped(source.tensors)
+    tensors, left = (source.tensors, {}) if as_it_is else unwrapped(source.needed)
+    if not as_it_is:
+        left = {**source.spare, **left}
     found = recognise(_shapes(tensors))
     if own is not None and (not own or set(tensors) <= own):
         return _Known(source, found if own else None, Translated(tensors, left))
@@ -212,7 +222,10 @@ def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
         preprocessing=_preprocessing(known),
         class_names=known.source.stated.class_names,
     )
-    fitted = fit_positions(model, tensors, known.resampling, _stated_grid(known))
+    stated = _stated_grid(known)
+    fitted = fit_positions(model, tensors, known.resampling, stated)
+    if stated is None and "pos_embed" in fitted:
+        report.notes.append(SQUARE)
     fitting: dict[str, Tensor] = {}
     faults = []
     for name, tensor in {**tensors, **fitted}.items():

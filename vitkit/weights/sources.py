@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
-from vitkit.weights.checkpoint import OWN_KEY, PREFIX
+from vitkit.weights.checkpoint import OWN_KEY, PREFIX, spare_names
 from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
 from vitkit.weights.hub import (
     HUB_PREFIX,
@@ -40,11 +40,18 @@ class Source:
         where: for messages.
         tensors: by the names of their format.
         stated: facts about the model.
+        spare: names of tensors that pre-training alone needed -> what they are.
     """
 
     where: str
     tensors: dict[str, Tensor]
     stated: Stated = field(default_factory=Stated)
+    spare: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> dict[str, Tensor]:
+        """Without the spare ones."""
+        return {name: tensor for name, tensor in self.tensors.items() if name not in self.spare}
 
 
 def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
@@ -88,7 +95,9 @@ def _from_file(path: Path) -> Source:
     return Source(str(path), tensors, _beside(path))
 
 
-def _own(own: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, Tensor], Stated]:
+def _own(
+    own: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], Stated, dict[str, str]]:
     """Of a checkpoint of ours: the averaged weights first, and all that it says."""
     tensors = own.get("averaged") or {
         name.removeprefix(PREFIX): tensor
@@ -96,11 +105,12 @@ def _own(own: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, Te
         if name.startswith(PREFIX)
     }
     data = own.get("data") or {}
-    return dict(tensors), Stated(
+    stated = Stated(
         preprocessing=dict(own.get("preprocessing") or {}),
         class_names=tuple(data.get("class_names") or ()),
         section=dict(own["model"]) if own.get("model") else None,
     )
+    return dict(tensors), stated, spare_names(tensors, own.get("pretraining") or {})
 
 
 def _beside(path: Path) -> Stated:

@@ -20,12 +20,18 @@ __all__ = [
     "WindowBatch",
     "WindowEvalLoader",
     "WindowTrainLoader",
+    "cut_parts",
     "cut_text",
+    "decode_text",
     "read_text",
+    "read_texts",
 ]
 
 IGNORED = -100
 """Target where there is none: what torch's cross entropy leaves out."""
+
+TEXT_SUFFIXES = (".txt", ".abc")
+"""Files of a folder that are read."""
 
 START = 0
 """Number of the draw of a window's start."""
@@ -70,20 +76,72 @@ def read_text(path: str | Path) -> str:
         raise DataError(f"{path}: {error.strerror or error}; check the path") from None
     if not content:
         raise DataError(f"{path} is empty; give a file with text")
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, where: str, *, first_line: int = 1) -> str:
+    """Bytes in UTF-8 as text.
+
+    Args:
+        content: the bytes.
+        where: they come from, for the message.
+        first_line: number of the line that they begin with.
+
+    Raises:
+        DataError: not UTF-8.
+    """
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
+        line = content.count(b"\n", 0, error.start) + first_line
         raise DataError(
-            f"{path}: byte 0x{content[error.start]:02x} in line {line} is not UTF-8; convert the "
-            "file to UTF-8"
+            f"{where}: byte 0x{content[error.start]:02x} in line {line} is not UTF-8; convert it "
+            "to UTF-8"
         ) from None
 
 
-def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> TextSplits:
-    """Ids of a text, cut in order: the first characters to learn from, the last to validate on.
+def read_texts(root: str | Path) -> str:
+    """The text of a file, or of a folder's files one behind the other, by name.
+
+    Raises:
+        DataError: nothing there, no file of text in the folder, or see :func:`read_text`.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        return read_text(path)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in TEXT_SUFFIXES)
+    if not files:
+        raise DataError(
+            f"data.root={root}: no file {' or '.join(TEXT_SUFFIXES)} in this folder; name a text "
+            "file"
+        )
+    return "".join(map(read_text, files))
+
+
+def cut_parts(text: str, val_fraction: float) -> tuple[str, str]:
+    """The first characters of a text, to learn from, and the last, to validate on.
 
     The cut is at int((1 - val_fraction) x characters), as the usual split of Shakespeare.
+
+    Args:
+        text: the whole.
+        val_fraction: share of the characters that is cut off; 0: none, the second text is empty.
+
+    Raises:
+        DataError: a part without a character.
+    """
+    cut = len(text) if val_fraction == 0.0 else int(len(text) * (1.0 - val_fraction))
+    parts = text[:cut], text[cut:]
+    if not parts[0] or (val_fraction and not parts[1]):
+        raise DataError(
+            f"a text of {len(text)} characters cannot be cut at {val_fraction}; "
+            "give a longer text or another share"
+        )
+    return parts
+
+
+def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> TextSplits:
+    """Ids of a text, cut in order as :func:`cut_parts` does.
 
     Args:
         text: the whole.
@@ -93,16 +151,10 @@ def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> Text
     Raises:
         DataError: a character that the tokeniser does not know, or a part without a character.
     """
-    cut = len(text) if val_fraction == 0.0 else int(len(text) * (1.0 - val_fraction))
-    parts = [text[:cut]] if val_fraction == 0.0 else [text[:cut], text[cut:]]
-    if not all(parts):
-        raise DataError(
-            f"a text of {len(text)} characters cannot be cut at {val_fraction}; "
-            "give a longer text or another share"
-        )
+    train, val = cut_parts(text, val_fraction)
     dtype = torch.uint8 if tokenizer.vocab_size <= 256 else torch.int32
-    ids = [torch.tensor(tokenizer.encode(part), dtype=dtype) for part in parts]
-    return TextSplits(ids[0], ids[1] if len(ids) == 2 else None)
+    ids = [torch.tensor(tokenizer.encode(part), dtype=dtype) for part in (train, val)]
+    return TextSplits(ids[0], ids[1] if val else None)
 
 
 class WindowTrainLoader:

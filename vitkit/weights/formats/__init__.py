@@ -60,8 +60,8 @@ FORMATS: tuple[Format, ...] = (
 )
 """In the order in which they are tried: what has more of its own comes first."""
 
-PREFIXES = ("model.", "module.", "_orig_mod.", "backbone.", "encoder.", "net.")
-"""Of Lightning, of data-parallel and compiled models, of what wraps an encoder."""
+PREFIXES = ("model.", "module.", "backbone.", "encoder.", "net.")
+"""Of Lightning, of data-parallel models, of what wraps an encoder."""
 
 
 def recognise(shapes: Shapes) -> Format | None:
@@ -80,7 +80,9 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
     Returns:
         The tensors, and the names that were left with the reason.
     """
-    out, left = dict(tensors), dict[str, str]()
+    # torch.compile puts its own anywhere inside a name, where parts were compiled one by one.
+    out = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    left = dict[str, str]()
     while out:
         shared = next((p for p in PREFIXES if all(name.startswith(p) for name in out)), None)
         if shared is None:

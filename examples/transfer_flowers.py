@@ -1,0 +1,56 @@
+"""What is a ViT worth on new pictures that was pre-trained on others, and how much must be trained?
+
+    python -m examples.transfer_flowers RUN/checkpoints/last.ckpt data.root=flowers
+
+RUN is of configs/mae_cifar10.yaml. Each row is a process by configs/mae_flowers_finetune.yaml and a
+line in runs/transfer_flowers/table.jsonl; the same command goes on, --quick tries it with an epoch.
+Prints accuracy, trained parameters, seconds and the largest memory of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+FACTS = ("test/acc", "trainable_parameters", "wall_seconds", "peak_memory_mb")
+MODES = ("full", "partial", "lora", "bias", "head")
+
+
+def trained(table: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+    """The line of a run; trains it if there is none, or goes on with it."""
+    for line in table.read_text().splitlines() if table.exists() else []:
+        if (known := json.loads(line))["run"] == name:
+            return dict(known)
+    run, words = table.parent / name, ["--resume", str(table.parent / name)]
+    if not (run / "checkpoints" / "last.ckpt").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        words = [*settings, f"run.dir={run}"]
+    command = [sys.executable, "-m", "vitkit", "train", *words, "--quiet"]
+    if code := subprocess.run(command, check=False).returncode:
+        raise SystemExit(f"{name}: exit code {code}; the same command goes on")
+    results = json.loads((run / "results.json").read_text())
+    found = {"run": name, **{key: results.get(key) for key in FACTS}}
+    with table.open("a") as file:
+        file.write(json.dumps(found) + "\n")
+    return found
+
+
+def main(arguments: Sequence[str]) -> list[dict[str, object]]:
+    """Returns the lines of the table."""
+    weights, *settings = [word for word in arguments if word != "--quick"]
+    rows = {m: [f"model.weights={weights}", f"task.finetune={m}"] for m in MODES} | {"scratch": []}
+    quick = ["trainer.max_epochs=1"] * ("--quick" in arguments)
+    settings = ["configs/mae_flowers_finetune.yaml", *settings, *quick]
+    table = Path("runs/transfer_flowers/table.jsonl")
+    lines = [trained(table, name, [*settings, *more]) for name, more in rows.items()]
+    shown = [lines[0], *(line.values() for line in lines)]
+    print(*("".join(f"{cell!s:>22}" for cell in row) for row in shown), sep="\n")
+    return lines
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

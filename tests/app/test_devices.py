@@ -1,0 +1,42 @@
+"""What `auto` stands for where the hardware multiplies bfloat16, and where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vitkit.app import train
+from vitkit.app.devices import concrete_precision
+from vitkit.config import RunConfig
+from vitkit.nn import hardware
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("able", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_is_bfloat16_only_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, able: bool, precision: str
+) -> None:
+    monkeypatch.setattr(hardware, "MULTIPLIES_BFLOAT16", able)
+    assert concrete_precision("auto", CPU) == precision
+    assert concrete_precision("auto", torch.device("mps")) == "32-true"
+    for given in ("32-true", "bf16-mixed", "16-mixed"):
+        assert concrete_precision(given, CPU) == given
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_emulated_bfloat16_is_told(
+    tiny: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    able: bool,
+) -> None:
+    monkeypatch.setattr(hardware, "MULTIPLIES_BFLOAT16", able)
+    train(tiny("trainer.precision=bf16-mixed", "trainer.max_epochs=1"))
+    assert ("bfloat16 is emulated" in capsys.readouterr().out) != able
+    result = train(tiny("trainer.precision=auto", "trainer.max_epochs=1", folder="auto"))
+    said = capsys.readouterr().out
+    assert "bfloat16 is emulated" not in said
+    assert result.record.facts["precision"] == ("bf16-mixed" if able else "32-true")

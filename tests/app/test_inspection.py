@@ -1,0 +1,247 @@
+"""``vitkit inspect``: what it writes is what vitkit.explain gives, and bad input gets one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import TINY
+from vitkit.app import inspect, load, train
+from vitkit.cli import main
+from vitkit.cli.inspection import shape_table
+from vitkit.errors import ConfigError, EvaluationError, RunError, UnknownNameError
+from vitkit.explain import attention_maps, attention_rollout, relevance, token_norms
+
+Run = Callable[..., tuple[int, str, str]]
+TOKEN = ["model.class_token=true", "model.global_pool=token", "model.reg_tokens=1"]
+TOKEN += ["model.patch_size=2"]
+
+
+def _trained(folder: Path, *overrides: str) -> Path:
+    os.environ.pop("VITKIT_RUN_DIR", None)
+    train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1", *overrides], progress=False)
+    os.environ.pop("VITKIT_RUN_DIR", None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny ViT of class token and one register, 4 x 4 patches."""
+    return _trained(tmp_path_factory.mktemp("vit") / "run", *TOKEN)
+
+
+@pytest.fixture(scope="module")
+def mixer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny MLP-Mixer."""
+    sized = [word for word in TINY if not word.startswith("model.")]
+    model = ["model.name=nb04_mixer", "model.img_size=8", "model.embed_dim=8"]
+    folder = tmp_path_factory.mktemp("mixer") / "run"
+    os.environ.pop("VITKIT_RUN_DIR", None)
+    train(None, [*sized, *model, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
+    os.environ.pop("VITKIT_RUN_DIR", None)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Two pictures of other sizes than the model's."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / "red.png", tmp_path / "noise.jpg"]
+    Image.new("RGB", (20, 12), "red").save(paths[0])
+    Image.fromarray(rng.integers(0, 256, (30, 30, 3), dtype=np.uint8)).save(paths[1])
+    return paths
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``vitkit inspect`` in this process: exit code, output, errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vitkit", "inspect", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
+
+
+def test_what_is_written_is_what_explain_gives(
+    vit: Path, files: list[Path], tmp_path: Path
+) -> None:
+    found = inspect(vit, files, out=tmp_path / "seen", progress=False)
+    assert found.folder == tmp_path / "seen"
+    assert list(found.written) == sorted(found.folder.iterdir())
+    views = ("heads", "norms", "overview", "similarity")
+    drawn = {f"{stem}-{view}.png" for stem in ("01-red", "02-noise") for view in views}
+    drawn |= {"filters.png", "positions.png", "distance.png"}
+    assert {path.name for path in found.written} == drawn | {"inspect.json", "inspect.npz"}
+    for path in found.written:
+        if path.suffix == ".png":
+            with Image.open(path) as picture:
+                picture.load()
+                assert picture.mode == "RGB" and min(picture.size) > 8
+
+    predictor = load(vit, device="cpu")
+    images = torch.stack(
+        [predictor.preprocessing.prepare_image(Image.open(file)) for file in files]
+    )
+    given = predictor.preprocessing(images)
+    maps = attention_maps(predictor.model, given)
+    with np.load(found.folder / "inspect.npz", allow_pickle=False) as arrays:
+        numbers = {name: arrays[name] for name in arrays.files}
+    expected = {
+        "attention": maps[..., 0, 2:].unflatten(-1, (4, 4)),
+        "rollout": attention_rollout(predictor.model, given),
+        "relevance": relevance(predictor.model, given),
+        "token_norms": token_norms(predictor.model, given),
+    }
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(numbers[name], tensor.numpy(), rtol=1e-4, atol=1e-6)
+    assert numbers["attention_distance"].shape == (2, 2, 2)
+    assert numbers["similarity"].shape == (2, 2, 4, 4)
+    assert numbers["positions"].shape == (4, 4, 4, 4)
+    assert numbers["filters"].shape[1:] == (3, 2, 2)
+    assert numbers["sources"].tolist() == [str(file) for file in files]
+
+    told = json.loads((found.folder / "inspect.json").read_text())
+    assert told["checkpoint"] == str(vit / "checkpoints" / "last.ckpt")
+    table = told["tables"]
+    predictions = predictor.predict(files)
+    assert table["pictures"]["predicted"] == [p.label for p in predictions]
+    for one, prediction in zip(found.pictures, predictions, strict=True):
+        assert one.explained == prediction.label
+        assert one.top[0][1] == pytest.approx(prediction.top[0][1], abs=1e-6)
+    norms = expected["token_norms"]
+    for index, block in enumerate(found.blocks):
+        assert block.patch_norm == pytest.approx(float(norms[:, index, 2:].mean()), rel=1e-4)
+        assert block.class_norm == pytest.approx(float(norms[:, index, 0].mean()), rel=1e-4)
+        assert len(block.distances) == 2
+    assert table["shapes"]["made"][1] == [18, 16]
+
+
+def test_layers_and_target(vit: Path, files: list[Path], tmp_path: Path) -> None:
+    names = load(vit).class_names
+    plain = inspect(vit, files[:1], out=tmp_path / "a", target=names[1], progress=False)
+    chosen = inspect(vit, files[0], out=tmp_path / "b", layers=[-1], target="1", progress=False)
+    assert chosen.pictures[0].explained == plain.pictures[0].explained == names[1]
+    np.testing.assert_array_equal(chosen.numbers["relevance"], plain.numbers["relevance"])
+    last = plain.numbers["attention"][:, 1:]
+    np.testing.assert_array_equal(chosen.numbers["attention"], last)
+    assert [len(block.distances) for block in chosen.blocks] == [0, 2]
+    other = inspect(vit, files[:1], out=tmp_path / "b", target=names[2], progress=False)
+    assert not np.array_equal(other.numbers["relevance"], plain.numbers["relevance"])
+
+
+def test_the_command(run: Run, vit: Path, files: list[Path]) -> None:
+    code, out, err = run(vit, *files)
+    assert code == 0 and err == ""
+    lines = out.splitlines()
+    paths = {str(vit), str(vit / "checkpoints" / "last.ckpt"), *map(str, files)}
+    assert all(len(line) <= 80 or any(path in line for path in paths) for line in lines)
+    assert any(line.split() == ["patch_embed", "[16,", "16]"] for line in lines)
+    assert any("+ class token, 1 register, positions" in line for line in lines)
+    assert "blocks.0 to blocks.1" in out and "attention distance" in out
+    assert lines[-1] == f"13 files in {vit / 'inspect'}"
+    assert (vit / "inspect" / "01-red-overview.png").exists()
+    before = (vit / "inspect" / "inspect.npz").read_bytes()
+    code, again, _ = run(vit, *files)
+    assert code == 0 and again == out  # the same files are written again
+    assert (vit / "inspect" / "inspect.npz").read_bytes() == before
+
+
+def test_weights_alone_and_a_map_of_the_data(run: Run, vit: Path, tmp_path: Path) -> None:
+    code, out, _ = run(vit, "--out", tmp_path / "alone")
+    assert code == 0 and "attention distance" not in out
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert names == {"filters.png", "positions.png", "inspect.json", "inspect.npz"}
+    for method in ("pca", "tsne"):
+        code, out, err = run(vit, "--embedding", method, "--out", tmp_path / method, "-q")
+        assert code == 0 and err == ""
+        with np.load(tmp_path / method / "inspect.npz", allow_pickle=False) as arrays:
+            places, targets = arrays["embedding"], arrays["embedding_targets"]
+        assert places.shape == (len(targets), 2) and len(set(targets.tolist())) == 4
+        assert (tmp_path / method / f"embedding-{method}.png").exists()
+    more = ["data.synthetic_size=160", "--embedding", "pca"]
+    assert run(vit, *more, "--out", tmp_path / "more", "-q")[0] == 0
+    with np.load(tmp_path / "more" / "inspect.npz", allow_pickle=False) as arrays:
+        assert len(arrays["embedding"]) > len(places)
+
+
+def test_a_model_without_attention(run: Run, mixer: Path, files: list[Path]) -> None:
+    code, out, _ = run(mixer)
+    assert code == 0 and "note: positions: HybridClassifier has no position embedding" in out
+    code, _, err = run(mixer, files[0])
+    assert code == 1
+    assert err.startswith("error: HybridClassifier has no attention that can be read")
+    assert len(err.splitlines()) == 1
+
+
+def test_bad_input_gets_one_line(run: Run, vit: Path, files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "broken.png").write_text("no picture")
+    names = load(vit).class_names
+    cases: list[tuple[list[Any], int, str]] = [
+        (["nothing"], 1, "no such run folder or checkpoint"),
+        ([vit, tmp_path / "none.png"], 1, "no such picture"),
+        ([vit, tmp_path / "broken.png"], 1, "cannot read the picture"),
+        ([vit, files[0], "--layers", "2"], 2, "attention layer 2 does not exist; allowed: 0 to 1"),
+        ([vit, files[0], "--layers", "a,1"], 2, "--layers: given 'a,1', expected whole numbers"),
+        ([vit, files[0], "--target", names[0] + "x"], 2, f"did you mean {names[0]}"),
+        ([vit, files[0], "--target", "4"], 2, "a number from 0 to 3"),
+        ([vit, "--embedding", "mds"], 2, "--embedding: given 'mds', allowed: pca, tsne, umap"),
+        ([vit, "data.name=digits"], 2, "settings are for --embedding"),
+        ([vit, "--target", "1"], 2, "--target: on which picture?"),
+        ([vit, "--layers", "0"], 2, "--layers: on which picture?"),
+        ([vit, files[0], "--out", tmp_path / "file"], 1, "is a file; give --out a folder"),
+    ]
+    for arguments, exit_code, said in cases:
+        code, _, err = run(*arguments)
+        assert code == exit_code, err
+        assert said in err and "Traceback" not in err
+        assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_the_same_from_python(vit: Path, mixer: Path, files: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="attention layer -3"):
+        inspect(vit, files, layers=[-3])
+    with pytest.raises(UnknownNameError, match="unknown class"):
+        inspect(vit, files, target="zebra")
+    with pytest.raises(RunError, match="is a file"):
+        inspect(vit, out=tmp_path / "file")
+    with pytest.raises(EvaluationError, match="no attention"):
+        inspect(mixer, files)
+    assert not (mixer / "inspect").exists() or not list((mixer / "inspect").glob("01-*"))
+
+
+def test_help(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "vitkit inspect runs/flowers/20260101-120000 rose.jpg --target tulip" in out
+
+
+def test_blocks_with_one_shape_behind_them_share_a_line() -> None:
+    steps = [
+        ("patch_embed", (4, 4, 3), (4, 8)),
+        ("blocks.0", (4, 8), (4, 8)),
+        ("blocks.1", (4, 8), (4, 8)),
+        ("blocks.2", (4, 8), (2, 8)),
+        ("blocks.3", (2, 8), (2, 8)),
+        ("head", (8,), (2,)),
+    ]
+    assert [line.split("  ")[0].strip() for line in shape_table(steps)] == [
+        *("picture", "patch_embed", "blocks.0 to blocks.1", "blocks.2 to blocks.3", "head")
+    ]
+    assert shape_table([]) == []

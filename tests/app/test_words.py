@@ -1,0 +1,203 @@
+"""Words out of a run: streamed, sampled, searched, and the same with and without caches."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vitkit
+from tests.conftest import TINY
+from tests.small_words import pair_run, text_run
+from vitkit.app import compare, load_translator, load_writer, train, utf8_lines
+from vitkit.app.words import Writer
+from vitkit.data.text.tokenizers import BpeTokenizer, ByteTokenizer
+from vitkit.errors import ConfigError, DataError, WeightsError
+from vitkit.models import generate as generate_ids
+from vitkit.models import translate as search
+from vitkit.models.recurrent import RecurrentLanguageModel
+
+
+def _trained(folder: Path, kind: str) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VITKIT_RUN_DIR", raising=False)
+        if kind == "pictures":
+            train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
+        else:
+            make = text_run if kind == "text" else pair_run
+            train(make(folder, "trainer.max_epochs=6"), progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("text") / "run", "text")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("pairs") / "run", "pairs")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _trained(tmp_path_factory.mktemp("pictures") / "run", "pictures")
+
+
+def test_the_first_words_are_those_of_the_model(text: Path) -> None:
+    writer = load_writer(text)
+    ids = torch.tensor([writer.tokenizer.encode("ROMEO")])
+    for options in ({"temperature": 0.0}, {"seed": 5, "top_k": 4}, {"seed": 5, "top_p": 0.6}):
+        given: dict[str, Any] = options
+        want = generate_ids(writer.model, ids, 11, **given)
+        got = vitkit.generate(text, "ROMEO", tokens=11, **given)
+        assert got == writer.tokenizer.decode(want[0].tolist())
+
+
+def test_pieces_come_as_they_are_made(text: Path) -> None:
+    writer = load_writer(text)
+    pieces = writer.stream("ROMEO", tokens=1_000_000)  # would take minutes, if it waited
+    assert all(len(piece) == 1 for piece in itertools.islice(pieces, 5))
+    assert list(writer.stream("ROMEO", tokens=0)) == []
+
+
+def test_seeds_and_no_seed(text: Path) -> None:
+    first = vitkit.generate(text, "N", tokens=60)
+    assert vitkit.generate(text, "N", tokens=60) == first
+    assert vitkit.generate(text, "N", tokens=60, seed=1) != first
+    assert vitkit.generate(text, "N", tokens=60, seed=None) != first
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_beyond_its_positions_it_goes_on_from_half_of_what_it_sees(
+    text: Path, temperature: float
+) -> None:
+    """16 positions: 11 tokens fill them behind 5, then 8 are kept and 8 added, and so on."""
+    writer = load_writer(text)
+    got = vitkit.generate(text, "ROMEO", tokens=30, temperature=temperature, seed=3)
+    assert len(got) == 35
+    assert got == vitkit.generate(
+        text, "ROMEO", tokens=30, temperature=temperature, seed=3, use_cache=False
+    )
+    generator, told = torch.Generator().manual_seed(3), "ROMEO"
+    for kept, added in ((5, 11), (8, 8), (8, 8), (8, 3)):
+        ids = torch.tensor([writer.tokenizer.encode(told[-kept:])])
+        grown = generate_ids(writer.model, ids, added, temperature=temperature, generator=generator)
+        told += writer.tokenizer.decode(grown[0, kept:].tolist())
+    assert got == told
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_a_character_cut_in_two_waits_for_its_rest(tokenizer: str) -> None:
+    """A model that says what it is told: each piece is whole, and together they are the text."""
+    sentence = "Zwölf weiße Füße €𝄞."
+    bare = BpeTokenizer.train(["abc"], 256, special=False)  # knows bytes alone
+    tool = ByteTokenizer() if tokenizer == "bytes" else bare
+    ids = tool.encode(sentence)
+    model = RecurrentLanguageModel(tool.vocab_size, 4, 4)
+    writer = Writer(model, tool, torch.device("cpu"))
+    pieces = list(writer._pieces(iter(ids)))
+    assert "".join(pieces) == sentence
+    assert all("\N{REPLACEMENT CHARACTER}" not in piece for piece in pieces)
+    assert len(pieces) == len(sentence)
+    cut = list(writer._pieces(iter(ids[:-2])))  # the last character but one lacks a byte
+    assert "".join(cut).startswith(sentence[:-2])
+
+
+def test_what_cannot_be_continued(text: Path) -> None:
+    with pytest.raises(DataError, match=r"'@' \(U\+0040\), 2 places into the text"):
+        vitkit.generate(text, "RO@")
+    with pytest.raises(DataError, match="the prompt has 17 tokens, the model 16 positions"):
+        vitkit.generate(text, "R" * 17)
+    assert len(vitkit.generate(text, "R" * 16, tokens=3)) == 19
+    for options, words in (
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"temperature": -1.0}, "temperature -1"),
+        ({"top_k": 0}, "top_k 0"),
+        ({"top_p": 1.5}, "top_p 1.5"),
+        ({"tokens": -1}, "tokens -1"),
+    ):
+        given: dict[str, Any] = options
+        with pytest.raises(ConfigError, match=words):
+            vitkit.generate(text, **given)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_translations_are_the_search_of_each_sentence(pairs: Path, beams: int) -> None:
+    translator = load_translator(pairs)
+    tool = translator.tokenizer
+    sentences = ["one two", "three", "", "six six six six six", "five five one six"]
+    want = []
+    for sentence in sentences:
+        ids = torch.tensor([[*tool.encode(sentence), tool.eos_id]])
+        found = search(
+            translator.model, ids, bos_id=1, eos_id=2, num_beams=beams, length_penalty=0.6
+        )
+        want.append(tool.decode(found.ids[0, 0].tolist()) if sentence else "")
+    got = vitkit.translate(pairs, sentences, num_beams=beams)
+    assert got == want
+    assert got == vitkit.translate(pairs, sentences, num_beams=beams, use_cache=False)
+    assert vitkit.translate(pairs, "three", num_beams=beams) == [want[1]]
+    assert list(translator.lines(iter(sentences), chunk=2, num_beams=beams)) == want
+
+
+def test_a_run_is_searched_as_it_was_tested(pairs: Path) -> None:
+    translator = load_translator(pairs)
+    assert (translator.num_beams, translator.length_penalty) == (4, 0.6)
+    told: list[tuple[int, int]] = []
+    translator.translate(["one", "", "two two"], on_batch=lambda *done: told.append(done))
+    assert told[-1] == (2, 2)
+    # Long sources are searched few at a time, and come back in their places.
+    long = dataclasses.replace(translator, num_beams=300)
+    sentences = ["one two", "six"]
+    assert long.translate(sentences) == [long.translate([text])[0] for text in sentences]
+
+
+def test_what_cannot_be_translated(pairs: Path) -> None:
+    with pytest.raises(DataError, match=r"sentence 2: character '@'"):
+        vitkit.translate(pairs, ["one", "tw@"])
+    with pytest.raises(DataError, match="sentence 1 has 49 tokens with its end, the model 48"):
+        vitkit.translate(pairs, "o" * 48)
+    with pytest.raises(ConfigError, match="num_beams 0"):
+        vitkit.translate(pairs, "one", num_beams=0)
+    translator = load_translator(pairs)
+    with pytest.raises(DataError, match="sentence 3: character"):
+        list(translator.lines(["one", "two", "@"], chunk=2))
+
+
+def test_lines_of_bytes() -> None:
+    assert list(utf8_lines([b"a\r\n", "ü\n".encode(), b"\n", b"b"], "x")) == ["a", "ü", "", "b"]
+    with pytest.raises(DataError, match="x: byte 0xff in line 2 is not UTF-8"):
+        list(utf8_lines([b"a\n", b"\xff\n"], "x"))
+
+
+def test_each_kind_of_run_has_its_own_use(text: Path, pairs: Path, pictures: Path) -> None:
+    with pytest.raises(WeightsError, match="reads images; vitkit generate needs a model of text"):
+        vitkit.generate(pictures)
+    with pytest.raises(WeightsError, match="reads sentence pairs; vitkit generate needs"):
+        vitkit.generate(pairs)
+    with pytest.raises(WeightsError, match=r"reads text; .* Use it with: vitkit generate"):
+        vitkit.translate(text, "one")
+    for run in (text, pairs):
+        with pytest.raises(WeightsError, match="reads words, not pictures"):
+            vitkit.load(run)
+        with pytest.raises(WeightsError, match="reads words, not pictures"):
+            vitkit.export(run)
+
+
+def test_runs_of_all_kinds_are_evaluated_side_by_side(
+    text: Path, pairs: Path, pictures: Path
+) -> None:
+    results = compare([text, pairs, pictures, pictures], progress=False)
+    assert [result.unit for result in results.results] == ["tokens", "tokens", "images", "images"]
+    assert results.paired == (None, None, None)
+    assert {"val/loss", "val/ppl", "val/bits_per_char"} == set(results.results[0].metrics)
+    assert {"test/loss", "test/ppl", "test/bits_per_char", "test/bleu"} == set(
+        results.results[1].metrics
+    )
+    with pytest.raises(ConfigError, match="reads words; allowed: standard"):
+        vitkit.evaluate(text, suite="speed")

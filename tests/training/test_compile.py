@@ -1,0 +1,49 @@
+"""``trainer.compile``: the same weights under the same names, one graph a shape.
+
+The backend runs the graphs that torch captured as they are, so that no compiler is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from vitkit.app import train
+from vitkit.config import RunConfig
+from vitkit.weights import read_checkpoint
+
+Tiny = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
+    """Counts what is compiled, by a backend that traces the backward pass too."""
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    original = nn.Module.compile
+
+    def compile_with(self: nn.Module, **options: Any) -> None:
+        original(self, backend=counter, **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_with)
+    return counter
+
+
+def test_a_compiled_network_learns_the_same(tiny: Tiny, graphs: CompileCounterWithBackend) -> None:
+    plain = train(tiny("model.depth=1", folder="plain"), progress=False)
+    assert graphs.frame_count == 0
+    compiled = train(
+        tiny("model.depth=1", "trainer.compile=true", folder="compiled"), progress=False
+    )
+    # One to train; to validate, one of whole batches and one of the last short one or of none.
+    assert 2 <= graphs.frame_count <= 3
+    one, two = (read_checkpoint(result.checkpoint).trained for result in (plain, compiled))
+    assert one.keys() == two.keys()  # no _orig_mod
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    assert compiled.metrics["test/acc"] == plain.metrics["test/acc"]

@@ -1,0 +1,265 @@
+"""Finished models as makers of features: ours, weights of any layout, any model of timm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.app.build import build_from_checkpoint
+from vitkit.app.devices import best_device
+from vitkit.app.expectations import stated_preprocessing
+from vitkit.app.pretrained import load_model
+from vitkit.app.runs import find_checkpoint
+from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of
+from vitkit.config import RunConfig, load_config
+from vitkit.config.files import parse_value
+from vitkit.data.preprocess import Preprocessing, resize_images
+from vitkit.errors import ConfigError, EvaluationError
+from vitkit.models.presets import TIMM_PREFIX
+from vitkit.models.registry import create_model
+from vitkit.records import Plain
+from vitkit.training.pretraining import pooled_features
+from vitkit.weights import is_own_checkpoint, load_weights, read_checkpoint, stated_by_config
+
+__all__ = ["Encoder", "digest_of", "open_encoder"]
+
+MODEL = "model."
+NAMES = ("hf-hub:", TIMM_PREFIX, "torchvision/")
+"""Beginnings of models by name."""
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
+"""Files that make a folder one of weights, and no run's."""
+
+USUAL_SIZE = 224
+VERSION = 1
+"""Of the way from an image to its features; another number makes no use of what was kept."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A finished model whose features are looked at.
+
+    Attributes:
+        model: in evaluation mode, on ``device``.
+        section: the model section that rebuilds it.
+        preprocessing: from a stored picture to its input.
+        config: data and devices.
+        device: where it is.
+        folder: where records go.
+        facts: about the model, plain values.
+    """
+
+    model: nn.Module
+    section: dict[str, Any]
+    preprocessing: Preprocessing
+    config: RunConfig
+    device: torch.device
+    folder: Path
+    facts: dict[str, Plain]
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 images (B, channels, height, width) of any size -> float32 (B, C), on the CPU.
+
+        Raises:
+            EvaluationError: the model has none, or they are not finite.
+        """
+        name = self.section["name"]
+        if not hasattr(self.model, "forward_head"):
+            raise EvaluationError(
+                f"{name} has no features before its classifier: a model needs "
+                "forward_features(images) and forward_head(features, pre_logits=True)"
+            )
+        size = self.preprocessing.img_size
+        if tuple(images.shape[2:]) != tuple(size):
+            images = resize_images(images, size)
+        found = pooled_features(self.model, self.preprocessing(images)).float().cpu()
+        if found.ndim != 2:
+            raise EvaluationError(
+                f"{name} pools nothing (features {tuple(found.shape)}); probing needs one vector "
+                "an image, as with model.global_pool=avg"
+            )
+        if not found.isfinite().all():
+            raise EvaluationError(
+                f"{name} has features that are not finite; its weights are damaged, or the "
+                "training that they are of diverged"
+            )
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that decides what the model makes of an image."""
+        settings = {
+            "version": VERSION,
+            "section": self.section,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+        text = json.dumps(settings, sort_keys=True, default=str)
+        return digest_of(text, self.model.state_dict().items())
+
+
+def digest_of(text: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 of a text and of tensors with their names, types and shapes."""
+    sha = hashlib.sha256(text.encode())
+    for name, tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(f"\n{name} {flat.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def open_encoder(
+    source: Source, overrides: Sequence[str] = (), *, data_name: str | None = None
+) -> Encoder:
+    """The model that a source stands for.
+
+    Args:
+        source: a run folder or checkpoint; a file or folder of weights; a model by name, as in
+            ``hf-hub:<owner>/<model>``; ``("timm:<name>", <file of weights>)``.
+        overrides: ``"data.key=value"`` strings; ``"model.key=value"`` of weights that do not say
+            it, such as ``model.num_heads=3``.
+        data_name: of data that are at hand already; None: the settings name them.
+
+    Raises:
+        VitkitError: nothing there, damaged, of no layout that is known, or no data named.
+    """
+    name, weights = source if isinstance(source, tuple) else (source, None)
+    if str(name).startswith(TIMM_SOURCE):
+        return _of_timm(str(name).removeprefix(TIMM_SOURCE), weights, overrides, data_name)
+    if weights is not None:
+        raise ConfigError(
+            f"weights={weights}: {name} brings its own weights; only {TIMM_SOURCE}<name> needs a "
+            "file"
+        )
+    if not Path(name).exists() and str(name).startswith(NAMES):
+        return _of_weights(name, overrides, data_name)
+    path = Path(name)
+    if not path.is_file() and not _holds_weights(path):
+        path = find_checkpoint(path)
+    if path.is_file() and is_own_checkpoint(path):
+        return _of_checkpoint(path, overrides)
+    return _of_weights(path, overrides, data_name)
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder is one of weights, such as Hugging Face's."""
+    return folder.is_dir() and any(path.suffix in SUFFIXES for path in folder.iterdir())
+
+
+def _of_checkpoint(path: Path, overrides: Sequence[str]) -> Encoder:
+    """One of ours, with its run's data unless others are named."""
+    if given := [word for word in overrides if word.startswith(MODEL)]:
+        raise ConfigError(f"{given[0]}: the model is that of {path}; leave the setting out")
+    checkpoint = read_checkpoint(path)
+    model, preprocessing, _ = build_from_checkpoint(checkpoint)
+    config = load_config(base=checkpoint.config, overrides=overrides)
+    device = best_device(config.trainer.accelerator)
+    return Encoder(
+        model=model.to(device),
+        section=dict(checkpoint.model),
+        preprocessing=preprocessing,
+        config=config,
+        device=device,
+        folder=folder_of(path),
+        facts={
+            "checkpoint": str(path),
+            "weights": checkpoint.weights_name,
+            "model": str(checkpoint.model["name"]),
+            "epoch": checkpoint.epoch,
+            "step": checkpoint.step,
+        },
+    )
+
+
+def _of_weights(name: str | Path, overrides: Sequence[str], data_name: str | None) -> Encoder:
+    """Weights of any layout that is read, with the preprocessing that they state."""
+    ours, others = _model_settings(overrides)
+    config = _data_config(str(name), others, data_name)
+    loaded = load_model(name, **ours)
+    facts: dict[str, Plain] = {
+        "checkpoint": str(name),
+        "weights": "trained",
+        "model": str(loaded.section["name"]),
+        "format": loaded.report.format,
+    }
+    place = f"{Path(name).stem}-{data_name or config.data.name}"
+    return _elsewhere(
+        loaded.model, loaded.section, loaded.preprocessing, config, place=place, facts=facts
+    )
+
+
+def _of_timm(
+    name: str, weights: str | Path | None, overrides: Sequence[str], data_name: str | None
+) -> Encoder:
+    """Any model of timm, with a file of weights."""
+    shown = TIMM_SOURCE + name
+    if weights is None:
+        raise ConfigError(
+            f"{shown}: which weights? Put weights=FILE behind it (.safetensors, .pth, .bin)"
+        )
+    ours, others = _model_settings(overrides)
+    config = _data_config(shown, others, data_name)
+    section = {"name": TIMM_PREFIX + name, **ours}
+    model: Any = create_model(TIMM_PREFIX + name, **ours)
+    load_weights(model, weights)
+    built = dict(getattr(model, "pretrained_cfg", None) or {})
+    stated = stated_by_config({"architecture": name, "pretrained_cfg": built}).preprocessing
+    size = ours.get("img_size") or stated.get("img_size") or USUAL_SIZE
+    preprocessing = stated_preprocessing(
+        stated,
+        img_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        in_chans=int(ours.get("in_chans", 3)),
+    )
+    facts: dict[str, Plain] = {
+        "checkpoint": str(weights),
+        "weights": "trained",
+        "model": TIMM_PREFIX + name,
+    }
+    place = f"timm-{name}-{data_name or config.data.name}"
+    return _elsewhere(model.eval(), section, preprocessing, config, place=place, facts=facts)
+
+
+def _elsewhere(
+    model: nn.Module,
+    section: dict[str, Any],
+    preprocessing: Preprocessing,
+    config: RunConfig,
+    *,
+    place: str,
+    facts: dict[str, Plain],
+) -> Encoder:
+    """Not of a run: its records go under ``<run.root>/probe/``."""
+    device = best_device(config.trainer.accelerator)
+    folder = Path(config.run.root) / "probe" / place.replace("/", "-").replace(":", "-")
+    return Encoder(model.to(device), section, preprocessing, config, device, folder, facts)
+
+
+def _model_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Fields of the model's section, and the other settings."""
+    ours: dict[str, Any] = {}
+    for word in overrides:
+        key, _, text = word.partition("=")
+        if key.startswith(MODEL):
+            value, wrong = parse_value(text)
+            if wrong:
+                raise ConfigError(f"{key}: {fault}" for fault in wrong)
+            ours[key.removeprefix(MODEL)] = value
+    return ours, [word for word in overrides if not word.startswith(MODEL)]
+
+
+def _data_config(name: str, overrides: Sequence[str], data_name: str | None) -> RunConfig:
+    """The settings of the data.
+
+    Raises:
+        ConfigError: none are named.
+    """
+    if data_name is None and not any(word.startswith("data.name=") for word in overrides):
+        raise ConfigError(f"{name}: on which data? Say so, as in data.name=cifar10 data.root=data")
+    return load_config(base={}, overrides=overrides)

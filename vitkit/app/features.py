@@ -1,0 +1,110 @@
+"""What a finished model makes of every image before its classifier, kept beside its records."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitkit.app.build import picture_section
+from vitkit.app.encoders import Encoder, digest_of
+from vitkit.app.progress import counted
+from vitkit.data.loaders import EvalLoader
+from vitkit.data.splits import ResidentSplit, Split
+
+__all__ = ["cached_features"]
+
+FOLDER = "features"
+TENSOR = "features"
+
+
+def cached_features(encoder: Encoder, split: Split, what: str, *, progress: bool = True) -> Tensor:
+    """The features of every image of a split, float32 (N, C), in its order.
+
+    They are computed once and kept in ``<folder>/features/``, which may be deleted at any time. The
+    file's name is made of weights, settings and images: whatever changes, it is another file. One
+    that is damaged is made anew.
+
+    Args:
+        encoder: the model.
+        split: the images.
+        what: they are, for the progress bar.
+        progress: show a bar on a terminal.
+    """
+    images = _digest_of_images(split)
+    if images is None:
+        return _computed(encoder, split, what, progress=progress)
+    name = hashlib.sha256(f"{encoder.digest} {images}".encode()).hexdigest()[:24]
+    path = encoder.folder / FOLDER / f"{name}.safetensors"
+    kept = _read(path, len(split))
+    if kept is None:
+        kept = _computed(encoder, split, what, progress=progress)
+        _write(path, kept)
+    return kept
+
+
+@torch.no_grad()
+def _computed(encoder: Encoder, split: Split, what: str, *, progress: bool) -> Tensor:
+    settings = picture_section(encoder.config)
+    loader = EvalLoader(
+        split,
+        batch_size=settings.eval_batch_size,
+        device=encoder.device,
+        num_workers=settings.num_workers,
+    )
+    parts, done = [], 0
+    with counted(f"features of {what}", "images", show=progress) as tell:
+        for images, _, _ in loader:
+            parts.append(encoder.features(images))
+            done += len(images)
+            tell(done, len(split))
+    return torch.cat(parts)
+
+
+def _read(path: Path, count: int) -> Tensor | None:
+    """What :func:`_write` wrote; None if it is not there, or not whole."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            file: Any = opened
+            features: Tensor = file.get_tensor(TENSOR)
+            said = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
+        return None
+    whole = len(features) == count and said == digest_of("", [(TENSOR, features)])
+    return features if whole else None
+
+
+def _write(path: Path, features: Tensor) -> None:
+    """Beside its place and renamed. A disk that takes no more keeps nobody from going on."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = digest_of("", [(TENSOR, features)])
+        save_file({TENSOR: features.contiguous()}, beside, metadata={"sha256": digest})
+        os.replace(beside, path)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            beside.unlink()
+
+
+def _digest_of_images(split: Split) -> str | None:
+    """Of the pixels; of streamed images of their files' names, sizes and times. None where neither
+    is to be had.
+    """
+    if isinstance(split, ResidentSplit):
+        return digest_of("", [("images", split.images)])
+    lines = [repr(split.decode)]
+    for item in split.items:
+        path = Path(item) if isinstance(item, str | Path) else None
+        if path is None or not path.is_file():
+            return None
+        stat = path.stat()
+        lines.append(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,375 @@
+"""Look inside a trained model: numbers and pictures of what it does, written beside its run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vitkit.app.build import build_from_checkpoint
+from vitkit.app.devices import best_device
+from vitkit.app.inspect_views import (
+    Views,
+    distance_plot,
+    embedding_plot,
+    views_of_picture,
+    views_of_weights,
+)
+from vitkit.app.predictor import Predictor, picture_files, read_picture
+from vitkit.app.progress import counted
+from vitkit.app.runs import find_checkpoint
+from vitkit.app.subjects import subject_of_checkpoint
+from vitkit.app.suites import split_of
+from vitkit.data.config import MAX_PIXELS
+from vitkit.data.loaders import EvalLoader
+from vitkit.errors import ConfigError, RunError, UnknownNameError
+from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
+from vitkit.explain.anatomy import Anatomy, anatomy_of, chosen_layers
+from vitkit.records import Plain, Record, Table
+from vitkit.weights import read_checkpoint
+
+__all__ = ["BlockSummary", "Inspection", "SeenPicture", "inspect"]
+
+Array = NDArray[Any]
+
+EMBEDDED = 2000
+"""Most images of a data set that are laid out; more are sampled evenly."""
+
+
+@dataclass(frozen=True)
+class SeenPicture:
+    """One picture and what the model says of it.
+
+    Attributes:
+        source: the file.
+        top: (class name, probability), best first; three at most.
+        explained: class that the relevance is for.
+    """
+
+    source: str
+    top: tuple[tuple[str, float], ...]
+    explained: str
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """One block, on average over the pictures.
+
+    Attributes:
+        block: its number.
+        patch_norm: mean length of the patch tokens behind it.
+        largest_norm: length of the longest patch token.
+        class_norm: length of the class token; None without one.
+        distances: mean attention distance of each head in pixels; empty where it was not asked for
+            or the block has no attention.
+    """
+
+    block: int
+    patch_norm: float
+    largest_norm: float
+    class_norm: float | None
+    distances: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What an inspection found.
+
+    Attributes:
+        folder: where it was written.
+        written: the files, sorted.
+        checkpoint: whose weights they are.
+        weights_name: ``trained`` or ``averaged``.
+        model: its name.
+        shapes: as they flow through the model.
+        pictures: in the order given.
+        blocks: summaries; empty without pictures.
+        notes: what could not be looked at, and why.
+        numbers: all arrays, as in ``inspect.npz``.
+    """
+
+    folder: Path
+    written: tuple[Path, ...]
+    checkpoint: Path
+    weights_name: str
+    model: str
+    shapes: tuple[ShapeStep, ...]
+    pictures: tuple[SeenPicture, ...]
+    blocks: tuple[BlockSummary, ...]
+    notes: tuple[str, ...]
+    numbers: dict[str, Array]
+
+
+def inspect(
+    source: str | Path,
+    pictures: Sequence[str | Path] | str | Path = (),
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    layers: Sequence[int] | None = None,
+    target: str | None = None,
+    embedding: str | None = None,
+    progress: bool = True,
+) -> Inspection:
+    """Look inside a model and write what is seen: pictures, ``inspect.npz``, ``inspect.json``.
+
+    Args:
+        source: a run folder or checkpoint.
+        pictures: a file or folder, or several; without any, what depends on the weights alone is
+            looked at.
+        overrides: ``"data.key=value"`` strings for ``embedding``.
+        out: the folder; ``inspect`` in the run unless given. Files of the same names are replaced.
+        layers: attention layers to show, from 0, negative ones from the end; all unless given.
+        target: class whose relevance is asked for, by name or number; the predicted one unless
+            given.
+        embedding: also lay the data's test images out in two dimensions: ``pca``, ``tsne``,
+            ``umap``.
+        progress: show a bar on a terminal while images are read.
+
+    Raises:
+        RunError: no checkpoint, or a folder that cannot be.
+        DataError: a picture that is missing or unreadable, or no test images.
+        ConfigError: a layer or method that does not exist, or settings that nothing would read.
+        UnknownNameError: a class that does not exist.
+        EvaluationError: pictures for a model without attention that can be read.
+    """
+    pictures = [pictures] if isinstance(pictures, str | Path) else pictures
+    _check(pictures, overrides, layers, target, embedding)
+    path = find_checkpoint(source)
+    checkpoint = read_checkpoint(path)
+    model, preprocessing, info = build_from_checkpoint(checkpoint)
+    device = best_device("auto")
+    limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
+    predictor = Predictor(model.to(device), info.class_names, preprocessing, device, limit)
+    folder = _folder(path, out)
+    explained = _class_index(target, info.class_names)
+    images = [(str(file), read_picture(file, preprocessing, limit)) for file in _files(pictures)]
+
+    blank = torch.zeros(1, preprocessing.in_chans, *preprocessing.img_size, device=device)
+    shapes = tuple(token_shapes(model, blank))
+    seen = views_of_weights(model)
+    told: list[SeenPicture] = []
+    blocks: tuple[BlockSummary, ...] = ()
+    if images:
+        told, blocks = _look_at(seen, predictor, images, explained, layers)
+    if embedding is not None:
+        _embed(seen, path, overrides, embedding, progress=progress)
+    name = str(checkpoint.model["name"])
+    facts: dict[str, Plain] = {"checkpoint": str(path), "weights": checkpoint.weights_name}
+    facts |= {"model": name, "data": info.name}
+    return Inspection(
+        folder=folder,
+        written=_write(folder, seen, Record({}, facts, _tables(shapes, told, blocks))),
+        checkpoint=path,
+        weights_name=checkpoint.weights_name,
+        model=name,
+        shapes=shapes,
+        pictures=tuple(told),
+        blocks=blocks,
+        notes=tuple(dict.fromkeys(seen.notes)),
+        numbers=seen.numbers,
+    )
+
+
+def _check(
+    pictures: Sequence[str | Path],
+    overrides: Sequence[str],
+    layers: Sequence[int] | None,
+    target: str | None,
+    embedding: str | None,
+) -> None:
+    """Refuse what would be left unread."""
+    if embedding is not None and embedding not in METHODS:
+        raise ConfigError(f"--embedding: given {embedding!r}, allowed: {', '.join(METHODS)}")
+    if overrides and embedding is None:
+        raise ConfigError(f"{overrides[0]}: settings are for --embedding, which reads the data")
+    for option, given in (("--layers", layers), ("--target", target)):
+        if given is not None and not pictures:
+            raise ConfigError(f"{option}: on which picture? Name one behind the run")
+
+
+def _folder(checkpoint: Path, out: str | Path | None) -> Path:
+    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    folder = Path(out) if out is not None else run / "inspect"
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; give --out a folder")
+    return folder
+
+
+def _files(pictures: Sequence[str | Path]) -> list[Path]:
+    """Folders become the pictures in them."""
+    found: list[Path] = []
+    for picture in map(Path, pictures):
+        found += picture_files(picture) if picture.is_dir() else [picture]
+    return found
+
+
+def _class_index(target: str | None, names: Sequence[str]) -> int | None:
+    """The class that a name or number stands for."""
+    if target is None:
+        return None
+    if target in names:
+        return names.index(target)
+    if target.isdecimal() and int(target) < len(names):
+        return int(target)
+    hint = f"(a class by its name, or a number from 0 to {len(names) - 1})"
+    raise UnknownNameError("class", target, names, hint=hint)
+
+
+def _look_at(
+    seen: Views,
+    predictor: Predictor,
+    images: Sequence[tuple[str, Tensor]],
+    explained: int | None,
+    layers: Sequence[int] | None,
+) -> tuple[list[SeenPicture], tuple[BlockSummary, ...]]:
+    """Each picture by itself, for the maps of many would not fit in memory; then all together."""
+    anatomy, names = anatomy_of(predictor.model), predictor.class_names
+    shown = chosen_layers(len(anatomy.attending()), layers, "attention layer")
+    told: list[SeenPicture] = []
+    each: list[Views] = []
+    for source, image in images:
+        shares = predictor.probabilities(image[None])[0]
+        best = shares.topk(min(3, len(names)))
+        target = int(best.indices[0]) if explained is None else explained
+        given = predictor.preprocessing(image[None].to(predictor.device))
+        each.append(views_of_picture(anatomy, image, given, target, shown))
+        top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        told.append(SeenPicture(source, tuple((names[i], p) for i, p in top), names[target]))
+    _gather(seen, images, each)
+    mean = seen.numbers["attention_distance"].mean(axis=0)
+    seen.pictures["distance"] = distance_plot(mean, shown)
+    return told, _summaries(anatomy, shown, each)
+
+
+def _gather(seen: Views, images: Sequence[tuple[str, Tensor]], each: Sequence[Views]) -> None:
+    """Numbers of all pictures stacked; drawings named by number and file."""
+    for name in each[0].numbers:
+        seen.numbers[name] = np.stack([one.numbers[name] for one in each])
+    for number, ((source, _), one) in enumerate(zip(images, each, strict=True), 1):
+        stem = f"{number:02}-{Path(source).stem}"
+        seen.pictures.update({f"{stem}-{name}": drawn for name, drawn in one.pictures.items()})
+        seen.notes.extend(one.notes)
+    sources = [source for source, _ in images]
+    seen.numbers["sources"] = np.array(sources, dtype=np.str_)
+
+
+def _summaries(
+    anatomy: Anatomy, layers: Sequence[int], each: Sequence[Views]
+) -> tuple[BlockSummary, ...]:
+    """Means over the pictures."""
+    norms = np.stack([one.numbers["token_norms"] for one in each])
+    distances = np.stack([one.numbers["attention_distance"] for one in each]).mean(axis=0)
+    of_block = {
+        anatomy.attention_blocks[layer]: tuple(map(float, distances[index]))
+        for index, layer in enumerate(layers)
+    }
+    patches = norms[:, :, anatomy.num_prefix :]
+    return tuple(
+        BlockSummary(
+            block=index,
+            patch_norm=float(patches[:, index].mean()),
+            largest_norm=float(patches[:, index].max(axis=-1).mean()),
+            class_norm=float(norms[:, index, 0].mean()) if anatomy.num_prefix else None,
+            distances=of_block.get(index, ()),
+        )
+        for index in range(norms.shape[1])
+    )
+
+
+def _embed(
+    seen: Views, path: Path, overrides: Sequence[str], method: str, *, progress: bool
+) -> None:
+    """The test images of the model's data as points."""
+    subject = subject_of_checkpoint(path, overrides, progress=progress)
+    split = split_of(subject, "test")
+    if len(split) > EMBEDDED:
+        split = split.subset(torch.arange(EMBEDDED) * len(split) // EMBEDDED)
+    settings = subject.pictures
+    loader = EvalLoader(
+        split,
+        batch_size=settings.eval_batch_size,
+        device=subject.device,
+        num_workers=settings.num_workers,
+    )
+    features: list[Tensor] = []
+    targets: list[Tensor] = []
+    done = 0
+    with counted("reading features", "images", show=progress) as tell:
+        for images, labels, _ in loader:
+            features.append(pooled_features(subject.model, subject.preprocessing(images)).cpu())
+            targets.append(labels.cpu())
+            done += len(labels)
+            tell(done, len(split))
+    places = embedding_map(torch.cat(features), method).numpy()
+    classes = torch.cat(targets)
+    seen.numbers["embedding"], seen.numbers["embedding_targets"] = places, classes.numpy()
+    names = subject.data.info.class_names
+    seen.pictures[f"embedding-{method}"] = embedding_plot(places, classes.tolist(), names, method)
+
+
+def _tables(
+    shapes: Sequence[ShapeStep], told: Sequence[SeenPicture], blocks: Sequence[BlockSummary]
+) -> dict[str, Table]:
+    """What ``inspect.json`` holds in rows."""
+    tables: dict[str, Table] = {
+        "shapes": {
+            "step": [step.name for step in shapes],
+            "given": [list(step.given) for step in shapes],
+            "made": [list(step.made) for step in shapes],
+        }
+    }
+    if told:
+        tables["pictures"] = {
+            "file": [one.source for one in told],
+            "predicted": [one.top[0][0] for one in told],
+            "probability": [one.top[0][1] for one in told],
+            "explained": [one.explained for one in told],
+        }
+        tables["blocks"] = {
+            "block": [one.block for one in blocks],
+            "patch_norm": [one.patch_norm for one in blocks],
+            "largest_norm": [one.largest_norm for one in blocks],
+            "class_norm": [one.class_norm for one in blocks],
+            "attention_distance": [list(one.distances) for one in blocks],
+        }
+    return tables
+
+
+def _write(folder: Path, seen: Views, record: Record) -> tuple[Path, ...]:
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "inspect.json", folder / "inspect.npz"]
+    record.write(written[0])
+    _write_arrays(written[1], seen.numbers)
+    for name, picture in seen.pictures.items():
+        written.append(folder / f"{name}.png")
+        _write_picture(written[-1], picture)
+    return tuple(sorted(written))
+
+
+def _write_arrays(path: Path, numbers: dict[str, Array]) -> None:
+    """Beside and renamed."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        with beside.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **numbers)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _write_picture(path: Path, picture: Image.Image) -> None:
+    beside = path.with_name(path.name + ".part")
+    try:
+        picture.save(beside, format="PNG")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,88 @@
+"""Classification of pictures, from the config to the test accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vitkit.app.build import Built
+from vitkit.app.evaluator import evaluate_checkpoint
+from vitkit.app.jobs.images import ImageJob
+from vitkit.app.teacher import build_teacher
+from vitkit.config import RunConfig
+from vitkit.data.splits import ImageData
+from vitkit.errors import DataError
+from vitkit.records import Plain
+from vitkit.training.budget import StepPlan
+from vitkit.training.losses import balanced_class_weights
+from vitkit.training.task import ClassificationTask
+from vitkit.training.task_config import ClassificationConfig
+
+__all__ = ["ClassificationJob"]
+
+
+class ClassificationJob(ImageJob):
+    """Trains any classifier of pictures; see :class:`~vitkit.app.jobs.base.Job`."""
+
+    def build(
+        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
+    ) -> Built:
+        """Model and data.
+
+        Raises:
+            DataError: the data have fewer than two classes.
+        """
+        built = super().build(config, data, model, progress=progress)
+        if built.info.num_classes < 2:
+            raise DataError(
+                f"{built.info.name} has one class only; task.name=classification needs two or more."
+                " Pre-train on it with task.name=mae or task.name=dino"
+            )
+        return built
+
+    def task(self, plan: StepPlan) -> ClassificationTask:
+        """The Lightning task."""
+        config, built = self.config, self.built
+        task = config.task
+        assert isinstance(task, ClassificationConfig)
+        return ClassificationTask(
+            built.model,
+            num_classes=built.info.num_classes,
+            task=task,
+            prepare_train=self.prepare_train(),
+            prepare_eval=built.preprocessing,
+            class_weights=self._class_weights(),
+            teacher=build_teacher(task.distill, built),
+            **self.shared(plan, **self.image_payload()),
+        )
+
+    def lines(self) -> list[str]:
+        """As of every task on pictures, and what its classes weigh."""
+        lines, weights = super().lines(), self._class_weights()
+        if weights is not None:
+            present = weights[weights > 0]
+            lines.append(
+                f"loss   classes weighed {float(present.min()):.2g} to {float(present.max()):.2g}"
+            )
+        return lines
+
+    def _class_weights(self) -> Tensor | None:
+        """By ``task.class_weights``."""
+        task = self.config.task
+        assert isinstance(task, ClassificationConfig)
+        if task.class_weights == "balanced":
+            return balanced_class_weights(self.built.info.class_counts)
+        return None
+
+    def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
+        """Loss and accuracy on the test images; nothing where there are none."""
+        data = self.built.data
+        if data.test is None:
+            return {}, {}
+        outcome = evaluate_checkpoint(checkpoint, data=data, progress=show)
+        self.tested = outcome.tested
+        facts: dict[str, Plain] = {"weights": outcome.weights_name}
+        if self.built.info.num_skipped:
+            facts["images_skipped"] = self.built.info.num_skipped
+        return outcome.metrics, facts

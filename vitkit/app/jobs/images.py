@@ -1,0 +1,127 @@
+"""What tasks on pictures share: the model and data of a config, and the loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+
+from vitkit.app.build import Built, build, picture_section
+from vitkit.app.jobs.base import Job, place_of
+from vitkit.config import RunConfig
+from vitkit.data.augment import Augment
+from vitkit.data.loaders import EvalLoader, TrainLoader
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.splits import ImageData
+from vitkit.errors import DataError
+from vitkit.weights import Checkpoint
+
+__all__ = ["ImageJob"]
+
+
+class ImageJob(Job):
+    """A task on pictures. Args as of :class:`Job`.
+
+    Attributes:
+        built: model and data.
+    """
+
+    built: Built
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: ImageData | None = None,
+        model: nn.Module | None = None,
+        *,
+        resumed: Checkpoint | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(config)
+        self.images = picture_section(config)
+        self.built = self.build(config, data, model, progress=progress)
+        if not len(self.built.data.train):
+            raise DataError(
+                f"{self.built.info.name} has no training images; to train, data.root needs a "
+                "folder train, or a folder per class"
+            )
+        if resumed is not None:
+            # The weights that the run began with may have had statistics of their own.
+            self.built.preprocessing = Preprocessing.from_dict(resumed.preprocessing)
+        self.model, self.section = self.built.model, self.built.section
+
+    def build(
+        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
+    ) -> Built:
+        """Model and data; a task with a model of another kind builds its own."""
+        return build(config, data, model, progress=progress)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Every image ``data.repeats`` times; what does not fill a step is left out."""
+        return len(self.built.data.train) * self.images.repeats // self.images.batch_size
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation images."""
+        return self.built.data.val is not None
+
+    @property
+    def evaluated(self) -> int:
+        """Validation and test images."""
+        return self.built.info.num_val + self.built.info.num_test
+
+    def loaders(self, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
+        """The training loader of this process, and the validation loader if there are images."""
+        data, place = self.built.data, place_of(trainer)
+        place["num_workers"] = self.images.num_workers
+        train_loader = TrainLoader(
+            data.train,
+            batch_size=self.images.batch_size,
+            micro_batches=self.config.trainer.accumulate_grad_batches,
+            seed=self.config.run.seed,
+            repeats=self.images.repeats,
+            **place,
+        )
+        if data.val is None:
+            return train_loader, None
+        return train_loader, EvalLoader(data.val, batch_size=self.images.eval_batch_size, **place)
+
+    def lines(self) -> list[str]:
+        """The data set, and what became of the weights it starts from."""
+        info, report = self.built.info, self.built.report
+        lines = [
+            f"data   {info.name}: {info.num_train:,} train, {info.num_val:,} val, "
+            f"{info.num_test:,} test images of {info.img_size[0]} x {info.img_size[1]}, "
+            f"{info.num_classes} classes"
+        ]
+        if info.num_skipped:
+            lines.append(
+                f"note   {info.num_skipped:,} damaged files left out; vitkit check-data names them"
+            )
+        if report is not None:
+            lines += ["weights", *(f"  {line}" for line in report.lines())]
+        return lines
+
+    def prepare_train(self) -> Callable[[Tensor, Tensor, int], Tensor]:
+        """(uint8 images, positions, epoch) -> the model's input, randomly changed."""
+        preprocessing = self.built.preprocessing
+        augment = Augment(
+            self.images.augment,
+            self.config.run.seed,
+            mean=preprocessing.mean,
+            size=len(self.built.data.train),
+            repeats=self.images.repeats,
+        )
+        return lambda images, positions, epoch: augment.erase(
+            preprocessing(augment(images, positions, epoch)), positions, epoch
+        )
+
+    def image_payload(self) -> dict[str, Any]:
+        """What a checkpoint holds of the data, plain values."""
+        return {
+            "data": self.built.info.to_dict(),
+            "preprocessing": self.built.preprocessing.to_dict(),
+        }

@@ -1,0 +1,146 @@
+"""A translator, from the config to the BLEU of its translations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pytorch_lightning import Trainer
+from torch import nn
+
+from vitkit.app.build_words import brought_tokenizer, build_words, max_len_of, pair_settings
+from vitkit.app.devices import process_count
+from vitkit.app.jobs.base import Job, place_of
+from vitkit.app.word_metrics import translation_metrics
+from vitkit.config import RunConfig
+from vitkit.data.text.parallel import PairEvalLoader, PairTrainLoader
+from vitkit.data.text.sources import PairData, load_pairs
+from vitkit.evaluation.text import require_bleu
+from vitkit.records import Plain
+from vitkit.training.budget import StepPlan
+from vitkit.training.task_config import TranslationConfig
+from vitkit.training.translation import TranslationTask
+from vitkit.weights import Checkpoint, read_checkpoint
+
+__all__ = ["TranslationJob"]
+
+SEARCH_COST = 5
+"""Passes over a pair that the search for its translation costs, set aside in budgets of time.
+
+About one was seen (beam 4, one core) where translations end with their sources, more where they end
+late.
+"""
+
+
+class TranslationJob(Job):
+    """Trains a model of sentence pairs; see :class:`~vitkit.app.jobs.base.Job`.
+
+    Attributes:
+        data: the pairs as ids, and their tokeniser.
+    """
+
+    unit: ClassVar[str] = "tokens"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data: PairData | None = None,
+        model: nn.Module | None = None,
+        *,
+        resumed: Checkpoint | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__(config)
+        self.settings = pair_settings(config)
+        if self.settings.test is not None:
+            require_bleu()  # rather now than after the training
+        if data is None:
+            stated = config.model.constructor_kwargs().get("max_len")
+            data = load_pairs(
+                self.settings,
+                brought_tokenizer(config, resumed),
+                max_len=stated if model is None else max_len_of(model),
+            )
+        self.data = data
+        self.built = build_words(config, data.tokenizer, model)
+        self.model, self.section = self.built.model, self.built.section
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """What a pass over the pairs fills; what does not fill a step is left out."""
+        count, accumulate = process_count(self.config), self._micro_batches
+        loader = PairTrainLoader(
+            self.data.splits["train"],
+            tokens=self.settings.batch_size,
+            micro_batches=accumulate,
+            world_size=count,
+        )
+        return len(loader) // accumulate
+
+    @property
+    def units_per_step(self) -> float:
+        """Tokens of the targets of one optimiser step, in the mean; padding is not counted."""
+        return len(self.data.splits["train"].target) / self.steps_per_epoch
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validation pairs."""
+        return "val" in self.data.splits
+
+    @property
+    def evaluated(self) -> int:
+        """Validation pairs, and test pairs as many times as the search costs passes."""
+        counts = {split: len(pairs) for split, pairs in self.data.splits.items()}
+        return counts.get("val", 0) + counts.get("test", 0) * (1 + SEARCH_COST)
+
+    def loaders(self, trainer: Trainer) -> tuple[PairTrainLoader, PairEvalLoader | None]:
+        """The training loader of this process, and the validation loader if there are pairs."""
+        splits, place = self.data.splits, place_of(trainer)
+        train_loader = PairTrainLoader(
+            splits["train"],
+            tokens=self.settings.batch_size,
+            micro_batches=self._micro_batches,
+            seed=self.config.run.seed,
+            **place,
+        )
+        if "val" not in splits:
+            return train_loader, None
+        return train_loader, PairEvalLoader(
+            splits["val"], tokens=self.settings.eval_batch_size, **place
+        )
+
+    def task(self, plan: StepPlan) -> TranslationTask:
+        """The Lightning task."""
+        task = self.config.task
+        assert isinstance(task, TranslationConfig)
+        characters = self.data.characters_per_token("val") if self.validates else 1.0
+        return TranslationTask(
+            self.model,
+            label_smoothing=task.label_smoothing,
+            characters_per_token=characters,
+            **self.shared(plan, data=self.data.facts(), tokenizer=self.data.tokenizer.to_plain()),
+        )
+
+    def lines(self) -> list[str]:
+        """The pairs, their tokens, and what became of the weights it starts from."""
+        counts = {split: len(pairs) for split, pairs in self.data.splits.items()}
+        tokenizer = self.data.tokenizer
+        said = (
+            f"data   {self.data.name}: {counts['train']:,} train, {counts.get('val', 0):,} val, "
+            f"{counts.get('test', 0):,} test pairs, {tokenizer.vocab_size:,} different tokens "
+            f"({tokenizer.kind})"
+        )
+        return [said, *self.built.lines()]
+
+    def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
+        """Loss and BLEU on the test pairs; nothing where there are none."""
+        if "test" not in self.data.splits:
+            return {}, {}
+        found = translation_metrics(
+            read_checkpoint(checkpoint), self.config, data=self.data, split="test", progress=show
+        )
+        return found.metrics, found.facts
+
+    @property
+    def _micro_batches(self) -> int:
+        return self.config.trainer.accumulate_grad_batches

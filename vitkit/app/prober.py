@@ -1,0 +1,174 @@
+"""What the features of a finished model are worth without training it: three simple classifiers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitkit.app.build import picture_section
+from vitkit.app.encoders import Encoder, open_encoder
+from vitkit.app.facts import environment_facts
+from vitkit.app.features import cached_features
+from vitkit.app.progress import counted
+from vitkit.app.subjects import Source
+from vitkit.data.sources import load_data
+from vitkit.data.splits import ImageData, Split
+from vitkit.errors import DataError
+from vitkit.evaluation.few_shot import SHOTS, few_shot
+from vitkit.evaluation.logistic import choose_l2, fit_linear_probe
+from vitkit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_accuracies
+from vitkit.records import Plain, Record, Table
+
+__all__ = ["ProbeResult", "probe"]
+
+DRAWS = 10
+FILE = "probe.json"
+
+SMALL = ("cifar10", "cifar100")
+"""Data that are enlarged a batch at a time: whole and large they would fill the memory."""
+
+Labelled = tuple[Tensor, Tensor]
+"""Features (N, C) and targets (N,)."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What probing found.
+
+    Attributes:
+        metrics: accuracies on the test images, as fractions: ``probe/linear_acc``;
+            ``probe/knn_<k>_acc``; ``probe/few_shot_<n>_acc``, a mean over draws, and ``_sd``, their
+            standard deviation. ``probe/linear_l2`` is the penalty that was chosen, by
+            ``probe/linear_val_acc``.
+        record: all of ``probe.json``.
+        path: of that file.
+    """
+
+    metrics: dict[str, float]
+    record: Record
+    path: Path
+
+
+def probe(
+    source: Source,
+    overrides: Sequence[str] = (),
+    *,
+    data: ImageData | None = None,
+    progress: bool = True,
+) -> ProbeResult:
+    """Measure a model's frozen features on labelled images, and write ``probe.json``.
+
+    A linear probe, its penalty chosen on the validation images and then fitted to training and
+    validation images together; the nearest neighbours among these; and the nearest centroid of a
+    few of them a class. Features are cached, see
+    :func:`~vitkit.app.features.cached_features`.
+
+    Args:
+        source: a run folder or checkpoint; a file or folder of weights; a model by name, as in
+            ``hf-hub:<owner>/<model>``; ``("timm:<name>", <file of weights>)``.
+        overrides: ``"data.key=value"`` strings; ``"model.key=value"`` of weights that do not say
+            it, such as ``model.num_heads=3``.
+        data: data of your own in place of the source's.
+        progress: show a bar on a terminal.
+
+    Raises:
+        VitkitError: nothing there, damaged, a model without features, or data without validation
+            or test images.
+    """
+    started = time.perf_counter()
+    encoder = open_encoder(source, overrides, data_name=data.info.name if data else None)
+    if data is None:
+        data = _data_for(encoder, progress=progress)
+    train, val, test = (_required(data, split) for split in ("train", "val", "test"))
+    parts = {
+        name: _labelled(encoder, split, name, progress=progress)
+        for name, split in {"training": train, "validation": val, "test": test}.items()
+    }
+    classes, seed = data.info.num_classes, encoder.config.eval.seed
+    metrics, tables = _measured(parts, classes, seed, progress=progress)
+    facts: dict[str, Plain] = {
+        **encoder.facts,
+        "data": data.info.name,
+        "classes": classes,
+        "train_images": len(train),
+        "val_images": len(val),
+        "test_images": len(test),
+        "features": parts["test"][0].shape[1],
+        "knn_temperature": TEMPERATURE,
+        "few_shot_classifier": "nearest centroid of L2-normalised features",
+        "few_shot_draws": DRAWS,
+        "eval_seed": seed,
+        "wall_seconds": round(time.perf_counter() - started, 2),
+        **environment_facts(),
+    }
+    record = Record(metrics, facts, tables)
+    path = encoder.folder / FILE
+    encoder.folder.mkdir(parents=True, exist_ok=True)
+    record.write(path)
+    return ProbeResult(metrics, record, path)
+
+
+def _measured(
+    parts: dict[str, Labelled], classes: int, seed: int, *, progress: bool
+) -> tuple[dict[str, float], dict[str, Table]]:
+    train, val, test = parts["training"], parts["validation"], parts["test"]
+    known = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
+    with counted("linear probe", "fits", show=progress) as tell:
+        choice = choose_l2(train, val, classes, on_fit=tell)
+    linear = fit_linear_probe(*known, classes, choice.l2, start=choice.probe)
+    metrics = {
+        "probe/linear_acc": linear.accuracy(*test),
+        "probe/linear_val_acc": choice.accuracies[choice.l2],
+        "probe/linear_l2": choice.l2,
+    }
+    for count, accuracy in neighbour_accuracies(known, test, classes, ks=NEIGHBOURS).items():
+        metrics[f"probe/knn_{count}_acc"] = accuracy
+    tables: dict[str, Table] = {
+        "l2": {"l2": list(choice.accuracies), "val_acc": list(choice.accuracies.values())}
+    }
+    draws: Table = {}
+    found = few_shot(known, test, classes, shots=SHOTS, draws=DRAWS, seed=seed)
+    for count, few in found.items():
+        metrics[f"probe/few_shot_{count}_acc"] = few.mean
+        metrics[f"probe/few_shot_{count}_sd"] = few.deviation
+        draws[f"{count}"] = list(few.accuracies)
+    return metrics, tables | ({"few_shot": draws} if draws else {})
+
+
+def _labelled(encoder: Encoder, split: Split, what: str, *, progress: bool) -> Labelled:
+    features = cached_features(encoder, split, what, progress=progress)
+    return features.to(encoder.device), split.targets.to(encoder.device)
+
+
+def _required(data: ImageData, split: str) -> Split:
+    """A split that probing cannot do without.
+
+    Raises:
+        DataError: it is empty, or there is but one class.
+    """
+    if data.info.num_classes < 2:
+        raise DataError(
+            f"{data.info.name} has one class only; probing needs labelled pictures of two or more"
+        )
+    images: Split | None = getattr(data, split)
+    if images is None or not len(images):
+        more = "; set data.val_fraction, such as 0.1" if split == "val" else ""
+        raise DataError(f"{data.info.name} has no {split} images, and probing needs some{more}")
+    return images
+
+
+def _data_for(encoder: Encoder, *, progress: bool) -> ImageData:
+    """The data that the settings name, as the model takes them."""
+    pictures, want = picture_section(encoder.config), encoder.preprocessing
+    with counted("reading", "files", show=progress) as tell:
+        return load_data(
+            pictures,
+            img_size=None if pictures.name in SMALL else want.img_size,
+            in_chans=want.in_chans,
+            on_file=tell,
+        )

@@ -1,0 +1,174 @@
+"""What is measured of finished models of words: loss a token, and BLEU of translations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitkit.app.build_words import (
+    max_len_of,
+    pair_settings,
+    text_settings,
+    window_of,
+    words_from_checkpoint,
+)
+from vitkit.app.devices import best_device
+from vitkit.app.progress import counted
+from vitkit.app.words import Translator
+from vitkit.config import RunConfig
+from vitkit.data.text.corpus import WindowEvalLoader
+from vitkit.data.text.parallel import PairEvalLoader
+from vitkit.data.text.sources import PairData, TextData, load_pairs, load_text
+from vitkit.errors import DataError
+from vitkit.evaluation.text import TokenSums, corpus_bleu, require_bleu
+from vitkit.records import Plain
+from vitkit.training.task_config import TranslationConfig
+from vitkit.weights import Checkpoint
+
+__all__ = ["WordMetrics", "language_metrics", "translation_metrics", "word_metrics"]
+
+
+@dataclass(frozen=True)
+class WordMetrics:
+    """What was found of one split.
+
+    Attributes:
+        metrics: ``<split>/loss`` (nats a token), ``ppl``, ``bits_per_char``, and ``bleu``.
+        facts: plain values: which weights, which split, how many tokens, BLEU's signature.
+        translations: of a translator, in the order of the split.
+    """
+
+    metrics: dict[str, float]
+    facts: dict[str, Plain]
+    translations: tuple[str, ...] = ()
+
+
+def word_metrics(
+    checkpoint: Checkpoint, config: RunConfig, *, split: str = "test", progress: bool = True
+) -> WordMetrics:
+    """What is measured of a checkpoint's model, by its kind; see the two functions below."""
+    if isinstance(config.task, TranslationConfig):
+        return translation_metrics(checkpoint, config, split=split, progress=progress)
+    return language_metrics(checkpoint, config, split=split, progress=progress)
+
+
+def language_metrics(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    *,
+    data: TextData | None = None,
+    split: str = "val",
+    progress: bool = True,
+) -> WordMetrics:
+    """Loss of a language model on the part of its text that is set aside.
+
+    Args:
+        checkpoint: whose weights to measure.
+        config: of its run, with the settings given for this evaluation.
+        data: the text, where it has been read already.
+        split: a text has no test part: whatever is asked for, it is ``val``.
+        progress: show a bar on a terminal.
+
+    Raises:
+        DataError: no such text, no part set aside, or a character that the model does not know.
+        WeightsError: the checkpoint does not fit itself.
+    """
+    model, tokenizer = words_from_checkpoint(checkpoint)
+    settings = text_settings(config)
+    data = load_text(settings, tokenizer) if data is None else data
+    if data.splits.val is None:
+        raise DataError(
+            f"{data.name}: no text is set aside, for data.val_fraction is 0; give data.val_fraction"
+        )
+    device = best_device(config.trainer.accelerator)
+    loader = WindowEvalLoader(
+        data.splits.val,
+        length=window_of(settings, model),
+        batch_size=settings.eval_batch_size,
+        device=device,
+    )
+    model.to(device)
+    sums = _summed(
+        loader, lambda batch: (model(batch.inputs), batch.targets), device, show=progress
+    )
+    facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": "val"}
+    facts["tokens"] = sums.count
+    return WordMetrics(_named("val", sums.metrics(data.characters_per_token)), facts)
+
+
+def translation_metrics(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    *,
+    data: PairData | None = None,
+    split: str = "test",
+    progress: bool = True,
+) -> WordMetrics:
+    """Loss of a translator, and BLEU of what it makes of a split's sources.
+
+    Translations are searched as the task section says (``num_beams``, ``length_penalty``).
+
+    Args:
+        checkpoint: whose weights to measure.
+        config: of its run, with the settings given for this evaluation.
+        data: the pairs, where they have been read already.
+        split: ``test`` or ``val``.
+        progress: show a bar on a terminal.
+
+    Raises:
+        DataError: no such files, or a sentence that the model cannot take.
+        EvaluationError: sacreBLEU is not installed.
+        WeightsError: the checkpoint does not fit itself.
+    """
+    require_bleu()
+    model, tokenizer = words_from_checkpoint(checkpoint)
+    settings, task = pair_settings(config), config.task
+    assert isinstance(task, TranslationConfig)
+    if data is None:
+        most = max_len_of(model)
+        data = load_pairs(settings, tokenizer, max_len=most, splits=[split])
+    if split not in data.splits:
+        raise DataError(f"{data.name} has no {split} pairs, for data.{split} is null; name files")
+    device = best_device(config.trainer.accelerator)
+    model.to(device)
+    loader = PairEvalLoader(data.splits[split], tokens=settings.eval_batch_size, device=device)
+    sums = _summed(
+        loader,
+        lambda batch: (model(batch.source, batch.inputs, batch.source_lengths), batch.targets),
+        device,
+        show=progress,
+    )
+    translator = Translator(model, tokenizer, device, task.num_beams, task.length_penalty)
+    sources = [source for source, _ in data.texts[split]]
+    with counted("translating", "sentences", show=progress) as tell:
+        translations = translator.translate(sources, on_batch=tell)
+    bleu = corpus_bleu(translations, [target for _, target in data.texts[split]])
+    metrics = sums.metrics(data.characters_per_token(split)) | {"bleu": bleu.score}
+    facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": split}
+    facts |= {"tokens": sums.count, "pairs": len(sources), "bleu_signature": bleu.signature}
+    facts |= {"num_beams": task.num_beams, "length_penalty": task.length_penalty}
+    return WordMetrics(_named(split, metrics), facts, tuple(translations))
+
+
+def _summed(
+    batches: WindowEvalLoader | PairEvalLoader,
+    foretell: Callable[[Any], tuple[Tensor, Tensor]],
+    device: torch.device,
+    *,
+    show: bool,
+) -> TokenSums:
+    """Sums over all batches of what a model foretells."""
+    sums = TokenSums(device)
+    with torch.inference_mode(), counted("evaluating", "batches", show=show) as tell:
+        for done, batch in enumerate(batches, start=1):
+            sums.update(*foretell(batch))
+            tell(done, len(batches))
+    return sums
+
+
+def _named(split: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {f"{split}/{name}": value for name, value in metrics.items()}

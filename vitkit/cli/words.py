@@ -1,0 +1,119 @@
+"""The commands that make words."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+__all__ = ["generate", "translate"]
+
+STDIN = "standard input"
+
+Source = Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained model.")]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Read all anew for each token: slow, the same text.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def generate(
+    source: Source,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The beginning; - reads it from standard input.", show_default=False),
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=0, help="How many to add.")] = 300,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Below 1 likelier tokens, above 1 rarer ones.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw among the K likeliest tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw among the fewest that hold this probability.")
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Always the likeliest token; draws nothing.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the draws: another seed, another text.")] = 0,
+    no_cache: NoCache = False,
+    debug: Debug = False,
+) -> None:
+    """Go on with a text, by a trained language model.
+
+    The text appears as it is made. Where the model's positions are used up, it goes on from the
+    second half of what it sees. Examples:
+
+    \b
+        vitkit generate runs/shakespeare/20260101-120000 ROMEO: --tokens 500
+        vitkit generate runs/tunes/20260101-120000 X:1 --temperature 0.8 --seed 3
+        vitkit generate runs/tunes/20260101-120000 - --greedy
+    """
+    from vitkit.app import load_writer, utf8_text
+
+    if prompt == "-":
+        prompt = utf8_text(sys.stdin.buffer.read(), STDIN)
+    pieces = load_writer(source).stream(
+        "\n" if prompt is None else prompt,
+        tokens=tokens,
+        temperature=0.0 if greedy else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        use_cache=not no_cache,
+    )
+    sys.stdout.write(prompt or "")
+    for piece in pieces:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    print()
+
+
+def translate(
+    source: Source,
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TEXT_FILE]",
+            help="A sentence a line; standard input without it.",
+            show_default=False,
+        ),
+    ] = None,
+    beam: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rivals of a translation, 1 = greedy; as the run was tested."),
+    ] = None,
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="More favours the long; as the run was tested."),
+    ] = None,
+    no_cache: NoCache = False,
+    debug: Debug = False,
+) -> None:
+    """Translate sentences, a line each, by a trained translator.
+
+    Examples:
+
+    \b
+        vitkit translate runs/multi30k/20260101-120000 sentences.en
+        vitkit translate runs/multi30k/20260101-120000 sentences.en --beam 1
+    """
+    from vitkit.app import load_translator, read_lines, utf8_lines
+
+    translator = load_translator(source)
+    if file is None or file == "-":
+        sentences = utf8_lines(sys.stdin.buffer, STDIN)
+    else:
+        sentences = iter(read_lines(file))
+    # Who types a sentence waits for its translation; a file goes faster in batches.
+    chunk = 1 if file is None and sys.stdin.isatty() else 64
+    for line in translator.lines(
+        sentences,
+        chunk=chunk,
+        num_beams=beam,
+        length_penalty=length_penalty,
+        use_cache=not no_cache,
+    ):
+        print(line, flush=True)

@@ -1,0 +1,189 @@
+"""From a section to text as ids: files read, tokeniser learned or given, splits cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
+from vitkit.data.text.corpus import TextSplits, cut_parts, cut_text, read_texts
+from vitkit.data.text.parallel import SentencePairs, encode_pairs, read_pairs
+from vitkit.data.text.tokenizers import (
+    BpeTokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+)
+from vitkit.errors import DataError
+
+__all__ = ["PairData", "TextData", "load_pairs", "load_text", "make_tokenizer"]
+
+Pairs = list[tuple[str, str]]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class TextData:
+    """One long text, ready to be read.
+
+    Attributes:
+        name: of the file or folder.
+        tokenizer: of its tokens.
+        splits: ids to learn from and to validate on.
+        characters: of both parts.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    splits: TextSplits
+    characters: tuple[int, int]
+
+    @property
+    def characters_per_token(self) -> float:
+        """Characters behind a token of the validation part that is foretold: all but the first."""
+        if self.splits.val is None:
+            return 1.0
+        first = len(self.tokenizer.decode(self.splits.val[:1].tolist()))
+        return (self.characters[1] - first) / max(len(self.splits.val) - 1, 1)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        val = 0 if self.splits.val is None else len(self.splits.val)
+        return {"name": self.name, "num_train": len(self.splits.train), "num_val": val}
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Pairs of sentences, ready to be read.
+
+    Attributes:
+        name: of the folder, and the languages.
+        tokenizer: of both languages.
+        splits: ``train``, and ``val`` and ``test`` where there are any, as ids.
+        texts: the same as text.
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    splits: dict[str, SentencePairs]
+    texts: dict[str, Pairs]
+
+    def characters_per_token(self, split: str) -> float:
+        """Characters behind a token of a split's targets; a sentence's end is one, its line feed.
+
+        Args:
+            split: one of :attr:`splits`.
+        """
+        characters = sum(len(target) + 1 for _, target in self.texts[split])
+        return characters / len(self.splits[split].target)
+
+    def facts(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        counts = {f"num_{split}": len(self.splits.get(split, ())) for split in SPLITS}
+        return {"name": self.name, **counts}
+
+
+def make_tokenizer(name: str, texts: Iterable[str], *, vocab_size: int, special: bool) -> Tokenizer:
+    """A tokeniser by its name in a data section.
+
+    Args:
+        name: ``char``, ``byte`` or ``bpe``.
+        texts: whose characters it must know, or whose pieces it learns.
+        vocab_size: bpe: most tokens.
+        special: with tokens for padding, beginning and end.
+
+    Raises:
+        DataError: no text, or the library of bpe is not there.
+    """
+    if name == "byte":
+        return ByteTokenizer(special=special)
+    if name == "char":
+        characters = {character for text in texts for character in set(text)}
+        return CharacterTokenizer(characters, special=special)
+    return BpeTokenizer.train(texts, vocab_size, special=special)
+
+
+def load_text(config: TextDataConfig, tokenizer: Tokenizer | None = None) -> TextData:
+    """The text of a data section.
+
+    A tokeniser of characters knows all of the text, of which the validation part is a piece; one
+    of bpe learns its pieces from the training part alone.
+
+    Args:
+        config: the section.
+        tokenizer: that a model brings; None: one is made for the text.
+
+    Raises:
+        DataError: no such file, empty, not UTF-8, too short to be cut, or with a character that the
+            tokeniser does not know.
+    """
+    text = read_texts(config.root)
+    train, val = cut_parts(text, config.val_fraction)
+    if tokenizer is None:
+        learned = train.splitlines(keepends=True) if config.tokenizer == "bpe" else [text]
+        tokenizer = make_tokenizer(
+            config.tokenizer, learned, vocab_size=config.vocab_size, special=False
+        )
+    splits = cut_text(text, tokenizer, config.val_fraction)
+    return TextData(Path(config.root).resolve().name, tokenizer, splits, (len(train), len(val)))
+
+
+def load_pairs(
+    config: ParallelDataConfig,
+    tokenizer: Tokenizer | None = None,
+    *,
+    max_len: int | None = None,
+    splits: Sequence[str] = SPLITS,
+) -> PairData:
+    """The pairs of sentences of a data section.
+
+    Args:
+        config: the section.
+        tokenizer: that a model brings; None: one is learned from the training pairs, or, where it
+            is of characters, from all.
+        max_len: most tokens of a sentence, its end included; None: any number.
+        splits: which are wanted, of those that the section names.
+
+    Raises:
+        DataError: no such file, empty, not UTF-8, files of different lengths, or a sentence that is
+            empty, too long, or has a character that the tokeniser does not know.
+    """
+    stems = {"train": config.train, "val": config.val, "test": config.test}
+    texts = {split: _pairs(config, stem) for split in splits if (stem := stems[split]) is not None}
+    if tokenizer is None:
+        known = ["train"] if config.tokenizer == "bpe" else list(texts)
+        tokenizer = make_tokenizer(
+            config.tokenizer,
+            [side for split in known for pair in texts[split] for side in pair],
+            vocab_size=config.vocab_size,
+            special=True,
+        )
+    ids = {}
+    for split, pairs in texts.items():
+        try:
+            ids[split] = encode_pairs(pairs, tokenizer, max_len=max_len)
+        except DataError as error:
+            raise DataError(f"{Path(config.root) / str(stems[split])}: {error}") from error
+    name = f"{Path(config.root).resolve().name} {config.source}-{config.target}"
+    return PairData(name, tokenizer, ids, texts)
+
+
+def _pairs(config: ParallelDataConfig, stem: str) -> Pairs:
+    source, target = (
+        Path(config.root) / f"{stem}.{language}" for language in (config.source, config.target)
+    )
+    for path in (source, target):
+        if not path.is_file():
+            raise DataError(f"no file {path}{_beside(path)}; see data.root, data.source and so on")
+    return read_pairs(source, target)
+
+
+def _beside(path: Path) -> str:
+    """What there is in its place."""
+    if not path.parent.is_dir():
+        return f", for there is no folder {path.parent}"
+    names = sorted(file.name for file in path.parent.iterdir() if file.is_file())
+    return f"; {path.parent} has {', '.join(names[:8])}" if names else ""
