@@ -141,11 +141,18 @@ def test_what_is_absent_is_one_quiet_line(own: Path, absent: str, said: str) -> 
 
 def test_any_one_file_is_enough(own: Path) -> None:
     kept = ("results.json", "metrics.csv", "eval.json", "eval-shift.json", "eval-speed.json")
+    absent = {
+        "metrics.csv": "No curves here",
+        "eval-shift.json": "--suite shift",
+        "eval-speed.json": "--suite speed",
+    }
     for name in kept:
         alone = own.parent / f"only-{name}"
         alone.mkdir()
         shutil.copy(own / name, alone)
-        _page(alone)
+        text = _page(alone).text
+        for other, said in absent.items():
+            assert (said in text) == (other != name), (name, other)
 
 
 def test_what_cannot_be_told_is_refused(own: Path, tmp_path: Path) -> None:

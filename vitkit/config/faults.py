@@ -70,7 +70,7 @@ def field_keys(model: type[BaseModel], prefix: str) -> list[str]:
 def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        close = _elsewhere(key, known) or nearest(key, known, n=1) or _by_last_part(key, known)
+        close = _elsewhere(key, known) or _sibling(key, known) or _by_last_part(key, known)
         return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
     if kind == "literal_error":
         allowed = str(context.get("expected", "")).replace(" or ", ", ")
@@ -90,6 +90,13 @@ def _elsewhere(key: str, known: list[str]) -> list[str]:
     """The same name in another section: ``model.lr`` -> ``optimizer.lr``."""
     last = "." + key.rsplit(".", 1)[-1]
     return [name for name in known if name.endswith(last)][:1]
+
+
+def _sibling(key: str, known: list[str]) -> list[str]:
+    """Nearly the right name, in the same section: what the section is called makes none alike."""
+    group, _, last = key.rpartition(".")
+    own = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == group]
+    return [f"{group}.{name}" for name in nearest(last, own, n=1)]
 
 
 def _by_last_part(key: str, known: list[str]) -> list[str]:
