@@ -35,9 +35,9 @@ def test_the_best_five_of_five_are_not_told(classes: int, told: bool) -> None:
     sums = ClassificationSums()
     sums.update(torch.randn(4, classes), torch.zeros(4, dtype=torch.int64))
     assert ("acc5" in sums.metrics()) == told
-    total = ClassificationSums()
-    total.merge(sums.sums.clone(), sums.num_classes)
+    total = sums.with_sums(sums.sums + sums.sums)
     assert total.metrics() == sums.metrics()
+    assert (total.count, sums.count) == (8, 4)
 
 
 def test_ties_and_nan_are_not_in_the_models_favour() -> None:

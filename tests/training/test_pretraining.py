@@ -157,11 +157,11 @@ def test_a_run_without_validation_and_with_early_stopping(tiny: Tiny, name: str)
 def test_means_of_a_split() -> None:
     sums = MeanSums(("loss", "entropy"))
     with pytest.raises(ValueError, match="no image was seen"):
-        sums.means()
+        sums.metrics()
     sums.update({"loss": torch.tensor(2.0), "entropy": torch.tensor(1.0)}, 3)
     sums.update({"loss": torch.tensor(6.0), "entropy": torch.tensor(3.0)}, 1)
     assert sums.count == 4
-    assert sums.means() == {"loss": 3.0, "entropy": 1.5}
+    assert sums.metrics() == {"loss": 3.0, "entropy": 1.5}
 
 
 FLIPS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -9,23 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.evaluation.sums import Sums
+
 __all__ = ["ClassificationSums", "Predictions", "predict_all"]
 
 
-class ClassificationSums:
-    """Sums over images, from which each metric is one division at the end.
-
-    Batches of any size may come in any order, and the sums of several processes add up, so that no
-    metric depends on how a split was cut.
+class ClassificationSums(Sums):
+    """Images seen, their loss, and how often the right class came first, or among the first five.
 
     Args:
         device: where the batches live.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        # Some accelerators have no float64; float32 counts images exactly up to 16.7 million.
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.sums = torch.zeros(4, dtype=dtype, device=device)
+        super().__init__(4, device)
         self.num_classes = 0
 
     def update(self, logits: Tensor, targets: Tensor, mean_loss: Tensor | None = None) -> None:
@@ -45,20 +42,6 @@ class ClassificationSums:
             loss = mean_loss.detach().to(self.sums.dtype) * count
         ranks = rank_of_target(logits, targets)
         self.sums += torch.stack([count, loss, (ranks < 1).sum(), (ranks < 5).sum()])
-
-    def merge(self, sums: Tensor, num_classes: int = 0) -> None:
-        """Replace the sums, by those of all processes for example.
-
-        Args:
-            sums: as :attr:`sums`.
-            num_classes: of what was summed; 0: not known.
-        """
-        self.sums, self.num_classes = sums, num_classes
-
-    @property
-    def count(self) -> int:
-        """Images seen."""
-        return int(self.sums[0].item())
 
     def metrics(self) -> dict[str, float]:
         """``loss`` (nats an image), ``acc`` and ``acc5`` as fractions in [0, 1].

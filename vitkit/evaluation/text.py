@@ -12,26 +12,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.errors import EvaluationError
+from vitkit.evaluation.sums import Sums
 
 __all__ = ["Bleu", "TokenSums", "corpus_bleu", "require_bleu"]
 
 
-class TokenSums:
-    """Sums over tokens, from which each metric is one division at the end.
-
-    Batches of any size may come in any order, and the sums of several processes add up, so that no
-    metric depends on how a split was cut.
+class TokenSums(Sums):
+    """Tokens seen, and their loss in nats.
 
     Args:
         device: where the batches live.
-
-    Attributes:
-        sums: tokens seen, and their loss in nats: float64 (2,), float32 where there is no float64.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.sums = torch.zeros(2, dtype=dtype, device=device)
+        super().__init__(2, device)
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
         """Add a batch.
@@ -49,11 +43,6 @@ class TokenSums:
     def add(self, loss: Tensor, count: Tensor) -> None:
         """Add a loss that is a sum over ``count`` tokens, in nats."""
         self.sums += torch.stack([count.to(self.sums), loss.detach().to(self.sums)])
-
-    @property
-    def count(self) -> int:
-        """Tokens seen."""
-        return int(self.sums[0].item())
 
     def metrics(self, characters_per_token: float = 1.0) -> dict[str, float]:
         """``loss`` (nats a token), ``ppl`` (its exponential) and ``bits_per_char``.

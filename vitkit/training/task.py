@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.evaluation.classification import ClassificationSums
-from vitkit.training.base import CHECKPOINT_KEY, TrainingTask
 from vitkit.training.distillation import distillation_loss
 from vitkit.training.losses import classification_loss
 from vitkit.training.mixing import mix_batch
+from vitkit.training.summed import SummedTask
 from vitkit.training.task_config import ClassificationConfig
 
 __all__ = ["ClassificationTask"]
@@ -21,7 +21,7 @@ __all__ = ["ClassificationTask"]
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-class ClassificationTask(TrainingTask):
+class ClassificationTask(SummedTask[ClassificationSums]):
     """Trains and validates any classifier, pictures or words, as a Lightning module.
 
     The model arrives built; what turns a stored batch into the model's input arrives as two
@@ -60,8 +60,6 @@ class ClassificationTask(TrainingTask):
             two_headed.set_distilled_training()
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self.train_sums: ClassificationSums | None = None
-        self.val_sums: ClassificationSums | None = None
 
     @property
     def mixes(self) -> bool:
@@ -72,11 +70,6 @@ class ClassificationTask(TrainingTask):
         """Stored images (B, channels, height, width) uint8 -> logits (B, classes)."""
         logits: Tensor = self.model(self.prepare_eval(images))
         return logits
-
-    def on_train_epoch_start(self) -> None:
-        """Fresh sums; an epoch resumed in its middle reports the part since."""
-        super().on_train_epoch_start()
-        self.train_sums = ClassificationSums(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one micro-batch."""
@@ -96,12 +89,8 @@ class ClassificationTask(TrainingTask):
                 label_smoothing=self.task.label_smoothing,
             )
         logits, loss = self._learn(inputs, goal)
-        self.watch(loss)
-        self.log("train/loss", loss, on_step=True, on_epoch=False)
-        self.log("lr", self.rate(), on_step=True, on_epoch=False)
-        if self.train_sums is None:
-            self.train_sums = ClassificationSums(self.device)
-        self.train_sums.update(logits, targets, mean_loss=loss)
+        self.log_step(loss)
+        self.learned().update(logits, targets, mean_loss=loss)
         return loss
 
     def _learn(self, inputs: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,52 +114,24 @@ class ClassificationTask(TrainingTask):
         )
         return logits, torch.lerp(loss, taught, distill.weight)
 
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean loss, as it was trained on, and its accuracy."""
-        self.stop_if_not_finite()
-        if self.train_sums is None:
-            return
-        metrics = self._reduced(self.train_sums).metrics()
-        name = "train/acc_mixed" if self.mixes else "train/acc"
-        self.log(name, metrics["acc"])
-        self.log("train/loss_epoch", metrics["loss"])
-
-    def on_validation_epoch_start(self) -> None:
-        """Fresh sums."""
-        self.val_sums = ClassificationSums(self.device)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the sums."""
         images, targets, _ = batch
-        assert self.val_sums is not None
-        self.val_sums.update(self(images), targets)
+        self.validated().update(self(images), targets)
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the whole split, each image counted once over all processes."""
-        assert self.val_sums is not None
-        for name, value in self._reduced(self.val_sums).metrics().items():
-            self.log(f"val/{name}", value)
+    def new_sums(self) -> ClassificationSums:
+        """Of loss and accuracy."""
+        return ClassificationSums(self.device)
+
+    def train_metrics(self, sums: ClassificationSums) -> dict[str, float]:
+        """The mean loss, as it was trained on, and the accuracy."""
+        name = "acc_mixed" if self.mixes else "acc"
+        return super().train_metrics(sums) | {name: sums.metrics()["acc"]}
 
     def epoch_summary(self, metrics: Mapping[str, float]) -> list[str]:
         """Losses, and the validation accuracy."""
-        sums, said = self.train_sums, []
-        if sums is not None and sums.count:
-            said.append(f"train loss {sums.metrics()['loss']:.4f}")
-        said += super().epoch_summary(metrics)
+        said = super().epoch_summary(metrics)
         return said + ([f"val acc {metrics['val/acc']:.2%}"] if "val/acc" in metrics else [])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the running sums of this epoch too."""
-        super().on_save_checkpoint(checkpoint)
-        sums = self.train_sums
-        checkpoint[CHECKPOINT_KEY]["train_sums"] = None if sums is None else sums.sums.tolist()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the running sums of an epoch that was left in its middle."""
-        saved = checkpoint.get(CHECKPOINT_KEY, {}).get("train_sums")
-        if saved is not None:
-            self.train_sums = ClassificationSums(self.device)
-            self.train_sums.merge(torch.tensor(saved, dtype=self.train_sums.sums.dtype))
 
     def _resized(self, images: Tensor) -> Tensor:
         """Smaller images early in the training, where ``progressive_sizes`` asks for them."""
@@ -182,11 +143,3 @@ class ClassificationTask(TrainingTask):
         scale = sides[0] / max(height, width)
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         return F.interpolate(images, size, mode="bilinear", antialias=True)
-
-    def _reduced(self, sums: ClassificationSums) -> ClassificationSums:
-        if self.trainer.world_size > 1:
-            total = ClassificationSums(self.device)
-            reduced = self.trainer.strategy.reduce(sums.sums.clone(), reduce_op="sum")
-            total.merge(reduced, sums.num_classes)
-            return total
-        return sums
