@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vitkit.data.epochs import EpochLoader, Shares
 from vitkit.data.random import epoch_order
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
 from vitkit.errors import DataError
@@ -30,13 +31,12 @@ class Batch(NamedTuple):
     positions: Tensor
 
 
-class TrainLoader:
+class TrainLoader(EpochLoader[Batch]):
     """Micro-batches of one epoch after the other.
 
-    An epoch's order is a permutation of the images, each ``repeats`` times in a row. Step b takes
-    its places b * batch_size up to (b + 1) * batch_size; micro-batch m of process r takes slice
-    m * world_size + r of these. The places left over at an epoch's end are dropped, so that every
-    batch has one shape.
+    An epoch's order is a permutation of the images, each ``repeats`` times in a row;
+    :class:`Shares` says who takes which places. Those left over at an epoch's end are dropped, so
+    that every batch has one shape.
 
     Args:
         split: the images.
@@ -65,11 +65,7 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         num_workers: int = 0,
     ) -> None:
-        if batch_size % (world_size * micro_batches):
-            raise DataError(
-                f"data.batch_size {batch_size} does not divide by {world_size} processes x "
-                f"{micro_batches} micro-batches; choose a multiple of {world_size * micro_batches}"
-            )
+        self.shares = Shares(batch_size, micro_batches, rank, world_size)
         self.size, self.repeats = len(split), repeats
         if self.size * repeats < batch_size:
             times = f" x data.repeats {repeats}" if repeats > 1 else ""
@@ -77,42 +73,19 @@ class TrainLoader:
                 f"an epoch would have no step: {self.size} training images{times}, "
                 f"data.batch_size {batch_size}; lower data.batch_size"
             )
-        self.batch_size, self.micro_batches, self.seed = batch_size, micro_batches, seed
-        self.rank, self.world_size = rank, world_size
+        self.seed = seed
         self._source = _source(split, device, num_workers)
-        self.epoch = 0
-        self.next_batch = 0
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
-        return self.size * self.repeats // self.batch_size * self.micro_batches
+        steps = self.size * self.repeats // self.shares.batch_size
+        return steps * self.shares.micro_batches
 
-    def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch. Nothing happens before the first ``next()``."""
-        epoch, first = self.epoch, self.next_batch
+    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+        """See :meth:`EpochLoader.batches`."""
         order = epoch_order(self.size, self.seed, epoch, self.repeats)
-        places = [self._places(index) for index in range(first, len(self))]
-        batches = self._source.batches([order[p] for p in places], places)
-        for index, batch in enumerate(batches, start=first + 1):
-            # Before the yield: the consumer may stop at the last batch and never come back.
-            last = index == len(self)
-            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index)
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands."""
-        return {"epoch": self.epoch, "next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """See :meth:`state_dict`."""
-        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
-
-    def _places(self, index: int) -> Tensor:
-        """Places in the permutation of this process's micro-batch ``index``."""
-        step, micro = divmod(index, self.micro_batches)
-        size = self.batch_size // (self.world_size * self.micro_batches)
-        start = step * self.batch_size + (micro * self.world_size + self.rank) * size
-        return torch.arange(start, start + size)
+        places = [self.shares.places(index) for index in range(first, len(self))]
+        yield from self._source.batches([order[p] for p in places], places)
 
 
 class EvalLoader:

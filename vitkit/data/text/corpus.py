@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitkit.data.epochs import EpochLoader, Shares
 from vitkit.data.random import position_index
 from vitkit.data.text.tokenizers import Tokenizer
 from vitkit.errors import DataError
@@ -157,12 +158,11 @@ def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> Text
     return TextSplits(ids[0], ids[1] if val else None)
 
 
-class WindowTrainLoader:
+class WindowTrainLoader(EpochLoader[WindowBatch]):
     """Micro-batches of windows that start anywhere, one epoch after the other.
 
     An epoch is a number of steps, not a pass: the start of each window is a function of (seed,
-    epoch, place in the epoch). Step b has the places b * batch_size up to (b + 1) * batch_size;
-    micro-batch m of process r takes slice m * world_size + r of these.
+    epoch, place in the epoch).
 
     Args:
         ids: the text, int (T,); it lies on the device.
@@ -191,50 +191,23 @@ class WindowTrainLoader:
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        if batch_size % (world_size * micro_batches):
-            raise DataError(
-                f"batch_size {batch_size} does not divide by {world_size} processes x "
-                f"{micro_batches} micro-batches; choose a multiple of {world_size * micro_batches}"
-            )
+        self.shares = Shares(batch_size, micro_batches, rank, world_size)
         _require_window(ids, length)
         self.ids, self.device = ids.to(device), device
-        self.length, self.batch_size, self.steps = length, batch_size, steps
-        self.micro_batches, self.seed = micro_batches, seed
-        self.rank, self.world_size = rank, world_size
+        self.length, self.steps, self.seed = length, steps, seed
         self._window = torch.arange(length + 1, device=device)
-        self.epoch = 0
-        self.next_batch = 0
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
-        return self.steps * self.micro_batches
+        return self.steps * self.shares.micro_batches
 
-    def __iter__(self) -> Iterator[WindowBatch]:
-        """The rest of the current epoch. Nothing happens before the first ``next()``."""
-        epoch, first = self.epoch, self.next_batch
+    def batches(self, epoch: int, first: int) -> Iterator[WindowBatch]:
+        """See :meth:`EpochLoader.batches`."""
         for index in range(first, len(self)):
-            places = self._places(index)
+            places = self.shares.places(index, self.device)
             starts = position_index(self.seed, epoch, places, START, len(self.ids) - self.length)
             words = self.ids[starts[:, None] + self._window].long()
-            # Before the yield: the consumer may stop at the last batch and never come back.
-            last = index + 1 == len(self)
-            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index + 1)
             yield WindowBatch(words[:, :-1], words[:, 1:], places)
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands."""
-        return {"epoch": self.epoch, "next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """See :meth:`state_dict`."""
-        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
-
-    def _places(self, index: int) -> Tensor:
-        """Places in the epoch of this process's micro-batch ``index``."""
-        step, micro = divmod(index, self.micro_batches)
-        size = self.batch_size // (self.world_size * self.micro_batches)
-        start = step * self.batch_size + (micro * self.world_size + self.rank) * size
-        return torch.arange(start, start + size, device=self.device)
 
 
 class WindowEvalLoader:

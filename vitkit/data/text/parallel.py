@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vitkit.data.epochs import EpochLoader
 from vitkit.data.random import epoch_permutation
 from vitkit.data.text.corpus import IGNORED, read_text
 from vitkit.data.text.tokenizers import Tokenizer
@@ -147,7 +148,7 @@ def encode_pairs(
     )
 
 
-class PairTrainLoader:
+class PairTrainLoader(EpochLoader[PairBatch]):
     """Micro-batches of pairs alike in length, one epoch after the other.
 
     The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted by their longer
@@ -191,30 +192,16 @@ class PairTrainLoader:
                 f"micro-batches, a step takes {self._parts}; lower the tokens of a step"
             )
         self._table = _PairTable(pairs, device)
-        self.epoch = 0
-        self.next_batch = 0
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
         return len(self._cuts) // self._parts * self.micro_batches
 
-    def __iter__(self) -> Iterator[PairBatch]:
-        """The rest of the current epoch. Nothing happens before the first ``next()``."""
-        epoch, first = self.epoch, self.next_batch
+    def batches(self, epoch: int, first: int) -> Iterator[PairBatch]:
+        """See :meth:`EpochLoader.batches`."""
         batches = self._batches(epoch)
         for index in range(first, len(self)):
-            # Before the yield: the consumer may stop at the last batch and never come back.
-            last = index + 1 == len(self)
-            self.epoch, self.next_batch = (epoch + 1, 0) if last else (epoch, index + 1)
             yield self._table.batch(batches[index * self.world_size + self.rank])
-
-    def state_dict(self) -> dict[str, int]:
-        """Where the next batch stands."""
-        return {"epoch": self.epoch, "next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """See :meth:`state_dict`."""
-        self.epoch, self.next_batch = int(state["epoch"]), int(state["next_batch"])
 
     def _batches(self, epoch: int) -> list[Tensor]:
         """Places of the pairs of each batch, in the order of the epoch."""
