@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import attention, epoch, eval_overhead, gpu, inference, memory, train_step
+from benchmarks import (
+    attention,
+    epoch,
+    eval_overhead,
+    gpu,
+    inference,
+    memory,
+    train_step,
+    words,
+)
 from benchmarks.memory import CASES, Meter
 
 pytestmark = [
@@ -204,3 +213,53 @@ def test_the_recipes_for_a_gpu_exist() -> None:
     for name, file in gpu.RECIPES.items():
         assert (root / file).is_file()
         assert set(gpu.EPOCHS[name]) == {90, 94, 95, 96}
+
+
+STAND_IN = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+
+@dataclass
+class GPTConfig:
+    block_size: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    bias: bool
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        print("chatter")
+        self.config = config
+        self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+
+    def forward(self, ids, targets):
+        logits = self.table(ids)
+        return logits, nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        return torch.optim.AdamW(self.parameters(), lr=learning_rate)
+
+    def generate(self, ids, count, temperature, top_k):
+        assert ids.shape[1] + count <= self.config.block_size
+        return torch.cat([ids, ids.expand(-1, count)], dim=1)
+"""
+"""The face of nanoGPT's model file that the benchmark calls."""
+
+
+def test_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(STAND_IN)
+    found = run(words.main, str(tmp_path), "--dtypes", "float32")
+    assert [row["what"] for row in found["rows"]] == ["8 x 2", "4 written"]
+    rates = [row["characters_per_second"] for row in found["rows"]]
+    assert all(rate.keys() == {"vitkit", "nanoGPT"} for rate in rates)
+    assert "chatter" not in found["text"]
+
+
+def test_words_without_a_clone_say_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"model\.py: no such file; give a clone of github"):
+        words.main([str(tmp_path), "--quick"])

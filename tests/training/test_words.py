@@ -24,6 +24,7 @@ from vitkit.data.text.corpus import cut_parts
 from vitkit.errors import ConfigError, Interrupted
 from vitkit.models import create_model
 from vitkit.records import Record
+from vitkit.training import losses as losses_module
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.losses import token_loss
 from vitkit.training.optimizers import parameter_groups
@@ -83,6 +84,54 @@ def test_loss_a_token_is_the_mean_over_tokens_with_smoothing() -> None:
         want = -(soft * log_p).sum(-1).mean()
         got = token_loss(logits, targets, label_smoothing=smoothing).double()
         torch.testing.assert_close(got, want, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("words", [7, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_many_logits_the_gradient_takes_their_place(
+    monkeypatch: pytest.MonkeyPatch, smoothing: float, words: int, dtype: torch.dtype
+) -> None:
+    """Against torch's, with the head that makes the logits and the gradients of both its sides."""
+    monkeypatch.setattr(losses_module, "LARGE", 0)
+    monkeypatch.setattr(losses_module, "CHUNK", 3 * words + 1)  # 20 rows: the last chunk is short
+    torch.manual_seed(1)
+    targets = torch.randint(words, (4, 5))
+    targets[0, :3], targets[3] = -100, -100
+    leaves = torch.randn(4, 5, 6, dtype=dtype), torch.randn(words, 6, dtype=dtype)
+
+    def gradients(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+        tokens, weight = (leaf.clone().requires_grad_() for leaf in leaves)
+        loss = loss_of(tokens @ weight.T)
+        (loss * 0.5).backward()  # as with micro-batches
+        assert tokens.grad is not None and weight.grad is not None
+        return [loss, tokens.grad, weight.grad]
+
+    in_place: list[torch.Tensor] = []
+
+    def ours(logits: torch.Tensor) -> torch.Tensor:
+        before = logits.detach().clone()
+        loss = token_loss(logits, targets, label_smoothing=smoothing)
+        in_place.append((before != logits).any())
+        return loss
+
+    def theirs(logits: torch.Tensor) -> torch.Tensor:
+        flat = logits.float().flatten(0, 1)
+        return F.cross_entropy(flat, targets.flatten(), label_smoothing=smoothing)
+
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {}
+    for got, want in zip(gradients(ours), gradients(theirs), strict=True):
+        torch.testing.assert_close(got, want, **tolerance)
+    assert bool(in_place[0]) == (dtype == torch.float32), "the rows were not taken in place"
+
+
+def test_logits_that_nobody_computed_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses_module, "LARGE", 0)
+    for wants_gradient in (True, False):
+        logits = torch.randn(2, 3, 5, requires_grad=wants_gradient)
+        before = logits.detach().clone()
+        token_loss(logits, torch.zeros(2, 3, dtype=torch.long))
+        assert torch.equal(logits, before)
 
 
 @pytest.mark.parametrize("name", RUNS)
