@@ -6,7 +6,7 @@ ARGS ?=
 SUITE ?= attention input_pipeline train_step inference epoch memory
 
 .DEFAULT_GOAL := help
-.PHONY: help train test check lint format bench bench-gpu clean
+.PHONY: help train test check lint format bench bench-gpu docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,5 +44,15 @@ bench: $(VENV)/.bench  ## Measure against other libraries; one script with SUITE
 bench-gpu: $(VENV)/.bench  ## Measure on a GPU, in ten minutes; run again to go on
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## Build the documentation into site/, to be opened from disk
+	rm -rf site
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/zensical build --clean --strict --config-file zensical.zh.toml
+	@echo "open site/index.html"
+
 clean:  ## Remove the environment and what tools left; runs/ and data/ stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache site
