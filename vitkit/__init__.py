@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vitkit.app import (
+        AverageResult,
         EvalResult,
         ExportResult,
         LoadedModel,
         Prediction,
         Predictor,
         TrainResult,
+        average_checkpoints,
         evaluate,
         export,
         generate,
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attention",
+    "AverageResult",
     "EvalResult",
     "ExportResult",
     "LoadedModel",
@@ -44,6 +47,7 @@ __all__ = [
     "TrainResult",
     "VitkitError",
     "attention",
+    "average_checkpoints",
     "create_model",
     "data_from_datasets",
     "evaluate",
@@ -64,6 +68,7 @@ __all__ = [
 
 _HOMES = {
     "Attention": "vitkit.nn",
+    "AverageResult": "vitkit.app",
     "EvalResult": "vitkit.app",
     "ExportResult": "vitkit.app",
     "LoadedModel": "vitkit.app",
@@ -72,6 +77,7 @@ _HOMES = {
     "TrainResult": "vitkit.app",
     "VitkitError": "vitkit.errors",
     "attention": "vitkit.nn",
+    "average_checkpoints": "vitkit.app",
     "create_model": "vitkit.models.registry",
     "data_from_datasets": "vitkit.data.sources",
     "evaluate": "vitkit.app",

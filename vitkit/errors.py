@@ -8,7 +8,7 @@
     +-- RunError             the run folder: not writable, full, nothing to resume
     +-- TrainingError        training cannot go on: non-finite loss, out of memory
     +-- EvaluationError      a number that cannot be had: NaN logits, other images than needed
-    +-- Interrupted          Ctrl-C or SIGTERM, after a checkpoint was left (exit code 130 / 143)
+    +-- Interrupted          Ctrl-C, SIGTERM or a closed terminal (exit code 130, 143, 129)
 
 Every message is one line that says what was given, what is allowed and what to do next.
 """

@@ -18,7 +18,7 @@ from vitkit.app.evaluator import SUITES
 from vitkit.app.shift import CIFAR10
 from vitkit.app.subjects import open_subject
 from vitkit.cli.commands import models_and_settings
-from vitkit.cli.tables import comparison_table, paired_lines
+from vitkit.cli.tables import comparison_table, paired_lines, split_table
 from vitkit.data.info import DataInfo
 from vitkit.data.splits import ImageData, ResidentSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
@@ -222,8 +222,12 @@ def test_what_is_refused(
             evaluate(source, settings, progress=False)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="allowed: standard, shift, speed, all"):
         evaluate(run, suite="al", progress=False)
-    with pytest.raises(ConfigError, match="allowed: test, val"):
-        evaluate(run, split="train", progress=False)
+    with pytest.raises(ConfigError, match="allowed: auto, train, val, test, all"):
+        evaluate(run, split="training", progress=False)
+    with pytest.raises(ConfigError, match=r"several results; take vitkit.app.compare"):
+        evaluate(run, split="all", progress=False)
+    with pytest.raises(ConfigError, match="allowed with --split all: standard"):
+        compare([run], split="all", suite="all", progress=False)
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         compare([], progress=False)
     few = ["eval.shift_images=2", "eval.attack_images=1", "eval.pgd_steps=1"]
@@ -306,3 +310,67 @@ def test_a_line_ismodels_and_settings(tmp_path: Path, monkeypatch: pytest.Monkey
     for wrong in (["weights=a"], ["timm:a", "weights=a", "weights=b"]):
         with pytest.raises(ConfigError, match="behind the model"):
             models_and_settings(wrong)
+
+
+def _counts(run: Path) -> dict[str, int]:
+    data = open_subject(run, progress=False).data
+    assert data.val is not None and data.test is not None
+    return {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+
+
+def test_all_splits_side_by_side(run: Path) -> None:
+    counts = _counts(run)
+    found = compare([run], split="all", progress=False)
+    assert [result.split for result in found.results] == ["train", "val", "test"]
+    assert found.paired == (None, None)  # other images each
+    for result in found.results:
+        ending = "" if result.split == "test" else f"-{result.split}"
+        assert [path.name for path in result.written] == [
+            f"predictions{ending}.npz",
+            f"eval{ending}.json",
+        ]
+        record = Record.read(run / f"eval{ending}.json")
+        assert record.facts["split"] == result.split and record.facts["images"] == result.count
+        assert result.count == counts[result.split]
+        kept = PredictionRecord.read(run / f"predictions{ending}.npz")
+        right = (kept.logits.argmax(1) == kept.targets).mean()
+        assert result.metrics[f"{result.split}/acc"] == pytest.approx(right)
+    for result in found.results:  # these write eval.json, whatever they are of
+        alone = evaluate(run, split=result.split, progress=False)
+        assert alone.metrics == result.metrics and alone.written[-1].name == "eval.json"
+    train, val, test = (result.metrics for result in found.results)
+    assert "train/temperature" in train and "val/temperature" not in val
+    assert train["train/loss"] != test["test/loss"]
+
+
+def test_all_splits_of_two_models(run: Path, runs: tuple[Path, Path]) -> None:
+    found = compare([run, runs[1]], split="all", progress=False)
+    assert [result.split for result in found.results] == ["train", "val", "test"] * 2
+    assert [paired is not None for paired in found.paired] == [False, False, True, False, False]
+
+
+def test_without_test_images_validation_ones_are_the_usual(run: Path) -> None:
+    subject = open_subject(run, progress=False)
+    whole = subject.data
+    none = ImageData(whole.info, whole.train, whole.val, None)
+    assert evaluate(run, data=none, progress=False).split == "val"
+    assert evaluate(run, data=whole, progress=False).split == "test"
+    found = compare([run], data=none, split="all", progress=False)
+    assert [result.split for result in found.results] == ["train", "val"]
+    assert [result.written[-1].name for result in found.results] == ["eval-train.json", "eval.json"]
+    with pytest.raises(DataError, match="has no test images; with --split: train, val, all"):
+        evaluate(run, data=none, split="test", progress=False)
+    bare = ImageData(whole.info, whole.train, None, None)
+    with pytest.raises(DataError, match="has no test and no val images; with --split: train, all"):
+        evaluate(run, data=bare, progress=False)
+    assert evaluate(run, data=bare, split="train", progress=False).split == "train"
+
+
+def test_a_table_of_splits() -> None:
+    rows = [("train", {"train/acc": 0.5, "train/loss": 1.5}), ("val", {"val/acc": 0.25})]
+    lines = split_table(rows).splitlines()
+    assert lines[0].split() == ["train", "val"]
+    assert lines[1].split() == ["acc", "50.00%", "25.00%"]
+    assert lines[2].split() == ["loss", "1.5000", "-"]
+    two = split_table([*rows, *rows]).splitlines()
+    assert two[0].split() == ["1", "train", "2", "val", "3", "train", "4", "val"]

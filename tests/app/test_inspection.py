@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -18,7 +19,7 @@ from tests.conftest import TINY
 from vitkit.app import inspect, load, train
 from vitkit.cli import main
 from vitkit.cli.inspection import shape_table
-from vitkit.errors import ConfigError, EvaluationError, RunError, UnknownNameError
+from vitkit.errors import ConfigError, EvaluationError, RunError, UnknownNameError, WeightsError
 from vitkit.explain import attention_maps, attention_rollout, relevance, token_norms
 
 Run = Callable[..., tuple[int, str, str]]
@@ -245,3 +246,71 @@ def test_blocks_with_one_shape_behind_them_share_a_line() -> None:
         *("picture", "patch_embed", "blocks.0 to blocks.1", "blocks.2 to blocks.3", "head")
     ]
     assert shape_table([]) == []
+
+
+TIMM = "timm:vit_tiny_patch16_224"
+FOUR = ["data.name=synthetic", "data.synthetic_classes=4", "model.img_size=32"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of weights of timm's smallest ViT for four classes and 32 pixels."""
+    path = tmp_path_factory.mktemp("weights") / "timm.pth"
+    torch.manual_seed(0)
+    torch.save(_of_timm().state_dict(), path)
+    return path
+
+
+def _of_timm() -> torch.nn.Module:
+    return timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=32)
+
+
+def test_a_model_of_timm(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(3).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("noise.png")
+    found = inspect((TIMM, weights), "noise.png", FOUR, embedding="pca", progress=False)
+    assert found.folder.parts[:2] == ("runs", "eval") and found.folder.name == "inspect"
+    assert found.model == "timm/vit_tiny_patch16_224" and found.checkpoint == weights
+    assert found.numbers["embedding"].shape[1] == 2
+
+    model = _of_timm().eval()
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    given = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1  # timm's mean and deviation
+    with torch.inference_mode():
+        best = int(model(given).argmax())
+    assert found.pictures[0].explained == f"class {best}"
+    expected = {
+        "attention": attention_maps(model, given)[..., 0, 1:].unflatten(-1, (2, 2)),
+        "rollout": attention_rollout(model, given),
+        "relevance": relevance(model, given),
+        "token_norms": token_norms(model, given),
+    }
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(
+            found.numbers[name], tensor.detach().numpy(), rtol=1e-4, atol=1e-6, err_msg=name
+        )
+
+
+def test_the_command_on_a_model_of_timm(
+    run: Run, vit: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(TIMM, f"weights={weights}", *FOUR, "--out", "seen", "-q")
+    assert code == 0 and err == ""
+    assert "timm/vit_tiny_patch16_224, trained weights" in out
+    assert out.splitlines()[-1].endswith("files in seen")
+    cases: list[tuple[list[Any], int, str]] = [
+        ([TIMM], 2, "which weights? Put weights=FILE behind it"),
+        ([TIMM, f"weights={weights}"], 2, "on which data? Say so"),
+        ([TIMM, "weights=none.pth", *FOUR], 1, "none.pth"),
+        ([vit, f"weights={weights}"], 2, "brings its own weights"),
+        (["weights=a.pth"], 2, "put it behind the model that it is for"),
+        (["data.name=digits"], 2, "name a run, a checkpoint or timm:<name> first"),
+    ]
+    for arguments, exit_code, said in cases:
+        code, _, err = run(*arguments)
+        assert code == exit_code, err
+        assert said in err and "Traceback" not in err
+    with pytest.raises(WeightsError, match="its own classes"):
+        inspect((TIMM, weights), (), [*FOUR[:1], "data.synthetic_classes=5", FOUR[2]])

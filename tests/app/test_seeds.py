@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +92,20 @@ def test_another_recipe_in_the_same_folder_is_refused(
         train_seeds(_recipe(tiny, tmp_path, "optimizer.lr=0.5"), 1)
 
 
-@pytest.mark.parametrize(("code", "error"), [(130, Interrupted), (143, Interrupted), (1, RunError)])
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (129, Interrupted),
+        (130, Interrupted),
+        (143, Interrupted),
+        (-1, Interrupted),
+        (-15, Interrupted),
+        (1, RunError),
+        (2, RunError),
+        (-9, RunError),
+        (137, RunError),
+    ],
+)
 def test_a_stopped_or_failed_seed_says_so(
     tiny: Tiny,
     tmp_path: Path,
@@ -100,5 +115,37 @@ def test_a_stopped_or_failed_seed_says_so(
     error: type[Exception],
 ) -> None:
     monkeypatch.setattr(child, "code", code)
-    with pytest.raises(error, match="seed 0"):
+    with pytest.raises(error, match="seed 0") as ended:
         train_seeds(_recipe(tiny, tmp_path), 1)
+    if error is Interrupted:
+        assert isinstance(ended.value, Interrupted)
+        assert ended.value.exit_code == (code if code > 0 else 128 - code)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_closed_terminal_leaves_the_seed_time_for_its_checkpoint(
+    tiny: Tiny,
+    tmp_path: Path,
+    child: type[Child],
+    monkeypatch: pytest.MonkeyPatch,
+    handler: signal.Handlers,
+) -> None:
+    """The signal comes while a seed trains; as usual it would end this very process."""
+    seen: list[object] = []
+
+    def wait(self: Child) -> int:
+        seen.append(signal.getsignal(signal.SIGHUP))
+        os.kill(os.getpid(), signal.SIGHUP)
+        return 129
+
+    monkeypatch.setattr(child, "wait", wait)
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        with pytest.raises(Interrupted, match="seed 0; the same command goes on"):
+            train_seeds(_recipe(tiny, tmp_path), 1)
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    # Ignored, as under nohup, it stays so for the seed's process, which inherits it.
+    assert (seen[0] is signal.SIG_IGN) == (handler is signal.SIG_IGN)

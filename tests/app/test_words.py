@@ -20,6 +20,7 @@ from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models import generate as generate_ids
 from vitkit.models import translate as search
 from vitkit.models.recurrent import RecurrentLanguageModel
+from vitkit.weights import read_checkpoint
 
 
 def _trained(folder: Path, kind: str) -> Path:
@@ -201,3 +202,46 @@ def test_runs_of_all_kinds_are_evaluated_side_by_side(
     )
     with pytest.raises(ConfigError, match="reads words; allowed: standard"):
         vitkit.evaluate(text, suite="speed")
+
+
+def test_the_splits_of_a_text(text: Path) -> None:
+    assert vitkit.evaluate(text, progress=False).split == "val"
+    train = vitkit.evaluate(text, split="train", progress=False)
+    assert {"train/loss", "train/ppl", "train/bits_per_char"} == set(train.metrics)
+    checkpoint = read_checkpoint(text / "checkpoints" / "last.ckpt")
+    assert train.count == checkpoint.data["num_train"] - 1  # each token but the first
+    # The closed form of the loss: what the model says of the token behind each, window by window.
+    writer = load_writer(text)
+    verses = Path(checkpoint.config["data"]["root"]).read_text("utf-8")
+    ids = writer.tokenizer.encode(verses)[: checkpoint.data["num_train"]]
+    total = 0.0
+    for start in range(0, len(ids) - 1, 16):
+        window = torch.tensor(ids[start : start + 17])
+        with torch.inference_mode():
+            logits = writer.model(window[None, :-1])[0]
+        total += float(torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum"))
+    assert train.metrics["train/loss"] == pytest.approx(total / train.count, rel=1e-4)
+    both = compare([text], split="all", progress=False)
+    assert [result.split for result in both.results] == ["train", "val"]
+    assert [result.written[0].name for result in both.results] == ["eval-train.json", "eval.json"]
+    assert both.results[0].metrics == train.metrics
+    with pytest.raises(DataError, match="text has no test part; with --split: train, val, all"):
+        vitkit.evaluate(text, split="test", progress=False)
+    with pytest.raises(DataError, match="text has no test and no val part; with --split: train"):
+        vitkit.evaluate(text, ["data.val_fraction=0"], progress=False)
+
+
+def test_the_splits_of_pairs(pairs: Path) -> None:
+    found = compare([pairs], split="all", progress=False)
+    assert [result.split for result in found.results] == ["train", "val", "test"]
+    written = [[path.name for path in result.written] for result in found.results]
+    assert written == [
+        ["eval-train.json", "translations-train.txt"],
+        ["eval-val.json", "translations-val.txt"],
+        ["eval.json", "translations-test.txt"],
+    ]
+    assert "train/bleu" in found.results[0].metrics
+    val = vitkit.evaluate(pairs, ["data.test=null"], progress=False)
+    assert val.split == "val" and val.metrics == found.results[1].metrics
+    with pytest.raises(DataError, match="parallel has no test pairs; with --split: train, val"):
+        vitkit.evaluate(pairs, ["data.test=null"], split="test", progress=False)

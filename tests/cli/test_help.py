@@ -42,6 +42,7 @@ COMMANDS = [
     "check-data",
     "generate",
     "translate",
+    "average",
 ]
 
 

@@ -90,6 +90,12 @@ def test_eval_of_words(run: Run, runs: dict[str, Path]) -> None:
     assert "val/bits_per_char" in out and "val/ppl" in out
     code, out, _ = run("eval", runs["pairs"], "--quiet", "--split", "val")
     assert code == 0 and "val/bleu" in out
+    code, out, _ = run("eval", runs["text"], "--quiet", "--split", "all")
+    assert code == 0 and out.splitlines()[2].split() == ["train", "val"]
+    assert "no paired test" not in out
+    code, _, err = run("eval", runs["text"], "--quiet", "--split", "test")
+    assert code == 1
+    _one_line(err, "text has no test part", "train, val, all")
     code, out, _ = run("eval", runs["text"], runs["pairs"], "--quiet")
     assert code == 0 and "no paired test" in out
 

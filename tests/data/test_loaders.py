@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import given
@@ -138,3 +140,64 @@ def test_augment_equals_a_slow_reference(mode: str) -> None:
         flips.add(flip)
     assert len(offsets) > 10
     assert flips == {True, False}
+
+
+def _by_process(item: object) -> torch.Tensor:
+    """An image that says which process made it."""
+    digits = list(os.getpid().to_bytes(4, "big"))
+    return torch.tensor([*digits, int(str(item))], dtype=torch.uint8)[:, None, None]
+
+
+def _seen(loader: TrainLoader | EvalLoader) -> tuple[set[int], list[int]]:
+    """(processes that decoded an epoch, its images in order)."""
+    images = torch.cat([batch.images for batch in loader])[:, :, 0, 0].tolist()
+    return {int.from_bytes(bytes(row[:4]), "big") for row in images}, [row[4] for row in images]
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_workers_outlive_an_epoch_if_asked_to(persistent: bool) -> None:
+    streamed = StreamedSplit(range(24), range(24), _by_process)
+    plain = TrainLoader(streamed, batch_size=4, seed=2)
+    loader = TrainLoader(
+        streamed, batch_size=4, seed=2, num_workers=2, persistent_workers=persistent
+    )
+    evaluation = EvalLoader(streamed, batch_size=5, num_workers=2, persistent_workers=persistent)
+    for each in (loader, evaluation):
+        first, second = _seen(each), _seen(each)
+        assert len(first[0]) == len(second[0]) == 2 and os.getpid() not in first[0] | second[0]
+        assert (first[0] == second[0]) == persistent
+        if each is loader:  # the same images as without workers, an order an epoch
+            assert [first[1], second[1]] == [_seen(plain)[1], _seen(plain)[1]]
+            assert first[1] != second[1]
+        else:
+            assert first[1] == second[1] == list(range(24))
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_an_epoch_that_is_left_early_leaves_nothing_in_the_next(persistent: bool) -> None:
+    """What workers had prepared of it is thrown away."""
+    streamed = StreamedSplit(range(40), range(40), _by_process)
+    plain = TrainLoader(streamed, batch_size=4, seed=2)
+    loader = TrainLoader(
+        streamed,
+        batch_size=4,
+        seed=2,
+        num_workers=2,
+        prefetch_factor=4,
+        persistent_workers=persistent,
+    )
+    for _ in loader:
+        break
+    state = {"epoch": 1, "next_batch": 3}
+    for each in (plain, loader):
+        each.load_state_dict(state)
+    assert _seen(loader)[1] == _seen(plain)[1]
+
+
+def test_what_workers_prepare_ahead() -> None:
+    streamed = StreamedSplit(range(24), range(24), _by_process)
+    loader = TrainLoader(streamed, batch_size=4, num_workers=1, prefetch_factor=5)
+    assert loader._source._loader.prefetch_factor == 5  # type: ignore[union-attr]
+    alone = TrainLoader(streamed, batch_size=4, prefetch_factor=5, persistent_workers=True)
+    assert alone._source._loader.prefetch_factor is None  # type: ignore[union-attr]
+    assert next(iter(alone)).images.shape == (4, 5, 1, 1)

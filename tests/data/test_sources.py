@@ -152,7 +152,6 @@ def _cifar100(root: Path, evil: bool = False) -> CifarLayout:
         ("meta", sums["meta"]),
         real.names_key,
         real.labels_key,
-        real.dataset,
     )
 
 

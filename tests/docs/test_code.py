@@ -87,7 +87,7 @@ def test_files_that_pages_include_or_name_exist() -> None:
         for name in re.findall(r"(?<![\w/])((?:configs|examples)/\w+\.(?:yaml|py))\b", text):
             assert (ROOT / name).is_file(), f"{path.name}: {name}"
             named += 1
-        for name in re.findall(r"python -m ((?:examples|benchmarks)\.\w+)", text):
+        for name in re.findall(r"python -m ((?:examples|benchmarks)(?:\.\w+)+)", text):
             assert (ROOT / Path(*name.split("."))).with_suffix(".py").is_file(), name
             named += 1
     assert named > 10

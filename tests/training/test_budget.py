@@ -13,7 +13,9 @@ from tests.training.test_resume import _stop_at
 from vitkit.app import process_seconds, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
+from vitkit.training import budget
 from vitkit.training.budget import Clock, TimeKeeper
+from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
 
@@ -38,7 +40,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(Clock, "seconds", seconds)
     monkeypatch.setattr(Clock, "add", add)
     monkeypatch.setattr(TimeKeeper, "on_train_batch_end", step)
-    monkeypatch.setattr(TimeKeeper, "TIMED_AT_STEP", 1000)
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", ())
     return spent
 
 
@@ -68,8 +70,9 @@ def test_a_resumed_run_has_only_the_time_that_is_left(
     ticks[0] = 0.5  # a new process has been starting for half a second
     folder = str(tiny(folder="x").run.dir)
     result = resume(folder, progress=False)
-    assert result.record.facts["steps"] == 6  # 2 of 6 seconds were used, and half a second more
-    assert float(str(result.record.facts["wall_seconds"])) == 6.5
+    # 2 of 6 seconds were used, and half a second more: a fourth step would end too late.
+    assert result.record.facts["steps"] == 5
+    assert float(str(result.record.facts["wall_seconds"])) == 5.5
 
 
 def test_evaluation_is_timed_and_set_aside(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,11 +86,60 @@ def test_evaluation_is_timed_and_set_aside(tiny: Tiny, monkeypatch: pytest.Monke
         modes.append(module.model.training)
 
     monkeypatch.setattr(TimeKeeper, "on_train_batch_end", spy)
-    monkeypatch.setattr(TimeKeeper, "TIMED_AT_STEP", 2)
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", (2,))
     train(tiny("trainer.max_time=1000", "model.proj_drop_rate=0.1"), progress=False)
     reserve = kept[-1]._reserve
     assert reserve is not None and kept[-1].margin < reserve < kept[-1].margin + 10
     assert all(modes)
+
+
+def test_a_training_of_few_long_steps_sets_its_evaluation_aside_too(
+    tiny: Tiny, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of a second an image is known after the first step."""
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", (1, 8))
+    monkeypatch.setattr(budget, "_seconds_of", lambda *_: 1.6)  # for a batch of 16
+    result = train(tiny("trainer.max_epochs=100", "trainer.max_time=10"), progress=False)
+    data = read_checkpoint(result.checkpoint).data
+    evaluation = 0.1 * (data["num_val"] + data["num_test"])
+    assert evaluation > 1
+    steps = int(str(result.record.facts["steps"]))
+    assert steps == int(10 - 3 - evaluation) < 8
+    assert ticks[0] + evaluation + 3 <= 10
+
+
+def test_no_step_begins_that_validation_has_left_no_time_for(
+    tiny: Tiny, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 steps of a second, 2.5 seconds of validation: of 6 seconds half a one is left."""
+    original = TimeKeeper.on_train_epoch_end
+
+    def validated(self, *args):  # type: ignore[no-untyped-def]
+        ticks[0] += 2.5
+        original(self, *args)
+
+    monkeypatch.setattr(TimeKeeper, "on_train_epoch_end", validated)
+    result = train(tiny("trainer.max_epochs=100", "trainer.max_time=9"), progress=False)
+    assert result.record.facts["steps"] == 3 and ticks[0] == 5.5
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_is_as_long_as_its_micro_batches(
+    tiny: Tiny, ticks: list[float], accumulate: int
+) -> None:
+    """A second a micro-batch: of 5 seconds 5 steps of one or 2 of two, and none begun in vain."""
+    more = ("trainer.max_epochs=100", "trainer.max_time=8")
+    accumulated = f"trainer.accumulate_grad_batches={accumulate}"
+    result = train(tiny(*more, accumulated), progress=False)
+    assert result.record.facts["steps"] == 5 // accumulate
+    assert ticks[0] == 5 // accumulate * accumulate
+
+
+def test_a_time_that_is_too_short_for_anything_still_takes_a_step(
+    tiny: Tiny, ticks: list[float]
+) -> None:
+    result = train(tiny("trainer.max_epochs=100", "trainer.max_time=0.5"), progress=False)
+    assert result.record.facts["steps"] == 1
 
 
 def test_timing_an_evaluation_changes_no_bit_of_the_training(tiny: Tiny) -> None:

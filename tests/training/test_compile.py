@@ -47,3 +47,29 @@ def test_a_compiled_network_learns_the_same(tiny: Tiny, graphs: CompileCounterWi
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     assert compiled.metrics["test/acc"] == plain.metrics["test/acc"]
+
+
+def test_a_run_says_how_often_it_was_compiled(
+    tiny: Tiny, graphs: CompileCounterWithBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short last batch of the validation is compiled in the first epoch, as all else."""
+    more = ("model.depth=1", "data.eval_batch_size=8", "trainer.compile=true")
+    result = train(tiny(*more))
+    facts = result.record.facts
+    assert facts["compiled_graphs"] == graphs.frame_count >= 2
+    assert facts["recompiled_graphs"] == 0
+    said = f"compile {graphs.frame_count} graphs, 0 of them after the first epoch"
+    assert said in capsys.readouterr().out
+    assert "compiled_graphs" not in train(tiny(folder="plain"), progress=False).record.facts
+
+
+def test_growing_images_are_compiled_once_a_size(
+    tiny: Tiny, graphs: CompileCounterWithBackend
+) -> None:
+    """The smaller size and the validation's whole one in the first epoch, then that of training."""
+    more = ("model.depth=1", "model.dynamic_img_size=true", "trainer.max_epochs=4")
+    sizes = "task.progressive_sizes=[[0.5, 4]]"
+    result = train(tiny(*more, sizes, "trainer.compile=true"), progress=False)
+    facts = result.record.facts
+    assert facts["compiled_graphs"] == graphs.frame_count
+    assert facts["recompiled_graphs"] == 1

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vitkit.app.averager import AverageResult, average_checkpoints
     from vitkit.app.catalogue import model_rows
     from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORT_FORMATS",
+    "AverageResult",
     "Comparison",
     "EvalResult",
     "ExportResult",
@@ -49,6 +51,7 @@ __all__ = [
     "TrainResult",
     "Translator",
     "Writer",
+    "average_checkpoints",
     "check_data",
     "compare",
     "evaluate",
@@ -77,6 +80,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AverageResult": "averager",
     "Comparison": "evaluator",
     "EXPORT_FORMATS": "exporter",
     "EvalResult": "evaluator",
@@ -90,6 +94,7 @@ _HOMES = {
     "TrainResult": "trainer",
     "Translator": "words",
     "Writer": "words",
+    "average_checkpoints": "averager",
     "check_data": "inspector",
     "compare": "evaluator",
     "evaluate": "evaluator",

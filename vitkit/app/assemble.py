@@ -23,12 +23,14 @@ from vitkit.training.averaging import WeightAverage
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.training.checkpoints import Checkpoints
+from vitkit.training.compilation import GraphCount
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.progress import TrainingProgress
 
 __all__ = [
     "Run",
     "calm",
+    "graph_facts",
     "make_callbacks",
     "make_checkpoints",
     "make_loggers",
@@ -96,7 +98,7 @@ def _recompute_blocks(model: nn.Module, name: str) -> None:
 
 
 def make_checkpoints(run: Run) -> Checkpoints:
-    """The callback that writes ``last.ckpt`` and ``best.ckpt``.
+    """The callback that writes ``last.ckpt``, ``best.ckpt`` and numbered copies.
 
     Raises:
         ConfigError: early stopping with nothing to validate on.
@@ -113,6 +115,7 @@ def make_checkpoints(run: Run) -> Checkpoints:
         monitor=monitor if validates else None,
         maximize=maximize,
         every_n_steps=config.trainer.save_every_n_steps,
+        keep=config.trainer.keep_checkpoints,
         resume_hint=f"Go on with: vitkit train --resume {run.folder}",
     )
 
@@ -126,6 +129,8 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
         config.trainer.max_time, run.clock, run.plan, examples_after=run.job.evaluated
     )
     callbacks: list[Callback] = [bar, keeper]
+    if config.trainer.compile:
+        callbacks.append(GraphCount())
     if config.ema.enabled:
         callbacks.append(WeightAverage(config.ema.decay, config.ema.warmup))
     if config.trainer.early_stopping_patience:
@@ -138,6 +143,13 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
             )
         )
     return [*callbacks, checkpoints]
+
+
+def graph_facts(trainer: Trainer) -> dict[str, int]:
+    """How often the network was compiled; nothing of one that is not."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [one for one in callbacks if isinstance(one, GraphCount)]
+    return found[0].facts() if found else {}
 
 
 def make_loggers(run: Run, step: int | None) -> list[Logger]:

@@ -23,14 +23,16 @@ from vitkit.app.subjects import (
     subject_of_checkpoint,
 )
 from vitkit.app.suites import (
+    chosen_splits,
     predictions_of,
     record_of,
     speed_measures,
     split_of,
+    splits_of,
     standard_measures,
 )
-from vitkit.app.word_metrics import word_metrics
-from vitkit.config import load_config
+from vitkit.app.word_metrics import word_metrics, word_splits
+from vitkit.config import RunConfig, load_config
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
@@ -57,7 +59,8 @@ SUITES = {
 }
 """What ``--suite`` may be -> the suites that are run."""
 
-SPLITS = ("test", "val")
+SPLITS = ("auto", "train", "val", "test", "all")
+"""What ``--split`` may be: auto is test, or val where there is no test; all is each in turn."""
 
 FILES = {"standard": "eval", "shift": "eval-shift", "speed": "eval-speed"}
 """Suite -> name of its record, without the suffix."""
@@ -82,6 +85,7 @@ class EvalResult:
         unit: what was counted.
         page: of the report, if one was written.
         tested: the model and what it said, of :func:`evaluate_checkpoint` alone.
+        split: what was evaluated: ``train``, ``val`` or ``test``.
     """
 
     metrics: dict[str, float]
@@ -96,6 +100,7 @@ class EvalResult:
     unit: str = "images"
     page: Path | None = None
     tested: Tested | None = None
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,9 @@ class Comparison:
     """Several models, measured alike.
 
     Attributes:
-        results: one a model, in the order given.
-        paired: each later model against the first, on the same images; None where the images are
+        results: one a model, in the order given; of each model one a split, where all were asked
+            for.
+        paired: each later result against the first, on the same images; None where the images are
             not the same or the standard suite was not run.
     """
 
@@ -117,7 +123,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
-    split: str = "test",
+    split: str = "auto",
     suite: str = "standard",
     progress: bool = True,
 ) -> EvalResult:
@@ -131,7 +137,7 @@ def evaluate(
         source: a run folder or a checkpoint file; ``("timm:<name>", <file of weights>)``.
         overrides: ``"data.key=value"`` and ``"eval.key=value"`` strings.
         data: data of your own in place of the checkpoint's.
-        split: ``test`` or ``val``.
+        split: ``train``, ``val`` or ``test``; ``auto``: test, or val where there is no test.
         suite: ``standard``, ``shift``, ``speed`` or ``all``.
         progress: show a bar on a terminal.
 
@@ -139,6 +145,8 @@ def evaluate(
         VitkitError: no checkpoint, damaged, data that does not fit its classes, or logits that are
             not finite.
     """
+    if split == "all":
+        raise ConfigError("split='all' gives several results; take vitkit.app.compare")
     return compare(
         [source], overrides, data=data, split=split, suite=suite, progress=progress
     ).results[0]
@@ -149,11 +157,14 @@ def compare(
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
-    split: str = "test",
+    split: str = "auto",
     suite: str = "standard",
     progress: bool = True,
 ) -> Comparison:
     """As :func:`evaluate`, of several models in turn, and hold each against the first.
+
+    With ``split="all"`` each split that there is in turn, train first; their files are named by
+    them (``eval-train.json``), but for the one that ``auto`` would take.
 
     Where several checkpoints share a folder, their files are named by them: ``eval-best.json``.
     """
@@ -161,6 +172,8 @@ def compare(
         raise ConfigError(f"--split: given {split!r}, allowed: {', '.join(SPLITS)}")
     if suite not in SUITES:
         raise ConfigError(f"--suite: given {suite!r}, allowed: {', '.join(SUITES)}")
+    if split == "all" and suite != "standard":
+        raise ConfigError(f"--suite: given {suite!r}, allowed with --split all: standard")
     if not sources:
         raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
     results: list[EvalResult] = []
@@ -171,19 +184,22 @@ def compare(
         opened = opened_source(source)
         if isinstance(opened, Checkpoint) and opened.tokenizer is not None:
             suffix = _suffix(opened.path, folder_of(opened.path), used)
-            result = _measured_words(
+            for result in _measured_words(
                 opened, overrides, split, suite, suffix, started, progress=progress
-            )
-            paired += [None] if results else []
-            results.append(result)
+            ):
+                paired += [None] if results else []
+                results.append(result)
             continue
         subject = open_subject(opened, overrides, data=data, progress=progress)
         require_classes(subject.section, subject.path)
-        suffix = _suffix(subject.path, subject.folder, used)
-        result = _measured(subject, split, suite, suffix, started, progress=progress)
-        if results:
-            paired.append(_against(results[0], result, subject))
-        results.append(result)
+        suffix, there = _suffix(subject.path, subject.folder, used), splits_of(subject)
+        for one in chosen_splits(split, there, subject.data.info.name, "images"):
+            ending = _with_split(suffix, one, split, there)
+            result = _measured(subject, one, suite, ending, started, progress=progress)
+            started = time.perf_counter()
+            if results:
+                paired.append(_against(results[0], result, subject))
+            results.append(result)
     return Comparison(tuple(results), tuple(paired))
 
 
@@ -207,7 +223,15 @@ def evaluate_checkpoint(
     facts = {**subject.facts, "images": len(images)}
     record = _record(Measured(metrics), facts, started)
     tested = Tested(subject, predictions, split)
-    return EvalResult(metrics, path, subject.weights_name, len(images), record, tested=tested)
+    return EvalResult(
+        metrics,
+        path,
+        subject.weights_name,
+        len(images),
+        record,
+        tested=tested,
+        split=split,
+    )
 
 
 def _measured(
@@ -255,6 +279,7 @@ def _measured(
         predictions=predictions,
         written=tuple(written),
         page=page,
+        split=split,
     )
 
 
@@ -263,6 +288,12 @@ def _suffix(path: Path, folder: Path, used: set[Path]) -> str:
     suffix = f"-{path.stem}" if folder in used else ""
     used.add(folder)
     return suffix
+
+
+def _with_split(suffix: str, split: str, asked: str, there: Sequence[str]) -> str:
+    """The same for the splits that are evaluated beside the usual one."""
+    usual = "test" if "test" in there else "val"
+    return f"{suffix}-{split}" if asked == "all" and split != usual else suffix
 
 
 def _measured_words(
@@ -274,13 +305,32 @@ def _measured_words(
     started: float,
     *,
     progress: bool,
-) -> EvalResult:
-    """The standard suite of a model of words, and the translations of a translator."""
+) -> list[EvalResult]:
+    """The standard suite of a model of words, on each split that is asked for."""
     if suite != "standard":
         raise ConfigError(
             f"--suite: given {suite!r}, but {checkpoint.path} reads words; allowed: standard"
         )
     config = load_config(base=checkpoint.config, overrides=overrides)
+    there, unit = word_splits(config)
+    results = []
+    for one in chosen_splits(split, there, config.data.name, unit):
+        ending = _with_split(suffix, one, split, there)
+        results.append(_of_words(checkpoint, config, one, ending, started, progress=progress))
+        started = time.perf_counter()
+    return results
+
+
+def _of_words(
+    checkpoint: Checkpoint,
+    config: RunConfig,
+    split: str,
+    suffix: str,
+    started: float,
+    *,
+    progress: bool,
+) -> EvalResult:
+    """Loss on one split, and the translations of a translator."""
     found = word_metrics(checkpoint, config, split=split, progress=progress)
     facts: dict[str, Plain] = {
         "checkpoint": str(checkpoint.path),
@@ -295,7 +345,8 @@ def _measured_words(
     written = [folder / f"{FILES['standard']}{suffix}.json"]
     record.write(written[0])
     if found.translations:
-        written.append(folder / f"translations-{facts['split']}{suffix}.txt")
+        of_model = suffix.removesuffix(f"-{split}")
+        written.append(folder / f"translations-{split}{of_model}.txt")
         write_text(written[1], "\n".join(found.translations) + "\n")
     page = report_evaluation(folder, None, suffix) if config.run.report else None
     return EvalResult(
@@ -309,6 +360,7 @@ def _measured_words(
         written=tuple(written),
         unit="tokens",
         page=page,
+        split=split,
     )
 
 
@@ -333,7 +385,9 @@ def _unfinished(path: Path, folder: Path, facts: Mapping[str, Plain]) -> str:
 def _against(first: EvalResult, other: EvalResult, subject: Subject) -> Paired | None:
     """The first model against another, where both were asked about the same images."""
     a, b = first.predictions, other.predictions
-    if a is None or b is None or first.record.facts["data"] != other.record.facts["data"]:
+    if first.split != other.split or a is None or b is None:
+        return None
+    if first.record.facts["data"] != other.record.facts["data"]:
         return None
     if not torch.equal(a.targets, b.targets):
         return None

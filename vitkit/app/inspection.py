@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitkit.app.build import build_from_checkpoint
-from vitkit.app.devices import best_device
 from vitkit.app.inspect_views import (
     Views,
     distance_plot,
@@ -23,18 +21,16 @@ from vitkit.app.inspect_views import (
     views_of_picture,
     views_of_weights,
 )
+from vitkit.app.inspected import is_of_timm, opened_to_inspect
 from vitkit.app.predictor import Predictor, picture_files, read_picture
 from vitkit.app.progress import counted
-from vitkit.app.runs import find_checkpoint
-from vitkit.app.subjects import subject_of_checkpoint
+from vitkit.app.subjects import Source, Subject
 from vitkit.app.suites import split_of
-from vitkit.data.config import MAX_PIXELS
 from vitkit.data.loaders import EvalLoader
 from vitkit.errors import ConfigError, RunError, UnknownNameError
 from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
 from vitkit.explain.anatomy import Anatomy, anatomy_of, chosen_layers
 from vitkit.records import Plain, Record, Table
-from vitkit.weights import read_checkpoint
 
 __all__ = ["BlockSummary", "Inspection", "SeenPicture", "inspect"]
 
@@ -109,7 +105,7 @@ class Inspection:
 
 
 def inspect(
-    source: str | Path,
+    source: Source,
     pictures: Sequence[str | Path] | str | Path = (),
     overrides: Sequence[str] = (),
     *,
@@ -122,11 +118,13 @@ def inspect(
     """Look inside a model and write what is seen: pictures, ``inspect.npz``, ``inspect.json``.
 
     Args:
-        source: a run folder or checkpoint.
+        source: a run folder or checkpoint; ``("timm:<name>", <file of weights>)``.
         pictures: a file or folder, or several; without any, what depends on the weights alone is
             looked at.
-        overrides: ``"data.key=value"`` strings for ``embedding``.
-        out: the folder; ``inspect`` in the run unless given. Files of the same names are replaced.
+        overrides: ``"data.key=value"`` strings for ``embedding``; a model of timm always needs
+            ``data.name``, for the names of its classes.
+        out: the folder; ``inspect`` in the run unless given, or for a model of timm under
+            ``<run.root>/eval/``. Files of the same names are replaced.
         layers: attention layers to show, from 0, negative ones from the end; all unless given.
         target: class whose relevance is asked for, by name or number; the predicted one unless
             given.
@@ -142,35 +140,33 @@ def inspect(
         EvaluationError: pictures for a model without attention that can be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
-    _check(pictures, overrides, layers, target, embedding)
-    path = find_checkpoint(source)
-    checkpoint = read_checkpoint(path)
-    model, preprocessing, info = build_from_checkpoint(checkpoint)
-    device = best_device("auto")
-    limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
-    predictor = Predictor(model.to(device), info.class_names, preprocessing, device, limit)
-    folder = _folder(path, out)
-    explained = _class_index(target, info.class_names)
+    of_timm = is_of_timm(source)
+    _check(pictures, () if of_timm else overrides, layers, target, embedding)
+    opened = opened_to_inspect(source, overrides, progress=progress)
+    predictor = opened.predictor
+    model, preprocessing = predictor.model, predictor.preprocessing
+    folder, limit = _folder(opened.folder, out), predictor.max_pixels
+    explained = _class_index(target, predictor.class_names)
     images = [(str(file), read_picture(file, preprocessing, limit)) for file in _files(pictures)]
 
-    blank = torch.zeros(1, preprocessing.in_chans, *preprocessing.img_size, device=device)
-    shapes = tuple(token_shapes(model, blank))
+    blank = torch.zeros(1, preprocessing.in_chans, *preprocessing.img_size)
+    shapes = tuple(token_shapes(model, blank.to(predictor.device)))
     seen = views_of_weights(model)
     told: list[SeenPicture] = []
     blocks: tuple[BlockSummary, ...] = ()
     if images:
         told, blocks = _look_at(seen, predictor, images, explained, layers)
     if embedding is not None:
-        _embed(seen, path, overrides, embedding, progress=progress)
-    name = str(checkpoint.model["name"])
-    facts: dict[str, Plain] = {"checkpoint": str(path), "weights": checkpoint.weights_name}
-    facts |= {"model": name, "data": info.name}
+        subject = opened.subject(overrides, progress=progress)
+        _embed(seen, subject, embedding, progress=progress)
+    facts: dict[str, Plain] = {"checkpoint": str(opened.path), "weights": opened.weights_name}
+    facts |= {"model": opened.name, "data": opened.data}
     return Inspection(
         folder=folder,
         written=_write(folder, seen, Record({}, facts, _tables(shapes, told, blocks))),
-        checkpoint=path,
-        weights_name=checkpoint.weights_name,
-        model=name,
+        checkpoint=opened.path,
+        weights_name=opened.weights_name,
+        model=opened.name,
         shapes=shapes,
         pictures=tuple(told),
         blocks=blocks,
@@ -196,8 +192,7 @@ def _check(
             raise ConfigError(f"{option}: on which picture? Name one behind the run")
 
 
-def _folder(checkpoint: Path, out: str | Path | None) -> Path:
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+def _folder(run: Path, out: str | Path | None) -> Path:
     folder = Path(out) if out is not None else run / "inspect"
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give --out a folder")
@@ -285,11 +280,8 @@ def _summaries(
     )
 
 
-def _embed(
-    seen: Views, path: Path, overrides: Sequence[str], method: str, *, progress: bool
-) -> None:
+def _embed(seen: Views, subject: Subject, method: str, *, progress: bool) -> None:
     """The test images of the model's data as points."""
-    subject = subject_of_checkpoint(path, overrides, progress=progress)
     split = split_of(subject, "test")
     if len(split) > EMBEDDED:
         split = split.subset(torch.arange(EMBEDDED) * len(split) // EMBEDDED)

@@ -18,6 +18,11 @@ from vitkit.records import Record, write_text
 
 __all__ = ["SeedSummary", "train_seeds"]
 
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # not on Windows
+
+STOPPING = {signal.SIGINT, signal.SIGTERM, HANGUP} - {None}
+"""Signals by which a run is stopped, to go on later; any other way to end early is a failure."""
+
 
 @dataclass(frozen=True)
 class SeedSummary:
@@ -89,8 +94,9 @@ def _train_one(recipe: Path, run: Path, seed: int, quiet: bool) -> None:
     print(f"seed {seed}", flush=True)
     with Popen([*command, *(["--quiet"] if quiet else [])]) as child, _leave_to(child):
         code = child.wait()
-    if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        raise Interrupted(f"stopped in seed {seed}; the same command goes on", code - 128)
+    signum = code - 128 if code > 128 else -code  # Popen counts a death by signal below zero
+    if signum in STOPPING:
+        raise Interrupted(f"stopped in seed {seed}; the same command goes on", signum)
     if code:
         raise RunError(
             f"seed {seed} failed (exit code {code}); seeds before it are kept in {run.parent}"
@@ -101,12 +107,15 @@ def _train_one(recipe: Path, run: Path, seed: int, quiet: bool) -> None:
 def _leave_to(child: Popen[bytes]) -> Iterator[None]:
     """Let the run answer the signals: it writes its checkpoint first, then ends, and so do we.
 
-    A terminal's Ctrl-C reaches both processes by itself; SIGTERM is handed on.
+    A terminal's Ctrl-C and its closing reach both processes by themselves; SIGTERM is handed on.
+    A closing that is ignored, as under ``nohup``, stays so.
     """
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
     }
+    if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+        before[HANGUP] = signal.signal(HANGUP, lambda *_: None)
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,15 @@ from vitkit.evaluation.views import averaged
 from vitkit.models.flops import forward_flops
 from vitkit.records import PredictionRecord
 
-__all__ = ["predictions_of", "record_of", "speed_measures", "split_of", "standard_measures"]
+__all__ = [
+    "chosen_splits",
+    "predictions_of",
+    "record_of",
+    "speed_measures",
+    "split_of",
+    "splits_of",
+    "standard_measures",
+]
 
 MB = 1e6
 MILLISECONDS = 1e3
@@ -36,10 +44,39 @@ def split_of(subject: Subject, split: str) -> Split:
         DataError: there are none.
     """
     data = subject.data
-    images = {"test": data.test, "val": data.val}[split]
+    images = {"train": data.train, "val": data.val, "test": data.test}[split]
     if images is None or not len(images):
         raise DataError(f"{data.info.name} has no {split} images")
     return images
+
+
+def splits_of(subject: Subject) -> list[str]:
+    """Names of the splits that there are images of."""
+    data = subject.data
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    return [name for name, images in splits.items() if images is not None and len(images)]
+
+
+def chosen_splits(asked: str, there: Sequence[str], name: str, unit: str) -> list[str]:
+    """The splits that a word stands for.
+
+    Args:
+        asked: a split; ``all``; or ``auto``: test, or val where there is no test.
+        there: the splits that there are.
+        name: of the data.
+        unit: what the splits are of.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    if asked == "all":
+        return list(there)
+    wanted = ["test", "val"] if asked == "auto" else [asked]
+    found = [split for split in wanted if split in there][:1]
+    if not found:
+        none = " and no ".join(wanted)
+        raise DataError(f"{name} has no {none} {unit}; with --split: {', '.join([*there, 'all'])}")
+    return found
 
 
 def predictions_of(
@@ -80,7 +117,7 @@ def standard_measures(
     options = subject.config.eval
     images = split_of(subject, split)
     predictions = predictions_of(subject, images, split, views=options.tta, progress=progress)
-    held_out = subject.data.val if split == "test" else None
+    held_out = None if split == "val" else subject.data.val
     validation = None
     if held_out is not None and len(held_out):
         validation = predictions_of(subject, held_out, "val", views=options.tta, progress=progress)

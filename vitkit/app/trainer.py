@@ -208,6 +208,10 @@ def _finish(
         if name.startswith("val/")
     }
     facts: dict[str, Any] = {"checkpoint": tested.name}
+    graphs = assemble.graph_facts(trainer)  # before the test, which may compile more
+    if graphs and run.show and trainer.is_global_zero:
+        count, more = graphs["compiled_graphs"], graphs["recompiled_graphs"]
+        print(f"compile {count:,} graphs, {more:,} of them after the first epoch", flush=True)
     if trainer.is_global_zero:
         measured, said = run.job.test(tested, show=run.show)
         metrics |= measured
@@ -226,6 +230,7 @@ def _finish(
         "steps": trainer.global_step,
         "seed": config.run.seed,
         "precision": config.trainer.precision,
+        **graphs,
         f"{bar.unit}_per_second": round(bar.per_second, 2),
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
         **environment_facts(),

@@ -20,6 +20,7 @@ from vitkit.app.devices import best_device
 from vitkit.app.progress import counted
 from vitkit.app.words import Translator
 from vitkit.config import RunConfig
+from vitkit.data.text.config import TextDataConfig
 from vitkit.data.text.corpus import WindowEvalLoader
 from vitkit.data.text.parallel import PairEvalLoader
 from vitkit.data.text.sources import PairData, TextData, load_pairs, load_text
@@ -29,7 +30,7 @@ from vitkit.records import Plain
 from vitkit.training.task_config import TranslationConfig
 from vitkit.weights import Checkpoint
 
-__all__ = ["WordMetrics", "language_metrics", "translation_metrics", "word_metrics"]
+__all__ = ["WordMetrics", "language_metrics", "translation_metrics", "word_metrics", "word_splits"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class WordMetrics:
     metrics: dict[str, float]
     facts: dict[str, Plain]
     translations: tuple[str, ...] = ()
+
+
+def word_splits(config: RunConfig) -> tuple[list[str], str]:
+    """The splits that a config's words are cut into, and what they are of: a text, or pairs."""
+    if isinstance(config.data, TextDataConfig):
+        return ["train", *(["val"] if config.data.val_fraction else [])], "part"
+    pairs = pair_settings(config)
+    named = {"train": pairs.train, "val": pairs.val, "test": pairs.test}
+    return [split for split, files in named.items() if files is not None], "pairs"
 
 
 def word_metrics(
@@ -64,13 +74,13 @@ def language_metrics(
     split: str = "val",
     progress: bool = True,
 ) -> WordMetrics:
-    """Loss of a language model on the part of its text that is set aside.
+    """Loss of a language model on a part of its text.
 
     Args:
         checkpoint: whose weights to measure.
         config: of its run, with the settings given for this evaluation.
         data: the text, where it has been read already.
-        split: a text has no test part: whatever is asked for, it is ``val``.
+        split: ``train``, or ``val``, the part that is set aside.
         progress: show a bar on a terminal.
 
     Raises:
@@ -80,13 +90,14 @@ def language_metrics(
     model, tokenizer = words_from_checkpoint(checkpoint)
     settings = text_settings(config)
     data = load_text(settings, tokenizer) if data is None else data
-    if data.splits.val is None:
+    part = {"train": data.splits.train, "val": data.splits.val}[split]
+    if part is None:
         raise DataError(
             f"{data.name}: no text is set aside, for data.val_fraction is 0; give data.val_fraction"
         )
     device = best_device(config.trainer.accelerator)
     loader = WindowEvalLoader(
-        data.splits.val,
+        part,
         length=window_of(settings, model),
         batch_size=settings.eval_batch_size,
         device=device,
@@ -95,9 +106,9 @@ def language_metrics(
     sums = _summed(
         loader, lambda batch: (model(batch.inputs), batch.targets), device, show=progress
     )
-    facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": "val"}
+    facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": split}
     facts["tokens"] = sums.count
-    return WordMetrics(_named("val", sums.metrics(data.characters_per_token)), facts)
+    return WordMetrics(_named(split, sums.metrics(data.characters_per_token(split))), facts)
 
 
 def translation_metrics(
@@ -116,7 +127,7 @@ def translation_metrics(
         checkpoint: whose weights to measure.
         config: of its run, with the settings given for this evaluation.
         data: the pairs, where they have been read already.
-        split: ``test`` or ``val``.
+        split: ``train``, ``val`` or ``test``.
         progress: show a bar on a terminal.
 
     Raises:

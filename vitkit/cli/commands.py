@@ -145,7 +145,10 @@ def evaluate(
         ),
     ],
     suite: Annotated[str, typer.Option(help="standard, shift, speed or all.")] = "standard",
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(help="train, val, test, all; auto: test, or val where there is no test."),
+    ] = "auto",
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -154,16 +157,18 @@ def evaluate(
     All it needs is in the checkpoint; data.KEY=VALUE settings evaluate it on other data. Of a run
     folder it takes the weights that the run itself tested: the last ones (averaged, with
     ema.enabled), or the best with early stopping. A model of timm takes weights=FILE behind its
-    name, and needs data.name. Examples:
+    name, and needs data.name. With --split all each split has a column, and files of its own.
+    Examples:
 
     \b
         python eval.py runs/flowers/20260101-120000
         python eval.py runs/flowers/20260101-120000/checkpoints/best.ckpt
         python eval.py runs/a/1 runs/b/1 --suite all eval.tta=flip
+        python eval.py runs/flowers/20260101-120000 --split all
         python eval.py timm:vit_tiny_patch16_224 weights=a.pth data.name=cifar10
     """
     from vitkit.app import compare
-    from vitkit.cli.tables import comparison_table, metric_table, paired_lines
+    from vitkit.cli.tables import comparison_table, metric_table, paired_lines, split_table
 
     models, overrides = models_and_settings(sources)
     comparison = compare(models, overrides, split=split, suite=suite, progress=not quiet)
@@ -172,10 +177,12 @@ def evaluate(
         if result.unfinished:
             print(f"note: {result.unfinished}")
         mark = f"{number}  " if len(results) > 1 else ""
-        counted = f"{result.count:,} {result.unit}"
+        counted = f"{result.count:,} {result.split} {result.unit}"
         print(f"{mark}{result.checkpoint} ({result.weights_name} weights), {counted}")
     if len(results) == 1:
         print(metric_table(results[0].metrics))
+    elif split == "all":
+        print(split_table([(result.split, result.metrics) for result in results]))
     else:
         print(comparison_table([result.metrics for result in results]))
         print(*paired_lines(comparison.paired), sep="\n")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitkit.cli.commands import models_and_settings
 from vitkit.cli.output import results_are_on_disk
 from vitkit.errors import ConfigError
 
@@ -21,7 +22,9 @@ WIDTH = 80
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained model.")],
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|CHECKPOINT|timm:NAME", help="A trained model.")
+    ],
     pictures: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,18 +55,23 @@ def inspect(
 
     Writes pictures, inspect.npz and inspect.json: attention of every layer and head, rollout,
     relevance for a class, likeness to the class token, lengths of tokens, attention distances;
-    without a picture what depends on the weights alone, filters and positions. Examples:
+    without a picture what depends on the weights alone, filters and positions. A model of timm
+    takes weights=FILE behind its name, and needs data.name. Examples:
 
     \b
         vitkit inspect runs/flowers/20260101-120000 rose.jpg
         vitkit inspect runs/flowers/20260101-120000 rose.jpg --target tulip
         vitkit inspect runs/flowers/20260101-120000 --embedding tsne
+        vitkit inspect timm:vit_tiny_patch16_224 weights=a.pth data.name=cifar10
     """
     from vitkit.app import inspect as look_inside
 
     files, settings = _files_and_settings(pictures or [])
+    models, settings = models_and_settings([source, *settings])
+    if not models:
+        raise ConfigError(f"{source}: name a run, a checkpoint or timm:<name> first")
     found = look_inside(
-        source,
+        models[0],
         files,
         settings,
         out=out,

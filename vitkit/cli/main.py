@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from vitkit.cli import commands, inspection, probing, reports, words
+from vitkit.cli import averaging, commands, inspection, probing, reports, words
 from vitkit.cli.output import is_child, lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
@@ -40,8 +40,13 @@ OPTIONS = {
         "--beam",
         "--length-penalty",
         "--no-cache",
+        "--last",
+        "--output",
     ),
 }
+WITHOUT_SETTINGS = {"average", "compare", "generate", "report", "translate"}
+"""Commands that take none."""
+
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}
 
 
@@ -64,6 +69,7 @@ def main() -> NoReturn:
     app.command("export", short_help="Write a model for other libraries.")(
         _command(commands.export)
     )
+    app.command("average", short_help="Average checkpoints of a run.")(_command(averaging.average))
     app.command("models", short_help="List the models.")(_command(commands.models))
     app.command("check-data", short_help="Look through a data set before training.")(
         _command(commands.check_data)
@@ -172,7 +178,7 @@ def _hint_at_settings(words: list[str]) -> None:
     """After a usage error: an option that no command has may be meant as a setting."""
     from vitkit.config import suggest_key
 
-    if words[:1] in (["compare"], ["generate"], ["report"], ["translate"]):  # they take no settings
+    if words[:1] and words[0] in WITHOUT_SETTINGS:
         return
     for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")

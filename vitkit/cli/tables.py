@@ -11,7 +11,14 @@ from vitkit.records import Record
 if TYPE_CHECKING:
     from vitkit.app.evaluator import Paired
 
-__all__ = ["comparison_table", "metric_table", "model_lines", "paired_lines", "seed_table"]
+__all__ = [
+    "comparison_table",
+    "metric_table",
+    "model_lines",
+    "paired_lines",
+    "seed_table",
+    "split_table",
+]
 
 WIDTH = 80
 COLUMN = 11
@@ -26,14 +33,31 @@ def metric_table(metrics: Mapping[str, float]) -> str:
 
 def comparison_table(models: Sequence[Mapping[str, float]]) -> str:
     """One line a metric, one column a model, numbered from 1; in blocks of 80 columns."""
+    return _columns([str(number) for number in range(1, len(models) + 1)], models)
+
+
+def split_table(results: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """One line a metric, one column a split, and a model after the other.
+
+    Args:
+        results: split, and its metrics, whose names begin with it.
+    """
+    heads = [split for split, _ in results]
+    bare = [{n.removeprefix(f"{s}/"): v for n, v in metrics.items()} for s, metrics in results]
+    if len(set(heads)) < len(heads):
+        heads = [f"{number} {split}" for number, split in enumerate(heads, 1)]
+    return _columns(heads, bare)
+
+
+def _columns(heads: Sequence[str], models: Sequence[Mapping[str, float]]) -> str:
     names = list(dict.fromkeys(name for metrics in models for name in metrics))
     width = max(map(len, names), default=0)
     fit = max(1, (WIDTH - width) // COLUMN)
     blocks = []
     for start in range(0, len(models), fit):
         some = models[start : start + fit]
-        numbers = "".join(f"{start + i:>{COLUMN}}" for i in range(1, len(some) + 1))
-        lines = [f"{'':<{width}}{numbers}"]
+        above = "".join(f"{head:>{COLUMN}}" for head in heads[start : start + fit])
+        lines = [f"{'':<{width}}{above}"]
         for name in names:
             shown = [_shown(name, m[name]) if name in m else "-" for m in some]
             lines.append(f"{name:<{width}}" + "".join(f"{cell:>{COLUMN}}" for cell in shown))
@@ -94,6 +118,6 @@ def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> li
 
 
 def _shown(name: str, value: float) -> str:
-    if "/acc" in name or name.endswith(("/err", "_acc")):
+    if "/acc" in f"/{name}" or f"/{name}".endswith(("/err", "_acc")):
         return f"{value:.2%}"
     return f"{value:,.0f}" if value.is_integer() and abs(value) >= 2 else f"{value:.4f}"

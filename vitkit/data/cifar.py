@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from vitkit.data.download import fetch, md5_of
 from vitkit.data.raw import RawData, Request
 from vitkit.data.splits import ResidentSplit
 from vitkit.errors import DataError
@@ -35,7 +36,6 @@ class CifarLayout:
         train, test: file name -> MD5 sum.
         meta: file that holds the class names, and its MD5 sum.
         names_key, labels_key: keys inside the files.
-        dataset: torchvision's class, which downloads.
         archive: file name of the whole, and its MD5 sum.
         url: where the archive comes from.
     """
@@ -46,7 +46,6 @@ class CifarLayout:
     meta: tuple[str, str]
     names_key: str
     labels_key: str
-    dataset: Any
     archive: tuple[str, str] = ("", "")
     url: str = ""
 
@@ -59,7 +58,6 @@ def _layout(dataset: Any, labels_key: str) -> CifarLayout:
         meta=(dataset.meta["filename"], dataset.meta["md5"]),
         names_key=dataset.meta["key"],
         labels_key=labels_key,
-        dataset=dataset,
         archive=(dataset.filename, dataset.tgz_md5),
         url=dataset.url,
     )
@@ -90,7 +88,7 @@ def read_cifar(
         name: ``cifar10`` or ``cifar100``.
         root: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``, or the archive
             of one, which is then unpacked there.
-        download: fetch the files if they are absent.
+        download: fetch the archive and unpack it, if there is neither folder nor archive.
         layout: another table of files and sums.
 
     Raises:
@@ -99,10 +97,10 @@ def read_cifar(
     layout = layout or LAYOUTS[name]
     folder = Path(root) / layout.folder
     archive = Path(root) / layout.archive[0]
+    if not folder.is_dir() and not archive.is_file() and download:
+        _download(layout, archive)
     if not folder.is_dir() and archive.is_file():
         _unpack(archive, layout, folder)
-    if not folder.is_dir() and download:
-        _download(layout, root)
     if not folder.is_dir():
         raise DataError(
             f"{name} is not in {folder}; set data.root to the folder that holds {layout.folder} or "
@@ -157,9 +155,7 @@ def _unpack(archive: Path, layout: CifarLayout, folder: Path) -> None:
         DataError: it is not the archive, is not whole, or there is no room for its files.
     """
     try:
-        with archive.open("rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
-        if md5.hexdigest() != layout.archive[1]:
+        if md5_of(archive) != layout.archive[1]:
             raise DataError(
                 f"{archive} is damaged or not whole (its MD5 sum is not {layout.archive[1]}); "
                 f"delete it and fetch it anew from {layout.url}"
@@ -171,10 +167,8 @@ def _unpack(archive: Path, layout: CifarLayout, folder: Path) -> None:
         raise DataError(f"cannot unpack {archive}: {error}; unpack it by hand") from error
 
 
-def _download(layout: CifarLayout, root: str | Path) -> None:
+def _download(layout: CifarLayout, archive: Path) -> None:
     try:
-        layout.dataset(str(root), download=True)
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"could not download {layout.folder}: {error}; fetch it elsewhere and set data.root"
-        ) from error
+        fetch(layout.url, archive, layout.archive[1])
+    except DataError as error:
+        raise DataError(f"{error}; or fetch it elsewhere and set data.root") from error

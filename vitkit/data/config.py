@@ -178,6 +178,14 @@ class ImageDataConfig(DataConfig):
     num_workers: int = Field(
         2, ge=0, description="processes that decode images; only for data that is not resident"
     )
+    prefetch_factor: int = Field(
+        2, ge=1, description="training: batches that each of these processes prepares ahead"
+    )
+    persistent_workers: bool = Field(
+        True,
+        description="training: keep these processes from one epoch to the next; false starts them "
+        "anew each time, and gives their memory back",
+    )
     normalize: Literal["auto", "dataset", "imagenet", "half", "none"] = Field(
         "auto",
         description="mean and std: of the training images (auto), ImageNet's, 0.5, or 0 and 1",

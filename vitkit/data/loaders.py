@@ -47,6 +47,8 @@ class TrainLoader(EpochLoader[Batch]):
         rank, world_size: which process this is, of how many.
         device: where batches are yielded; resident images move there once.
         num_workers: processes that decode streamed images.
+        prefetch_factor: batches that each of them prepares ahead.
+        persistent_workers: keep them from one epoch to the next.
 
     Raises:
         DataError: the batch size does not divide, or an epoch would have no step.
@@ -64,6 +66,8 @@ class TrainLoader(EpochLoader[Batch]):
         world_size: int = 1,
         device: torch.device | str = "cpu",
         num_workers: int = 0,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = False,
     ) -> None:
         self.shares = Shares(batch_size, micro_batches, rank, world_size)
         self.size, self.repeats = len(split), repeats
@@ -74,7 +78,8 @@ class TrainLoader(EpochLoader[Batch]):
                 f"data.batch_size {batch_size}; lower data.batch_size"
             )
         self.seed = seed
-        self._source = _source(split, device, num_workers)
+        workers = _workers(num_workers, prefetch_factor, persistent_workers)
+        self._source = _source(split, device, workers)
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
@@ -96,7 +101,8 @@ class EvalLoader:
     Args:
         split: the images.
         batch_size: largest batch of one process.
-        rank, world_size, device, num_workers: as in :class:`TrainLoader`.
+        rank, world_size, device, num_workers, prefetch_factor, persistent_workers: as in
+            :class:`TrainLoader`.
     """
 
     def __init__(
@@ -108,10 +114,13 @@ class EvalLoader:
         world_size: int = 1,
         device: torch.device | str = "cpu",
         num_workers: int = 0,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = False,
     ) -> None:
         if len(split) < world_size:
             raise DataError(f"{len(split)} images cannot be shared by {world_size} processes")
-        self._source = _source(split, device, num_workers)
+        workers = _workers(num_workers, prefetch_factor, persistent_workers)
+        self._source = _source(split, device, workers)
         shares = torch.arange(len(split)).tensor_split(world_size)
         longest = max(len(share) for share in shares)
         count = min(-(-longest // batch_size), min(len(share) for share in shares))
@@ -142,21 +151,28 @@ class _ResidentSource:
 
 
 class _StreamedSource:
-    """Batches decoded by worker processes; what is decoded depends on the index alone."""
+    """Batches decoded by worker processes; what is decoded depends on the index alone.
 
-    def __init__(self, split: StreamedSplit, device: torch.device | str, workers: int) -> None:
-        self.split, self.device, self.workers = split, torch.device(device), workers
+    The loader is made once: its workers may outlive an epoch, and then get the next one's indices.
+    """
+
+    def __init__(
+        self, split: StreamedSplit, device: torch.device | str, workers: dict[str, Any]
+    ) -> None:
+        self.device = torch.device(device)
+        self._indices: list[list[int]] = []
+        self._loader: DataLoader[Any] = DataLoader(
+            split,
+            batch_sampler=self._indices,
+            pin_memory=self.device.type == "cuda",
+            **workers,
+        )
 
     def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
         on_gpu = self.device.type == "cuda"
-        loader: DataLoader[Any] = DataLoader(
-            self.split,
-            batch_sampler=[chosen.tolist() for chosen in indices],
-            num_workers=self.workers,
-            pin_memory=on_gpu,
-        )
+        self._indices[:] = [chosen.tolist() for chosen in indices]
         try:
-            for (images, targets), place in zip(loader, places, strict=True):
+            for (images, targets), place in zip(self._loader, places, strict=True):
                 yield Batch(
                     images.to(self.device, non_blocking=on_gpu),
                     targets.to(self.device, non_blocking=on_gpu),
@@ -168,9 +184,20 @@ class _StreamedSource:
             raise DataError(last.removeprefix(f"{DataError.__module__}.DataError: ")) from error
 
 
+def _workers(count: int, prefetch_factor: int, persistent: bool) -> dict[str, Any]:
+    """Arguments of torch's ``DataLoader``, which refuses the others where there are no workers."""
+    if not count:
+        return {"num_workers": 0}
+    return {
+        "num_workers": count,
+        "prefetch_factor": prefetch_factor,
+        "persistent_workers": persistent,
+    }
+
+
 def _source(
-    split: Split, device: torch.device | str, num_workers: int
+    split: Split, device: torch.device | str, workers: dict[str, Any]
 ) -> _ResidentSource | _StreamedSource:
     if isinstance(split, ResidentSplit):
         return _ResidentSource(split, device)
-    return _StreamedSource(split, device, num_workers)
+    return _StreamedSource(split, device, workers)

@@ -64,8 +64,10 @@ class TimeKeeper(Callback):
     """Counts a run's time over all its parts, and ends the training where it has a limit.
 
     With a limit it keeps ``plan.time_done``, by which the schedules go, and sets the end of the run
-    (validation, test) aside: one evaluation pass is timed after a few steps, and the examples still
-    to be evaluated are counted at that rate. Under several processes rank 0's clock is everyone's.
+    (validation, test) aside: an evaluation pass is timed after the first step and again a few steps
+    later, and the examples still to be evaluated are counted at that rate. No step is begun that
+    would not end in time if it took as long as the last one; the first is always taken. Under
+    several processes rank 0's clock is everyone's.
 
     Args:
         seconds: from the start of the run to its results; 0: no limit.
@@ -75,8 +77,8 @@ class TimeKeeper(Callback):
         margin: further seconds set aside: checkpoint, results.
     """
 
-    TIMED_AT_STEP = 8
-    """Late enough for warm caches, early enough to matter little."""
+    TIMED_AFTER_STEPS = (1, 8)
+    """At once, for steps may be long and few; and with warm caches, which may be much faster."""
 
     def __init__(
         self,
@@ -90,11 +92,22 @@ class TimeKeeper(Callback):
         self.seconds, self.clock, self.plan = seconds, clock, plan
         self.examples_after, self.margin = examples_after, margin
         self._reserve: float | None = None
+        self._steps_here, self._seen_step = 0, 0
+        self._step_began: float | None = None
+        self._step_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first learning rates go by what starting has taken."""
+        self._seen_step = trainer.global_step
         if self.seconds:
             self._look(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A step begins with its first micro-batch."""
+        if self._step_began is None:
+            self._step_began = self.clock.seconds()
 
     def on_train_batch_end(
         self,
@@ -104,20 +117,20 @@ class TimeKeeper(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Look at the clock; stop once the time is used up."""
+        """Look at the clock; stop once the time is used up, or too short for another step."""
         if not self.seconds:
             return
-        if self._reserve is None and trainer.global_step >= self.TIMED_AT_STEP:
-            inputs = batch[0]
-            per_example = _seconds_of(lambda: pl_module(inputs), pl_module) / len(inputs)
-            self._reserve = self.margin + per_example * self.examples_after
-        self._look(trainer)
-        if self.plan.time_done >= 1.0:
-            trainer.should_stop = True
+        if trainer.global_step != self._seen_step:
+            self._end_step(trainer, pl_module, batch[0])
+        self._stop_in_time(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how long the run has taken, so that a curve can be drawn over time."""
+        """Log how long the run has taken, so that a curve can be drawn over time; validation may
+        have left too little of it for another step.
+        """
         pl_module.log("seconds", self.clock.seconds(), rank_zero_only=True)
+        if self.seconds:
+            self._stop_in_time(trainer)
 
     def state_dict(self) -> dict[str, float]:
         """Seconds used so far, for a run that goes on later."""
@@ -127,13 +140,36 @@ class TimeKeeper(Callback):
         """See :meth:`state_dict`."""
         self.clock.add(float(state_dict["seconds"]))
 
-    def _look(self, trainer: Trainer) -> None:
+    def _end_step(self, trainer: Trainer, pl_module: LightningModule, inputs: Any) -> None:
+        """Time the step that has ended, and after some of them an evaluation pass."""
+        self._seen_step = trainer.global_step
+        self._steps_here += 1
+        if self._step_began is not None:
+            self._step_seconds = self.clock.seconds() - self._step_began
+            self._step_began = None
+        goes_on = self.clock.seconds() + self._step_seconds <= self.seconds - self.margin
+        if goes_on and self._steps_here in self.TIMED_AFTER_STEPS:
+            per_example = _seconds_of(lambda: pl_module(inputs), pl_module) / len(inputs)
+            self._reserve = self.margin + per_example * self.examples_after
+
+    def _stop_in_time(self, trainer: Trainer) -> None:
+        """End the training if its time is used up, or would be within another step."""
+        with_another = self._look(trainer)
+        between_steps = self._step_began is None
+        if self.plan.time_done >= 1.0 or (between_steps and with_another > 1.0):
+            trainer.should_stop = True
+
+    def _look(self, trainer: Trainer) -> float:
+        """Set how much of the time is used; returns how much will be with another step."""
         reserve = self.margin if self._reserve is None else self._reserve
-        share = self.clock.seconds() / max(self.seconds - reserve, 1e-9)
+        budget, spent = max(self.seconds - reserve, 1e-9), self.clock.seconds()
+        shares = torch.tensor([spent, spent + self._step_seconds], dtype=torch.float64) / budget
         if trainer.world_size > 1:
-            told = torch.tensor([share], device=trainer.strategy.root_device)
-            share = float(trainer.strategy.broadcast(told, src=0)[0])
-        self.plan.time_done = min(1.0, share)
+            # Not every device knows float64.
+            told = shares.float().to(trainer.strategy.root_device)
+            shares = trainer.strategy.broadcast(told, src=0).cpu()
+        self.plan.time_done = min(1.0, float(shares[0]))
+        return float(shares[1])
 
 
 def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:

@@ -1,4 +1,4 @@
-"""`last.ckpt` and `best.ckpt`, and leaving in good order on Ctrl-C or SIGTERM.
+"""`last.ckpt`, `best.ckpt`, numbered copies, and leaving in good order on Ctrl-C or SIGTERM.
 
 Why not Lightning's own callback: a checkpoint here must be a place from which training goes on bit
 for bit, also in the middle of an epoch and after a signal, must never be half-written, and must
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import signal
 import threading
@@ -22,9 +23,10 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from vitkit.errors import Interrupted, RunError
 
-__all__ = ["Checkpoints", "StopSignals"]
+__all__ = ["Checkpoints", "StopSignals", "numbered_checkpoints"]
 
 LAST = "last.ckpt"
+NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
 
 class StopSignals:
@@ -64,6 +66,9 @@ class StopSignals:
 class Checkpoints(Checkpoint):
     """Writes ``last.ckpt`` at every epoch's end and every n steps, ``best.ckpt`` on improvement.
 
+    Numbered copies of ``last.ckpt`` are equally far apart: with ``every_n_steps`` each n steps,
+    else at epoch ends.
+
     On SIGINT, SIGTERM or SIGHUP it writes ``last.ckpt`` at the next boundary between optimiser
     steps and raises :class:`Interrupted`; after the last step of an epoch that is after its
     validation.
@@ -73,6 +78,7 @@ class Checkpoints(Checkpoint):
         monitor: metric that decides the best; None keeps no best.
         maximize: whether more of it is better.
         every_n_steps: also write ``last.ckpt`` every n optimiser steps; 0: at epoch ends only.
+        keep: numbered copies to keep, the newest ones.
         resume_hint: how to go on, shown when a signal stops the run.
     """
 
@@ -83,11 +89,12 @@ class Checkpoints(Checkpoint):
         monitor: str | None,
         maximize: bool = True,
         every_n_steps: int = 0,
+        keep: int = 0,
         resume_hint: str = "",
     ) -> None:
         self.folder = folder
         self.monitor, self.maximize = monitor, maximize
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.keep = every_n_steps, keep
         self.resume_hint = resume_hint
         self.best_score: float | None = None
         self.best_epoch: int | None = None
@@ -134,8 +141,11 @@ class Checkpoints(Checkpoint):
         if between_micro_batches or batch_idx + 1 >= trainer.num_training_batches:
             return  # at an epoch's end on_train_epoch_end does it, after validation
         self._stopping = self._told_to_stop(trainer)
-        if self._stopping or (self.every_n_steps and step % self.every_n_steps == 0):
+        on_time = bool(self.every_n_steps) and step % self.every_n_steps == 0
+        if self._stopping or on_time:
             self._write_last(trainer)
+        if on_time:
+            self._keep_copy(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -149,10 +159,9 @@ class Checkpoints(Checkpoint):
         improved = self._improved(trainer)
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
-            beside = self.best_path.with_suffix(".part")
-            _on_disk(
-                self.best_path, lambda: _copy_and_rename(self.last_path, beside, self.best_path)
-            )
+            self._copy_last(self.best_path)
+        if not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
+            self._keep_copy(trainer)
         if self._told_to_stop(trainer):
             self._leave(trainer)
 
@@ -191,12 +200,30 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero:
             _on_disk(self.last_path, lambda: os.replace(beside, self.last_path))
 
+    def _keep_copy(self, trainer: Trainer) -> None:
+        """Give the newest checkpoint a number, and remove the oldest of those that have one."""
+        if not self.keep or not trainer.is_global_zero:
+            return
+        self._copy_last(self.folder / f"step-{trainer.global_step}.ckpt")
+        for path in numbered_checkpoints(self.folder)[: -self.keep]:
+            path.unlink()
+
+    def _copy_last(self, path: Path) -> None:
+        beside = path.with_suffix(".part")
+        _on_disk(path, lambda: _copy_and_rename(self.last_path, beside, path))
+
     def _leave(self, trainer: Trainer) -> None:
         raise Interrupted(
             f"stopped after step {trainer.global_step} (epoch {trainer.current_epoch + 1}); "
             f"everything is in {self.last_path}. {self.resume_hint}".rstrip(),
             self.signals.received or signal.SIGTERM,
         )
+
+
+def numbered_checkpoints(folder: Path) -> list[Path]:
+    """The numbered copies in a folder of checkpoints, oldest first."""
+    found = [(NUMBERED.fullmatch(path.name), path) for path in folder.glob("step-*.ckpt")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
 def _copy_and_rename(source: Path, beside: Path, destination: Path) -> None:

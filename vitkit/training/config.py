@@ -157,6 +157,12 @@ class TrainerConfig(Section):
     save_every_n_steps: int = Field(
         0, ge=0, description="optimiser steps between checkpoints; 0 = only at epoch ends"
     )
+    keep_checkpoints: int = Field(
+        0,
+        ge=0,
+        description="newest checkpoints also kept as step-<n>.ckpt, every save_every_n_steps or "
+        "else at epoch ends; vitkit average takes them; 0 = none",
+    )
     log_every_n_steps: int = Field(
         10, ge=1, description="optimiser steps between rows in the training log"
     )

@@ -35,8 +35,10 @@ def test_a_text_comes_back_from_its_ids(text: Path, tokenizer: Any) -> None:
     assert data.characters == (len(train), len(val))
     first = len(data.tokenizer.decode(data.splits.val[:1].tolist()))
     want = (len(val) - first) / (len(data.splits.val) - 1)
-    assert data.characters_per_token == pytest.approx(want)
-    assert (data.characters_per_token == 1) == (tokenizer == "char")
+    assert data.characters_per_token() == pytest.approx(want)
+    assert (data.characters_per_token() == 1) == (tokenizer == "char")
+    learned = (len(train) - len(data.tokenizer.decode(ids[:1]))) / (len(data.splits.train) - 1)
+    assert data.characters_per_token("train") == pytest.approx(learned)
     assert data.facts()["num_val"] == len(data.splits.val)
 
 

@@ -76,7 +76,8 @@ class ImageJob(Job):
     def loaders(self, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
         """The training loader of this process, and the validation loader if there are images."""
         data, place = self.built.data, place_of(trainer)
-        place["num_workers"] = self.images.num_workers
+        for setting in ("num_workers", "prefetch_factor", "persistent_workers"):
+            place[setting] = getattr(self.images, setting)
         train_loader = TrainLoader(
             data.train,
             batch_size=self.images.batch_size,

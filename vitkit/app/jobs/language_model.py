@@ -93,7 +93,7 @@ class LanguageModelJob(Job):
         """The Lightning task."""
         return LanguageModelTask(
             self.model,
-            characters_per_token=self.data.characters_per_token,
+            characters_per_token=self.data.characters_per_token(),
             **self.shared(plan, data=self.data.facts(), tokenizer=self.data.tokenizer.to_plain()),
         )
 

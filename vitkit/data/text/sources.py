@@ -41,13 +41,18 @@ class TextData:
     splits: TextSplits
     characters: tuple[int, int]
 
-    @property
-    def characters_per_token(self) -> float:
-        """Characters behind a token of the validation part that is foretold: all but the first."""
-        if self.splits.val is None:
+    def characters_per_token(self, split: str = "val") -> float:
+        """Characters behind a token of a part that is foretold: all but the first.
+
+        Args:
+            split: ``train`` or ``val``.
+        """
+        train = split == "train"
+        ids = self.splits.train if train else self.splits.val
+        if ids is None:
             return 1.0
-        first = len(self.tokenizer.decode(self.splits.val[:1].tolist()))
-        return (self.characters[1] - first) / max(len(self.splits.val) - 1, 1)
+        first = len(self.tokenizer.decode(ids[:1].tolist()))
+        return (self.characters[0 if train else 1] - first) / max(len(ids) - 1, 1)
 
     def facts(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -1,0 +1,44 @@
+"""The command that averages checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["average"]
+
+
+def average(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|CHECKPOINT...", help="A run, or two checkpoints of one run or more."
+        ),
+    ],
+    last: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the N newest; all by default.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A new .ckpt; averaged.ckpt beside the newest."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Average the weights of several checkpoints of one run into a new checkpoint.
+
+    Of a run its numbered ones, that trainer.keep_checkpoints=N leaves. The statistics of batch norm
+    are averaged as well, not measured anew. Every command takes the result as any checkpoint.
+    Examples:
+
+    \b
+        vitkit average runs/multi30k/20260101-120000 --last 5
+        vitkit average a/step-100.ckpt a/step-200.ckpt --output mean.ckpt
+    """
+    from vitkit.app import average_checkpoints
+
+    result = average_checkpoints(sources, last=last, output=output)
+    steps = ", ".join(f"{step:,}" for step in result.steps)
+    print(f"{result.path}: the mean of {len(result.sources)} checkpoints, steps {steps}")
+    print(f"next:    vitkit eval {result.path}")
