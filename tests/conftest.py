@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,7 +15,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from vitkit.cli import main
 from vitkit.config import RunConfig, load_config
+
+Command = Callable[..., tuple[int, str, str]]
 
 settings.register_profile(
     "quick",
@@ -59,3 +64,20 @@ def tiny(tmp_path: Path) -> Callable[..., RunConfig]:
         return load_config([], [*TINY, f"run.dir={tmp_path / folder}", *overrides])
 
     return make
+
+
+@pytest.fixture
+def vitkit_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The ``vitkit`` command in this process: its exit code, output and errors."""
+
+    def call(*words: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.delenv("VITKIT_RUN_DIR", raising=False)  # a command before may have set it
+        monkeypatch.setattr(sys, "argv", ["vitkit", *map(str, words)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from examples.two_view.encoder import Encoder, Grid
 from examples.two_view.heads import DptHead, PointMap
 from examples.two_view.sizes import Sizes
 from vitkit.errors import DataError
-from vitkit.nn import Attention, Block, KeyValueCache, Mlp, Rotation, Trunk, make_norm, sincos_1d
+from vitkit.nn import Attention, Block, Mlp, Trunk, make_norm, sincos_1d
 
 __all__ = ["EVAL_SCALE", "FUSION_LARGE", "Fast3R", "Fusion", "FusionAttention", "View"]
 
@@ -40,15 +41,9 @@ class View:
 class FusionAttention(Attention):
     """Attention whose scores are sharper in evaluation by :data:`EVAL_SCALE`."""
 
-    def project(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        rotary: Rotation | tuple[Rotation, Rotation] | None,
-        cache: KeyValueCache | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """As :class:`Attention`; a factor of the queries is a factor of the scores."""
-        q, k, v = super().project(x, context, rotary, cache)
+        q, k, v = super().project(*inputs)
         return q if self.training else q * EVAL_SCALE, k, v
 
 

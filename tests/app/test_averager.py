@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 import vitkit
+from tests.conftest import Command
 from tests.small_words import pair_run
 from tests.training.test_resume import _stop_at
 from vitkit.app import average_checkpoints, evaluate, export, load_translator, resume, train
-from vitkit.cli import main
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError, Interrupted, RunError, WeightsError
 from vitkit.weights import read_checkpoint
@@ -113,7 +113,7 @@ def test_what_cannot_be_averaged(tiny: Tiny, run: Path, tmp_path: Path) -> None:
         ([], {}, ConfigError, "nothing to average: name a run"),
         (run, {"last": 1}, ConfigError, "--last: given 1, allowed: 2 and up"),
         (run, {"output": "x.pth"}, ConfigError, r"--output: given x\.pth, .*ends in \.ckpt"),
-        (run, {"output": last}, RunError, "exists and is not overwritten"),
+        (run, {"output": last}, WeightsError, "exists and is not overwritten"),
         (run, {"last": 5}, RunError, "--last: given 5, but .* has 3 .*keep_checkpoints=5"),
         (plain, {}, RunError, "0 numbered checkpoints .*trainer.keep_checkpoints=5"),
         (tmp_path / "none", {}, RunError, "no such run folder"),
@@ -131,17 +131,8 @@ def test_what_cannot_be_averaged(tiny: Tiny, run: Path, tmp_path: Path) -> None:
     assert _names(run) == before
 
 
-def test_the_command(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vitkit", "average", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
+def test_the_command(run: Path, vitkit_command: Command) -> None:
+    call = partial(vitkit_command, "average")
     code, out, err = call(run, "--last", 2, "--output", run / "mean.ckpt")
     assert code == 0 and err == ""
     assert out.splitlines() == [

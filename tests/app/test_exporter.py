@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import transformers as hf
 from torch import nn
 
 import vitkit
+from tests.conftest import Command
 from tests.weights.foreign import images, randomised, worst
-from vitkit.cli import main
 from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
@@ -252,21 +253,9 @@ def test_onnx_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command(
-    tiny: Callable[..., RunConfig],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_command(tiny: Callable[..., RunConfig], vitkit_command: Command) -> None:
     result = vitkit.train(tiny("trainer.max_epochs=1", "model.class_token=true"), progress=False)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vitkit", "export", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return int(left.value.code or 0), *capsys.readouterr()  # type: ignore[return-value]
-
-    capsys.readouterr()
+    call = partial(vitkit_command, "export")
     code, out, _ = call(str(result.folder), "--format", "timm")
     assert code == 0
     assert "model.safetensors" in out

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ import timm
 import torch
 from PIL import Image
 
-from tests.conftest import TINY
+from tests.conftest import TINY, Command
 from vitkit.app import inspect, load, train
-from vitkit.cli import main
 from vitkit.cli.inspection import shape_table
 from vitkit.errors import ConfigError, EvaluationError, RunError, UnknownNameError, WeightsError
 from vitkit.explain import attention_maps, attention_rollout, relevance, token_norms
 
-Run = Callable[..., tuple[int, str, str]]
 TOKEN = ["model.class_token=true", "model.global_pool=token", "model.reg_tokens=1"]
 TOKEN += ["model.patch_size=2"]
 
@@ -63,18 +60,9 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(vitkit_command: Command) -> Command:
     """``vitkit inspect`` in this process: exit code, output, errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vitkit", "inspect", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
+    return partial(vitkit_command, "inspect")
 
 
 def test_what_is_written_is_what_explain_gives(
@@ -144,7 +132,7 @@ def test_layers_and_target(vit: Path, files: list[Path], tmp_path: Path) -> None
     assert not np.array_equal(other.numbers["relevance"], plain.numbers["relevance"])
 
 
-def test_the_command(run: Run, vit: Path, files: list[Path]) -> None:
+def test_the_command(run: Command, vit: Path, files: list[Path]) -> None:
     code, out, err = run(vit, *files)
     assert code == 0 and err == ""
     lines = out.splitlines()
@@ -161,7 +149,7 @@ def test_the_command(run: Run, vit: Path, files: list[Path]) -> None:
     assert (vit / "inspect" / "inspect.npz").read_bytes() == before
 
 
-def test_weights_alone_and_a_map_of_the_data(run: Run, vit: Path, tmp_path: Path) -> None:
+def test_weights_alone_and_a_map_of_the_data(run: Command, vit: Path, tmp_path: Path) -> None:
     code, out, _ = run(vit, "--out", tmp_path / "alone")
     assert code == 0 and "attention distance" not in out
     names = {path.name for path in (tmp_path / "alone").iterdir()}
@@ -179,7 +167,7 @@ def test_weights_alone_and_a_map_of_the_data(run: Run, vit: Path, tmp_path: Path
         assert len(arrays["embedding"]) > len(places)
 
 
-def test_a_model_without_attention(run: Run, mixer: Path, files: list[Path]) -> None:
+def test_a_model_without_attention(run: Command, mixer: Path, files: list[Path]) -> None:
     code, out, _ = run(mixer)
     assert code == 0 and "note: positions: HybridClassifier has no position embedding" in out
     code, _, err = run(mixer, files[0])
@@ -188,7 +176,9 @@ def test_a_model_without_attention(run: Run, mixer: Path, files: list[Path]) -> 
     assert len(err.splitlines()) == 1
 
 
-def test_bad_input_gets_one_line(run: Run, vit: Path, files: list[Path], tmp_path: Path) -> None:
+def test_bad_input_gets_one_line(
+    run: Command, vit: Path, files: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "broken.png").write_text("no picture")
     names = load(vit).class_names
@@ -226,7 +216,7 @@ def test_the_same_from_python(vit: Path, mixer: Path, files: list[Path], tmp_pat
     assert not (mixer / "inspect").exists() or not list((mixer / "inspect").glob("01-*"))
 
 
-def test_help(run: Run) -> None:
+def test_help(run: Command) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
@@ -293,7 +283,7 @@ def test_a_model_of_timm(weights: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_command_on_a_model_of_timm(
-    run: Run, vit: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Command, vit: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = run(TIMM, f"weights={weights}", *FOUR, "--out", "seen", "-q")

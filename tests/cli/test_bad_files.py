@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,29 +15,19 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.conftest import TINY
+from tests.conftest import TINY, Command
 from tests.small_data import write_pictures
 from vitkit.app import train
-from vitkit.cli import main
 from vitkit.weights import hub
 
-Run = Callable[..., tuple[int, str, str]]
 FOLDER = ["data.name=image_folder", "data.root=pictures"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The ``vitkit`` command in this process: exit code, output, errors."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
+    """The ``vitkit`` command in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["vitkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
+    return vitkit_command
 
 
 def _one_line(err: str, *parts: str) -> None:
@@ -88,7 +76,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("command", ["train", "probe"])
 def test_weights(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kind: str
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, kind: str
 ) -> None:
     absent = RepositoryNotFoundError("404", response=Mock(headers={}))
     monkeypatch.setattr(hub, "hf_hub_download", Mock(side_effect=absent))
@@ -113,7 +101,9 @@ def trained(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_labels_that_disagree_with_the_checkpoint(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_labels_that_disagree_with_the_checkpoint(
+    run: Command, trained: Path, tmp_path: Path
+) -> None:
     """Another order is no disagreement, for classes are matched by name; another name is."""
     pictures = tmp_path / "pictures"
     labels = pictures / "labels.txt"
@@ -135,7 +125,7 @@ def test_labels_that_disagree_with_the_checkpoint(run: Run, trained: Path, tmp_p
     _one_line(err, "'horse' is none of the model's")
 
 
-def test_a_class_without_pictures(run: Run, tmp_path: Path) -> None:
+def test_a_class_without_pictures(run: Command, tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures")
     (tmp_path / "pictures" / "horse").mkdir()
     for words in (["check-data", "pictures"], ["train", *TINY, *FOLDER]):
@@ -144,7 +134,7 @@ def test_a_class_without_pictures(run: Run, tmp_path: Path) -> None:
         _one_line(err, "horse holds no pictures")
 
 
-def test_pictures_that_are_none_are_named(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_pictures_that_are_none_are_named(run: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures" / "cat" / "zero.png").touch()
     code, _, err = run("train", *TINY, *FOLDER)
     assert code == 1
@@ -157,7 +147,7 @@ def test_pictures_that_are_none_are_named(run: Run, trained: Path, tmp_path: Pat
     assert "whole.png" in out
 
 
-def test_probing(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_probing(run: Command, trained: Path, tmp_path: Path) -> None:
     code, out, _ = run("probe", trained)
     assert code == 0
     assert max(map(len, out.splitlines()[1:-1])) <= 80

@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import TINY
+from tests.conftest import TINY, Command
 from vitkit.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The ``vitkit`` command in this process: exit code, output, errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.delenv("VITKIT_RUN_DIR", raising=False)
-        monkeypatch.setattr(sys, "argv", ["vitkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
+    """The ``vitkit`` command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return vitkit_command
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +44,7 @@ def _one_line(err: str, *parts: str) -> None:
         assert part in err
 
 
-def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_the_commands_work(run: Command, trained: Path, tmp_path: Path) -> None:
     code, out, _ = run("eval", trained)
     assert code == 0
     assert "test/acc" in out
@@ -114,7 +102,7 @@ def test_the_commands_work(run: Run, trained: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(
-    run: Run, tmp_path: Path, arguments: list[str], exit_code: int, parts: list[str]
+    run: Command, tmp_path: Path, arguments: list[str], exit_code: int, parts: list[str]
 ) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "one.png").touch()
@@ -130,7 +118,7 @@ def test_bad_arguments(
 @pytest.mark.parametrize(
     "fault", ["trainer.accelerator=gpu", "trainer.wandb=true", "data.batch_size=500"]
 )
-def test_a_run_that_never_began_leaves_no_folder(run: Run, tmp_path: Path, fault: str) -> None:
+def test_a_run_that_never_began_leaves_no_folder(run: Command, tmp_path: Path, fault: str) -> None:
     code, _, err = run("train", *TINY, "run.dir=fresh", fault)
     assert code > 0
     _one_line(err)
@@ -138,13 +126,13 @@ def test_a_run_that_never_began_leaves_no_folder(run: Run, tmp_path: Path, fault
 
 
 @pytest.mark.parametrize("words", [["--epochs", "3"], ["--epochs=3"], ["--epochs", "3", "--debug"]])
-def test_an_option_that_is_a_setting(run: Run, words: list[str]) -> None:
+def test_an_option_that_is_a_setting(run: Command, words: list[str]) -> None:
     code, _, err = run("train", *words)
     assert code == 2
     assert err.splitlines()[-1].endswith("did you mean trainer.max_epochs=3?")
 
 
-def test_resuming_a_finished_run_says_so(run: Run, trained: Path) -> None:
+def test_resuming_a_finished_run_says_so(run: Command, trained: Path) -> None:
     before = (trained / "results.json").read_bytes()
     code, out, err = run("train", "--resume", trained)
     assert code == 0 and err == ""
@@ -156,7 +144,7 @@ def test_resuming_a_finished_run_says_so(run: Run, trained: Path) -> None:
     _one_line(err, "own settings", f"model.weights={trained}")
 
 
-def test_debug_shows_the_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitkit.errors import ConfigError
 
     monkeypatch.setattr(sys, "argv", ["vitkit", "train", "data.nam=digits", "--debug"])
@@ -172,7 +160,7 @@ class _Evil:
         return (Path.touch, (self.path,))
 
 
-def test_bad_checkpoints(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_bad_checkpoints(run: Command, trained: Path, tmp_path: Path) -> None:
     good = trained / "checkpoints" / "last.ckpt"
     cut = tmp_path / "cut.ckpt"
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
@@ -204,7 +192,7 @@ def test_bad_checkpoints(run: Run, trained: Path, tmp_path: Path) -> None:
     _one_line(err, "not a vitkit checkpoint")
 
 
-def test_bad_pictures(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_bad_pictures(run: Command, trained: Path, tmp_path: Path) -> None:
     Image.new("RGB", (30, 30), "red").save(tmp_path / "cut.png")
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 30])
@@ -221,7 +209,9 @@ def test_bad_pictures(run: Run, trained: Path, tmp_path: Path) -> None:
     assert out.splitlines()[0].endswith("whole.png") and "%" in out
 
 
-def test_a_folder_of_runs_is_no_run_but_names_them(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_a_folder_of_runs_is_no_run_but_names_them(
+    run: Command, trained: Path, tmp_path: Path
+) -> None:
     for name, when in (("old", 1), ("new", 2)):
         shutil.copytree(trained, tmp_path / "runs" / "x" / name)
         os.utime(tmp_path / "runs" / "x" / name / "checkpoints" / "last.ckpt", (when, when))
@@ -234,7 +224,7 @@ def test_a_folder_of_runs_is_no_run_but_names_them(run: Run, trained: Path, tmp_
     _one_line(err, "no such run folder", f"the newest is {Path('runs/x/new')}")
 
 
-def test_evaluating_an_unfinished_run_says_so(run: Run, trained: Path, tmp_path: Path) -> None:
+def test_evaluating_an_unfinished_run_says_so(run: Command, trained: Path, tmp_path: Path) -> None:
     code, out, _ = run("eval", trained)
     assert code == 0 and "not finished" not in out
     shutil.copytree(trained, tmp_path / "cut")
@@ -245,7 +235,7 @@ def test_evaluating_an_unfinished_run_says_so(run: Run, trained: Path, tmp_path:
     assert "vitkit train --resume cut" in out
 
 
-def test_a_training_ends_with_what_to_run_next(run: Run, tmp_path: Path) -> None:
+def test_a_training_ends_with_what_to_run_next(run: Command, tmp_path: Path) -> None:
     code, out, _ = run("train", *TINY, "run.dir=a b", "trainer.max_epochs=1")
     assert code == 0
     assert [line.split()[1:3] for line in out.splitlines()[-2:]] == [
@@ -257,13 +247,13 @@ def test_a_training_ends_with_what_to_run_next(run: Run, tmp_path: Path) -> None
     assert "next:" not in out and "acc5" not in out
 
 
-def test_evaluating_on_other_classes_is_refused(run: Run, trained: Path) -> None:
+def test_evaluating_on_other_classes_is_refused(run: Command, trained: Path) -> None:
     code, _, err = run("eval", trained, "data.synthetic_classes=5")
     assert code == 1
     _one_line(err, "knows 4 classes", "has 5")
 
 
-def test_a_used_folder_is_never_overwritten(run: Run, trained: Path) -> None:
+def test_a_used_folder_is_never_overwritten(run: Command, trained: Path) -> None:
     before = (trained / "results.json").read_bytes()
     code, _, err = run("train", *TINY, f"run.dir={trained}")
     assert code == 1
@@ -271,7 +261,7 @@ def test_a_used_folder_is_never_overwritten(run: Run, trained: Path) -> None:
     assert (trained / "results.json").read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(run: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = run("train", *TINY, "run.root=file")
     assert code == 1
@@ -280,7 +270,7 @@ def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
 def test_a_full_disk_keeps_the_checkpoint_before(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The second checkpoint meets a full disk: one line, the first one still resumes."""
     from pytorch_lightning import Trainer
@@ -309,7 +299,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
 
 
 def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pytorch_lightning import Trainer
 
@@ -323,7 +313,7 @@ def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
     assert "untouched" not in err and "resume" not in err
 
 
-def test_a_diverging_loss_stops_with_its_step(run: Run) -> None:
+def test_a_diverging_loss_stops_with_its_step(run: Command) -> None:
     code, _, err = run("train", *TINY, "optimizer.name=sgd", "optimizer.lr=1e30", "-q")
     assert code == 1
     _one_line(err, "NaN or infinite at step", "lower optimizer.lr", "(epoch 1)")
@@ -331,7 +321,7 @@ def test_a_diverging_loss_stops_with_its_step(run: Run) -> None:
 
 
 def test_spoilt_weights_never_replace_good_ones(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Between two looks at the loss, as on an accelerator, a checkpoint looks at the weights."""
     from vitkit.training.base import TrainingTask
@@ -350,7 +340,7 @@ def test_spoilt_weights_never_replace_good_ones(
     assert [p.name for p in (tmp_path / last).parent.iterdir()] == ["last.ckpt"]
 
 
-def test_out_of_memory_says_what_to_lower(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_says_what_to_lower(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from vitkit.training.task import ClassificationTask
 
     def fail(*args: Any) -> None:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from importlib import metadata
 
 import pytest
 
+from tests.conftest import Command
 from vitkit.app import model_rows
-from vitkit.cli import main, run_train
+from vitkit.cli import run_train
 from vitkit.cli.tables import model_lines
 from vitkit.config import describe_keys
 from vitkit.config.files import parse_value
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def said(vitkit_command: Command) -> Callable[..., str]:
     """What the ``vitkit`` command prints; it must end well."""
 
-    def call(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["vitkit", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        assert not left.value.code
-        return capsys.readouterr().out
+    def call(*words: str) -> str:
+        code, out, _ = vitkit_command(*words)
+        assert not code
+        return out
 
     return call
 

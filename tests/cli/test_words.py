@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import TINY, Command
 from tests.small_words import PAIRS, TEXT, pair_run, text_run
 from vitkit.app import load_translator, train
-from vitkit.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The ``vitkit`` command in this process: exit code, output, errors."""
-
-    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.delenv("VITKIT_RUN_DIR", raising=False)
-        monkeypatch.setattr(sys, "argv", ["vitkit", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
+    """The ``vitkit`` command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return vitkit_command
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +40,7 @@ def _one_line(err: str, *parts: str) -> None:
         assert part in err, err
 
 
-def test_generate(run: Run, runs: dict[str, Path]) -> None:
+def test_generate(run: Command, runs: dict[str, Path]) -> None:
     code, drawn, err = run("generate", runs["text"], "ROMEO", "--tokens", 40)
     assert code == 0 and err == ""
     assert drawn.startswith("ROMEO") and len(drawn) == 5 + 40 + 1
@@ -71,7 +55,7 @@ def test_generate(run: Run, runs: dict[str, Path]) -> None:
     assert code == 0 and len(alone) == 5 + 1
 
 
-def test_translate(run: Run, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_translate(run: Command, runs: dict[str, Path], tmp_path: Path) -> None:
     lines = "one two\n\nsix six\n"
     (tmp_path / "text.en").write_text(lines, encoding="utf-8")
     code, out, err = run("translate", runs["pairs"], "text.en")
@@ -84,7 +68,7 @@ def test_translate(run: Run, runs: dict[str, Path], tmp_path: Path) -> None:
     assert run("translate", runs["pairs"], "--beam", 1, stdin=b"one two")[1].splitlines() == greedy
 
 
-def test_eval_of_words(run: Run, runs: dict[str, Path]) -> None:
+def test_eval_of_words(run: Command, runs: dict[str, Path]) -> None:
     code, out, _ = run("eval", runs["text"], "--quiet")
     assert code == 0 and "tokens" in out and "images" not in out
     assert "val/bits_per_char" in out and "val/ppl" in out
@@ -100,7 +84,7 @@ def test_eval_of_words(run: Run, runs: dict[str, Path]) -> None:
     assert code == 0 and "no paired test" in out
 
 
-def test_a_training_ends_with_what_to_run_next(run: Run, runs: dict[str, Path]) -> None:
+def test_a_training_ends_with_what_to_run_next(run: Command, runs: dict[str, Path]) -> None:
     for usual, command in ((TEXT, "generate runs/"), (PAIRS, "translate runs/")):
         kind = "text" if usual is TEXT else "pairs"
         root = runs["text"].parent / ("verses.txt" if usual is TEXT else "sentences")
@@ -114,7 +98,7 @@ def test_a_training_ends_with_what_to_run_next(run: Run, runs: dict[str, Path]) 
     assert code == 0 and "one batch works" in out
 
 
-def test_what_cannot_be_continued(run: Run, runs: dict[str, Path]) -> None:
+def test_what_cannot_be_continued(run: Command, runs: dict[str, Path]) -> None:
     code, out, err = run("generate", runs["text"], "RO@")
     assert code == 1 and out == ""
     _one_line(err, "character '@' (U+0040)", "leave it out")
@@ -132,7 +116,7 @@ def test_what_cannot_be_continued(run: Run, runs: dict[str, Path]) -> None:
     _one_line(err, "top_p 3.0; allowed: above 0, up to 1")
 
 
-def test_what_cannot_be_translated(run: Run, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_what_cannot_be_translated(run: Command, runs: dict[str, Path], tmp_path: Path) -> None:
     files = {"empty": b"", "latin": b"one\nf\xfcnf\n", "long": b"one\n" + b"o" * 48}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -150,7 +134,7 @@ def test_what_cannot_be_translated(run: Run, runs: dict[str, Path], tmp_path: Pa
     _one_line(err, "standard input: byte 0xff in line 2")
 
 
-def test_each_command_knows_its_own_runs(run: Run, runs: dict[str, Path]) -> None:
+def test_each_command_knows_its_own_runs(run: Command, runs: dict[str, Path]) -> None:
     for words, parts in {
         ("generate", "images"): ["reads images", "vitkit generate needs a model of text"],
         ("generate", "pairs"): ["reads sentence pairs", "Use it with: vitkit translate"],
@@ -167,7 +151,7 @@ def test_each_command_knows_its_own_runs(run: Run, runs: dict[str, Path]) -> Non
 
 
 def test_a_tokeniser_that_does_not_fit_its_model(
-    run: Run, runs: dict[str, Path], tmp_path: Path
+    run: Command, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     content = torch.load(runs["text"] / "checkpoints" / "last.ckpt", weights_only=True)
     tokenizer = content["vitkit"]["tokenizer"]
@@ -193,7 +177,7 @@ def test_a_tokeniser_that_does_not_fit_its_model(
     ],
 )
 def test_texts_that_cannot_be_learned(
-    run: Run, tmp_path: Path, usual: list[str], content: bytes | None, parts: list[str]
+    run: Command, tmp_path: Path, usual: list[str], content: bytes | None, parts: list[str]
 ) -> None:
     if content is not None:
         (tmp_path / "text").write_bytes(content)
@@ -203,7 +187,7 @@ def test_texts_that_cannot_be_learned(
     assert not (tmp_path / "fresh").exists()
 
 
-def test_pairs_that_cannot_be_learned(run: Run, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_pairs_that_cannot_be_learned(run: Command, runs: dict[str, Path], tmp_path: Path) -> None:
     for name, content, parts in (
         ("val.de", b"eins\n", ["val.en has 8 lines", "val.de has 1"]),
         ("train.en", b"", ["train.en is empty"]),

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install -e .[dev]")
-
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="no browser is installed: apt-get install chromium chromium-driver",
+from tests.browser import (
+    OWN_SCHEMES,
+    WIDTHS,
+    By,
+    Driver,
+    WebDriverWait,
+    needs_browser,
+    new_browser,
+    open_page,
+    requests_of,
+    set_width,
 )
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-prefers-reduced-motion",
-)
-WIDTHS = (380, 1400)
+pytestmark = needs_browser
+
 POLL = 0.02
 ONE_OF_EACH_KIND = (
     "index.html",
@@ -48,7 +31,7 @@ ONE_OF_EACH_KIND = (
     "decisions/index.html",
     "reference/evaluation.html",
 )
-OWN_SCHEMES = ("file:", "data:", "blob:", "about:")
+QUIET_SCHEMES = (*OWN_SCHEMES, "about:")
 
 MEASURE = """
 const reachable = (element) => {
@@ -64,34 +47,26 @@ return [document.documentElement.scrollWidth, innerWidth,
 """
 """Width that the page needs and has, size of its text, boxes whose end cannot be reached."""
 
-Look = Callable[..., webdriver.Chrome]
+Look = Callable[..., Driver]
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """A browser without a window and without a past."""
-    options = Options()
-    options.binary_location = str(BROWSER)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(str(DRIVER), log_output=os.devnull))
+    made = new_browser(tmp_path_factory.mktemp("browser"))
     yield made
     made.quit()
 
 
 @pytest.fixture
-def look(driver: webdriver.Chrome, site: Path) -> Look:
+def look(driver: Driver, site: Path) -> Look:
     """Open a page of the site at a width, for a system that is light or dark."""
 
-    def opened(name: str, width: int = 1400, scheme: str = "light") -> webdriver.Chrome:
-        _set_width(driver, width)
+    def opened(name: str, width: int = 1400, scheme: str = "light") -> Driver:
+        set_width(driver, width)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        driver.get("about:blank")
-        for kind in ("browser", "performance"):
-            driver.get_log(kind)  # what came before is not this page's
-        driver.get((site / name).as_uri())
+        open_page(driver, site / name)
         WebDriverWait(driver, 10, POLL).until(
             lambda d: d.execute_script(
                 "return document.readyState === 'complete'"
@@ -103,22 +78,10 @@ def look(driver: webdriver.Chrome, site: Path) -> Look:
     return opened
 
 
-def _set_width(driver: webdriver.Chrome, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def _requests(driver: webdriver.Chrome) -> list[str]:
-    """Addresses that were asked for since the page was opened."""
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
-
-
-def _assert_quiet(driver: webdriver.Chrome) -> None:
+def _assert_quiet(driver: Driver) -> None:
     assert driver.get_log("browser") == []
-    requests = _requests(driver)
-    assert requests and all(address.startswith(OWN_SCHEMES) for address in requests), requests
+    requests = requests_of(driver)
+    assert requests and all(address.startswith(QUIET_SCHEMES) for address in requests), requests
 
 
 def _names(site: Path) -> list[str]:
@@ -129,7 +92,7 @@ def _names(site: Path) -> list[str]:
 def _assert_fits(look: Look, name: str) -> None:
     driver = look(name, WIDTHS[0])
     for width in WIDTHS:
-        _set_width(driver, width)
+        set_width(driver, width)
         needed, given, size, hidden = driver.execute_script(MEASURE)
         assert needed <= given == width, f"{name} is {needed} pixels wide"
         assert size >= 14, name
@@ -155,7 +118,7 @@ def _lightness(colour: str) -> float:
     return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def _background(driver: webdriver.Chrome) -> float:
+def _background(driver: Driver) -> float:
     return _lightness(
         driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     )

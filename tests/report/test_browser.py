@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser import (
+    OWN_SCHEMES,
+    WIDTHS,
+    ActionChains,
+    By,
+    Driver,
+    Keys,
+    WebDriverWait,
+    needs_browser,
+    new_browser,
+    open_page,
+    requests_of,
+    set_width,
+)
 from tests.report.made_up import write_run
 from vitkit.report import comparison_page, read_run, run_page
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install -e .[dev]")
+pytestmark = needs_browser
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="no browser is installed: apt-get install chromium chromium-driver",
-)
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-prefers-reduced-motion",
-)
-WIDTHS = (380, 1400)
-OWN_SCHEMES = ("file:", "data:", "blob:")
-
-Driver = webdriver.Chrome
 Look = Callable[[str, int], Driver]
 
 
@@ -66,16 +47,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """A browser without a window and without a past."""
-    options = Options()
-    options.binary_location = str(BROWSER)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     saved = tmp_path_factory.mktemp("saved")
-    options.add_experimental_option(
-        "prefs", {"download.default_directory": str(saved), "download.prompt_for_download": False}
-    )
-    made = webdriver.Chrome(options=options, service=Service(str(DRIVER), log_output=os.devnull))
+    made = new_browser(tmp_path_factory.mktemp("browser"), saved)
     made.saved_to = saved  # type: ignore[attr-defined]
     yield made
     made.quit()
@@ -86,12 +59,8 @@ def look(driver: Driver, pages: dict[str, Path]) -> Look:
     """Open one of the pages at a width."""
 
     def opened(name: str, width: int = 1400) -> Driver:
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        driver.get("about:blank")
-        for kind in ("browser", "performance"):
-            driver.get_log(kind)  # what came before is not this page's
-        driver.get(pages[name].as_uri())
+        set_width(driver, width)
+        open_page(driver, pages[name])
         return driver
 
     return opened
@@ -99,13 +68,6 @@ def look(driver: Driver, pages: dict[str, Path]) -> Look:
 
 def _complaints(driver: Driver) -> list[dict[str, Any]]:
     return list(driver.get_log("browser"))
-
-
-def _requests(driver: Driver) -> list[str]:
-    """Addresses that were asked for since the page was opened."""
-    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    return [params["request"]["url"] for params in sent]
 
 
 def _all(driver: Driver, selector: str) -> list[Any]:
@@ -129,7 +91,7 @@ def _click(driver: Driver, element: Any) -> None:
 def test_a_page_is_quiet_and_fits(look: Look, name: str, width: int) -> None:
     driver = look(name, width)
     assert _complaints(driver) == []
-    requests = _requests(driver)
+    requests = requests_of(driver)
     assert requests and all(address.startswith(OWN_SCHEMES) for address in requests), requests
     wide = driver.execute_script(
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
@@ -280,7 +242,7 @@ def test_curves_read_out_their_values(look: Look) -> None:
     driver.execute_script(
         "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", plot
     )
-    webdriver.ActionChains(driver).move_to_element(plot).perform()
+    ActionChains(driver).move_to_element(plot).perform()
     assert "steps 2" in out.text or "steps 19" in out.text
     assert "learning rate 0.0015" in out.text or "learning rate 0.00149" in out.text
     plot.send_keys(Keys.HOME)
@@ -308,7 +270,7 @@ def test_the_explorer_answers(look: Look, width: int) -> None:
     driver.execute_script(
         "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", view
     )
-    chain = webdriver.ActionChains(driver)
+    chain = ActionChains(driver)
     reach = view.size["width"] // 2 - 4
     after(chain.move_to_element_with_offset(view, -reach, -reach).perform)
     assert "From row 1, column 1" in note.text

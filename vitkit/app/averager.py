@@ -9,7 +9,7 @@ from pathlib import Path
 from vitkit.errors import ConfigError, RunError
 from vitkit.training.checkpoints import numbered_checkpoints
 from vitkit.weights import read_checkpoint
-from vitkit.weights.average import average_files, write_checkpoint
+from vitkit.weights.average import average_files, require_new, write_checkpoint
 
 __all__ = ["AverageResult", "average_checkpoints"]
 
@@ -68,8 +68,7 @@ def average_checkpoints(
         _require_enough(paths, last, given)
         paths = paths[-last:]
     target = paths[-1].with_name(USUAL_NAME) if output is None else Path(output)
-    if target.exists():
-        raise RunError(f"{target} exists and is not overwritten; choose another --output")
+    require_new(target)  # before the files are read
     content = average_files(paths)
     write_checkpoint(content, target)
     steps = tuple(content["vitkit"]["average_of_steps"])

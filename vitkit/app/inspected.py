@@ -11,17 +11,17 @@ from vitkit.app.devices import best_device
 from vitkit.app.predictor import Predictor
 from vitkit.app.runs import find_checkpoint
 from vitkit.app.subjects import (
-    TIMM_SOURCE,
     Source,
     Subject,
     folder_of,
+    is_of_timm,
     open_subject,
     subject_of_checkpoint,
 )
 from vitkit.data.config import MAX_PIXELS
 from vitkit.weights import Checkpoint, read_checkpoint
 
-__all__ = ["Inspected", "is_of_timm", "opened_to_inspect"]
+__all__ = ["Inspected", "opened_to_inspect"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,6 @@ class Inspected:
         if isinstance(self.source, Subject):
             return self.source
         return subject_of_checkpoint(self.source, overrides, progress=progress)
-
-
-def is_of_timm(source: Source) -> bool:
-    """Whether a source is one of timm's models by its name, perhaps with a file of weights."""
-    return str(source[0] if isinstance(source, tuple) else source).startswith(TIMM_SOURCE)
 
 
 def opened_to_inspect(

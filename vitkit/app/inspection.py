@@ -21,10 +21,10 @@ from vitkit.app.inspect_views import (
     views_of_picture,
     views_of_weights,
 )
-from vitkit.app.inspected import is_of_timm, opened_to_inspect
+from vitkit.app.inspected import opened_to_inspect
 from vitkit.app.predictor import Predictor, picture_files, read_picture
 from vitkit.app.progress import counted
-from vitkit.app.subjects import Source, Subject
+from vitkit.app.subjects import Source, Subject, is_of_timm
 from vitkit.app.suites import split_of
 from vitkit.data.loaders import EvalLoader
 from vitkit.errors import ConfigError, RunError, UnknownNameError

@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "Subject",
     "folder_of",
+    "is_of_timm",
     "open_subject",
     "opened_source",
     "subject_of_checkpoint",
@@ -95,9 +96,14 @@ def opened_source(source: Source) -> Source | Checkpoint:
         RunError: nothing there.
         WeightsError: damaged, or not ours.
     """
-    if isinstance(source, tuple) or str(source).startswith(TIMM_SOURCE):
+    if isinstance(source, tuple) or is_of_timm(source):
         return source
     return read_checkpoint(find_checkpoint(source))
+
+
+def is_of_timm(source: Source) -> bool:
+    """Whether a source is one of timm's models by its name, perhaps with a file of weights."""
+    return str(source[0] if isinstance(source, tuple) else source).startswith(TIMM_SOURCE)
 
 
 def folder_of(path: Path) -> Path:

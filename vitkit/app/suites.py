@@ -43,18 +43,20 @@ def split_of(subject: Subject, split: str) -> Split:
     Raises:
         DataError: there are none.
     """
-    data = subject.data
-    images = {"train": data.train, "val": data.val, "test": data.test}[split]
-    if images is None or not len(images):
-        raise DataError(f"{data.info.name} has no {split} images")
-    return images
+    if split not in (there := _splits(subject)):
+        raise DataError(f"{subject.data.info.name} has no {split} images")
+    return there[split]
 
 
 def splits_of(subject: Subject) -> list[str]:
     """Names of the splits that there are images of."""
+    return list(_splits(subject))
+
+
+def _splits(subject: Subject) -> dict[str, Split]:
     data = subject.data
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    return [name for name, images in splits.items() if images is not None and len(images)]
+    named = {"train": data.train, "val": data.val, "test": data.test}
+    return {name: images for name, images in named.items() if images is not None and len(images)}
 
 
 def chosen_splits(asked: str, there: Sequence[str], name: str, unit: str) -> list[str]:

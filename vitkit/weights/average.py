@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vitkit.errors import WeightsError
-from vitkit.weights.checkpoint import OWN_KEY, read_checkpoint
+from vitkit.weights.checkpoint import OWN_KEY, checkpoint_of
 from vitkit.weights.files import read_file
 
-__all__ = ["average_files", "write_checkpoint"]
+__all__ = ["average_files", "require_new", "write_checkpoint"]
 
 SAME = ("config", "model", "data", "preprocessing", "tokenizer")
 """What checkpoints must agree in, of what they say beside the weights."""
@@ -43,8 +43,8 @@ def average_files(paths: Sequence[Path]) -> dict[str, Any]:
     sums: dict[str, dict[str, Tensor]] = {}
     seen: dict[int, Path] = {}
     for path in paths:
-        step = read_checkpoint(path).step
         content = read_file(path)
+        step = checkpoint_of(content, path).step
         if newest:
             _require_alike(paths[0], newest[OWN_KEY], path, content[OWN_KEY])
         if step in seen:
@@ -60,14 +60,19 @@ def average_files(paths: Sequence[Path]) -> dict[str, Any]:
     return newest
 
 
+def require_new(path: Path) -> None:
+    """Raise :class:`WeightsError` if there is such a file already."""
+    if path.exists():
+        raise WeightsError(f"{path} exists and is not overwritten; choose another --output")
+
+
 def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     """Write what a checkpoint holds, beside its place first.
 
     Raises:
         WeightsError: there is such a file already, or it cannot be written.
     """
-    if path.exists():
-        raise WeightsError(f"{path} exists and is not overwritten; choose another --output")
+    require_new(path)
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

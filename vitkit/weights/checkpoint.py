@@ -20,6 +20,7 @@ from vitkit.weights.files import read_file
 __all__ = [
     "FORMAT_VERSION",
     "Checkpoint",
+    "checkpoint_of",
     "is_own_checkpoint",
     "read_checkpoint",
     "spare_names",
@@ -93,7 +94,19 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         WeightsError: missing, damaged, unsafe, not ours, or newer than this version can read.
     """
     path = Path(path)
-    content = read_file(path)
+    return checkpoint_of(read_file(path), path)
+
+
+def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
+    """The checkpoint in what a file of ours holds.
+
+    Args:
+        content: see :func:`vitkit.weights.files.read_file`.
+        path: of the file.
+
+    Raises:
+        WeightsError: not ours, or newer than this version can read.
+    """
     own = content.get(OWN_KEY)
     if not isinstance(own, dict) or "state_dict" not in content:
         raise WeightsError(
