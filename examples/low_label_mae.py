@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> dict[str, list[float]]:
         own = [*given, f"run.seed={seed}"]
         trained(TABLE, f"mae-{seed}", ["configs/mae_cifar10.yaml", *own])
         weights = TABLE.parent / f"mae-{seed}" / "checkpoints" / "last.ckpt"
-        twin = ["optimizer.layer_decay=1.0", "trainer.max_time=2700.0"]
+        twin = ["model.whiten_patches=true", "trainer.max_time=1800.0"]
         rows = {"pre-trained": [f"model.weights={weights}"], "from scratch": twin}
         for name, more in rows.items():
             line = trained(TABLE, f"{name}-{seed}".replace(" ", "-"), [TUNED, *more, *own])

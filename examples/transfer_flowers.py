@@ -2,9 +2,10 @@
 
     python -m examples.transfer_flowers RUN/checkpoints/last.ckpt data.root=flowers
 
-RUN is of configs/mae_cifar10.yaml. Each row is a process by configs/mae_flowers_finetune.yaml and a
-line in runs/transfer_flowers/table.jsonl; the same command goes on, --quick tries it with an epoch.
-Prints accuracy, trained parameters, seconds and the largest memory of the process.
+RUN is of configs/cifar10_cpu_30min_vit.yaml or configs/mae_cifar10.yaml. Each row is a process by
+configs/flowers_finetune.yaml and a line in runs/transfer_flowers/table.jsonl; the same command goes
+on, --quick tries it with an epoch. Prints accuracy, trained parameters,
+seconds and the largest memory of the process.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> list[dict[str, object]]:
     weights, *settings = [word for word in arguments if word != "--quick"]
     rows = {m: [f"model.weights={weights}", f"task.finetune={m}"] for m in MODES} | {"scratch": []}
     quick = ["trainer.max_epochs=1"] * ("--quick" in arguments)
-    settings = ["configs/mae_flowers_finetune.yaml", *settings, *quick]
+    settings = ["configs/flowers_finetune.yaml", *settings, *quick]
     table = Path("runs/transfer_flowers/table.jsonl")
     lines = [trained(table, name, [*settings, *more]) for name, more in rows.items()]
     shown = [lines[0], *(line.values() for line in lines)]

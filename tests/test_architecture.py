@@ -231,14 +231,15 @@ def test_the_table_here_is_the_one_in_the_document() -> None:
         assert may == {m for m in TABLE[room] if m in CONFIG_CLASSES or m in rooms}, room
 
 
-def test_the_diagram_draws_arrows_of_the_table_only() -> None:
-    diagram = re.findall(r"```mermaid\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)[0]
-    arrows = re.findall(r"^ *(\w+) (?:-->|-\. .+? \.->) (.+)$", diagram, re.M)
-    assert len(arrows) == len(diagram.strip().splitlines()) - 1
-    for source, targets in arrows:
-        for target in targets.split(" & "):
-            may = TABLE[source]
-            assert target in may | {m.split(".")[0] for m in may}, f"{source} --> {target}"
+def test_the_rows_of_the_diagram_import_downwards_only() -> None:
+    diagram = re.findall(r"```text\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.S)[0]
+    rows = [line.split() for line in diagram.strip().splitlines()]
+    place = {room: row for row, rooms in enumerate(rows) for room in rooms}
+    assert sum(map(len, rows)) == len(place), "no room stands twice"
+    assert set(place) == rooms_of(PACKAGE) | LEAVES
+    for room, may in TABLE.items():
+        for target in {m.split(".")[0] for m in may} & set(place):
+            assert place[room] < place[target], f"{room} -> {target}"
 
 
 def test_the_package_holds_rooms_and_leaves_and_no_utils() -> None:

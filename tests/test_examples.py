@@ -264,7 +264,7 @@ def test_the_table_of_transfers_goes_on_where_it_stopped(
     assert len(calls) == 1 + 6
     assert calls[1].endswith("train --resume runs/transfer_flowers/full --quiet")
     lora, scratch = calls[3], calls[6]
-    recipe = "configs/mae_flowers_finetune.yaml data.root=x trainer.max_epochs=1"
+    recipe = "configs/flowers_finetune.yaml data.root=x trainer.max_epochs=1"
     assert f"train {recipe} model.weights=w.ckpt task.finetune=lora run.dir=" in lora
     assert f"train {recipe} run.dir=" in scratch
     assert transfer_flowers.main(["w.ckpt", "data.root=x"]) == lines
@@ -286,11 +286,11 @@ def test_few_labels_are_compared_over_three_seeds(
     mae, tuned, twin = calls[3:6]
     assert f"train configs/mae_cifar10.yaml data.root=x run.seed=1 run.dir={folder}/mae-1" in mae
     assert f"{recipe} model.weights={folder}/mae-1/checkpoints/last.ckpt data.root=x" in tuned
-    assert f"{recipe} optimizer.layer_decay=1.0 trainer.max_time=2700.0 data.root=x" in twin
+    assert f"{recipe} model.whiten_patches=true trainer.max_time=1800.0 data.root=x" in twin
     # The same time: what the two configs say together.
     names = ("mae_cifar10.yaml", "mae_cifar10_finetune10.yaml")
     configs = [load_config([FOLDER.parent / "configs" / name]) for name in names]
-    assert sum(config.trainer.max_time for config in configs) == 2700
+    assert sum(config.trainer.max_time for config in configs) == 1800
     assert "from scratch: 50.00% +- 0.00%" in capsys.readouterr().out
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import nn
 
 from vitkit.app import train
+from vitkit.app.class_names import read_class_names
 from vitkit.app.predictor import Predictor, load
 from vitkit.config import RunConfig
 from vitkit.data.preprocess import Preprocessing
-from vitkit.errors import DataError
+from vitkit.errors import DataError, WeightsError
 
 
 @pytest.fixture
@@ -91,3 +94,73 @@ def test_the_limit_is_the_trainings(tiny: Callable[..., RunConfig], tmp_path: Pa
     Image.new("RGB", (30, 20), "red").save(tmp_path / "large.png")
     with pytest.raises(DataError, match="599"):
         load(result.folder).predict(tmp_path / "large.png")
+
+
+@pytest.fixture
+def of_timm(tmp_path: Path) -> tuple[nn.Module, Path]:
+    """A small ViT of timm, and its state dict in a file as other training scripts leave it."""
+    torch.manual_seed(0)
+    theirs = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=1, img_size=32).eval()
+    torch.save(theirs.state_dict(), tmp_path / "model-9.pth")
+    return theirs, tmp_path / "model-9.pth"
+
+
+def test_weights_of_others_predict(of_timm: tuple[nn.Module, Path]) -> None:
+    theirs, file = of_timm
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+    predictor = load(file, device="cpu")
+    given = predictor.preprocessing(predictor.preprocessing.prepare_image(picture)[None])
+    with torch.inference_mode():
+        want = theirs(given)[0].softmax(dim=0)
+    found = dict(predictor.predict(picture)[0].top)
+    assert found == pytest.approx({f"class {i}": p for i, p in enumerate(want.tolist())}, rel=1e-4)
+
+    named = load(file, class_names=("daisy", "rose", "tulip"), device="cpu")
+    top = dict(named.predict(picture)[0].top)
+    assert top == {n: found[f"class {i}"] for i, n in enumerate(named.class_names)}
+
+
+def test_names_must_be_as_many_as_the_classes(of_timm: tuple[nn.Module, Path]) -> None:
+    with pytest.raises(DataError, match=r"2 class names for .*, which tells 3 classes apart"):
+        load(of_timm[1], class_names=("daisy", "rose"))
+
+
+def test_weights_without_a_classifier_are_refused(tmp_path: Path) -> None:
+    bare = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=32)
+    torch.save(bare.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(WeightsError, match=r"bare\.pth has no classifier; fine-tune it first"):
+        load(tmp_path / "bare.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "want"),
+    [
+        ("class_indices.json", '{"0": "daisy", "10": "c", "1": "rose"}', None),
+        ("class_indices.json", '{"1": "rose", "0": "daisy"}', ("daisy", "rose")),
+        ("names.json", '["daisy", "rose"]', ("daisy", "rose")),
+        ("labels.txt", "\ufeffdaisy\n\nroter Mohn \n", ("daisy", "roter Mohn")),
+        ("names.json", '["daisy", 1]', None),
+        ("names.json", '"daisy"', None),
+    ],
+)
+def test_class_names_from_a_file(
+    tmp_path: Path, name: str, text: str, want: tuple[str, ...] | None
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    if want is not None:
+        assert read_class_names(tmp_path / name) == want
+    else:
+        with pytest.raises(DataError, match=r'should hold \["daisy", \.\.\.\] or'):
+            read_class_names(tmp_path / name)
+
+
+def test_class_names_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "half.json").write_text('["daisy"')
+    (tmp_path / "photo.txt").write_bytes(b"\xff\xd8\xff\xe0")
+    for name, said in (
+        ("half.json", "half.json is no JSON"),
+        ("photo.txt", "photo.txt cannot be read (no text in UTF-8)"),
+        ("none.txt", "none.txt cannot be read (No such file or directory)"),
+    ):
+        with pytest.raises(DataError, match=re.escape(said)):
+            read_class_names(tmp_path / name)

@@ -22,7 +22,6 @@ from vitkit.models import (
     VisionTransformer,
 )
 from vitkit.models.config import (
-    BLOCK_KINDS,
     CONFIGS,
     CompactConfig,
     DistilledViTConfig,
@@ -40,6 +39,7 @@ from vitkit.models.config import (
     validate_model,
 )
 from vitkit.models.hybrid import BLOCKS
+from vitkit.models.picture_config import BLOCK_KINDS
 from vitkit.models.presets import DEFAULT_MODEL, FAMILIES, PRESETS
 from vitkit.models.timm_baseline import build_timm
 
@@ -206,7 +206,7 @@ def test_a_name_that_is_no_text_or_unknown() -> None:
 
 
 def test_a_config_of_another_family_is_refused() -> None:
-    with pytest.raises(ValidationError, match="CompactConfig"):
+    with pytest.raises(ValidationError, match="of the family 'compact', not 'vit'"):
         ViTConfig(name="cct_2_3x2_32")
 
 

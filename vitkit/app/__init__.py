@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitkit.app.averager import AverageResult, average_checkpoints
     from vitkit.app.catalogue import model_rows
+    from vitkit.app.class_names import read_class_names
     from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
@@ -67,6 +68,7 @@ __all__ = [
     "probe",
     "process_seconds",
     "rate_text",
+    "read_class_names",
     "read_lines",
     "report_comparison",
     "report_run",
@@ -110,6 +112,7 @@ _HOMES = {
     "probe": "prober",
     "process_seconds": "facts",
     "rate_text": "progress",
+    "read_class_names": "class_names",
     "read_lines": "words",
     "report_comparison": "reporter",
     "report_run": "reporter",

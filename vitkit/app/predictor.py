@@ -1,9 +1,9 @@
-"""Predict the classes of pictures with a trained checkpoint."""
+"""Predict the classes of pictures with a trained model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,19 @@ from torch import Tensor, nn
 
 from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device
+from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import require_pixels
 from vitkit.data.preprocess import Picture, Preprocessing
-from vitkit.errors import DataError
-from vitkit.weights import read_checkpoint
+from vitkit.errors import DataError, WeightsError
+from vitkit.weights import (
+    HUB_PREFIX,
+    TIMM_PREFIX,
+    TORCHVISION_PREFIX,
+    is_own_checkpoint,
+    read_checkpoint,
+)
 
 __all__ = ["Prediction", "Predictor", "load", "picture_files", "read_picture"]
 
@@ -143,19 +150,58 @@ def read_picture(
         raise DataError(f"cannot read the picture {source}: {error}") from error
 
 
-def load(source: str | Path, *, device: str = "auto") -> Predictor:
-    """A trained model, ready to predict, from a run folder or checkpoint.
+def load(source: str | Path, *, class_names: Sequence[str] = (), device: str = "auto") -> Predictor:
+    """A trained model, ready to predict.
 
     Args:
-        source: a run folder or checkpoint file.
+        source: a run folder or checkpoint, or weights of another library: a file, a folder with
+            ``config.json``, ``hf-hub:<owner>/<model>``, ``timm/<model>``, ``torchvision/<model>``.
+        class_names: by index, in place of those that the source states; without either a class is
+            called by its index.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        VitkitError: nothing there, damaged, without classes, or other names than classes.
     """
+    predictor = _of_weights(source) if _is_foreign(source) else _of_checkpoint(source)
+    if class_names and len(class_names) != len(predictor.class_names):
+        raise DataError(
+            f"{len(class_names)} class names for {source}, which tells "
+            f"{len(predictor.class_names)} classes apart; give a name for each, in its order"
+        )
+    place = best_device(device)
+    names = tuple(class_names) or predictor.class_names
+    return replace(predictor, model=predictor.model.to(place), device=place, class_names=names)
+
+
+def _is_foreign(source: str | Path) -> bool:
+    """Whether a source is there and is no run and no checkpoint of ours."""
+    path = Path(source)
+    if path.is_dir():
+        return (path / "config.json").is_file() and not (path / "checkpoints").is_dir()
+    if path.is_file():
+        return not is_own_checkpoint(path)
+    return str(source).startswith((HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX))
+
+
+def _of_checkpoint(source: str | Path) -> Predictor:
     checkpoint = read_checkpoint(find_checkpoint(source))
     require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
-    place = best_device(device)
     limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
-    return Predictor(model.to(place), info.class_names, preprocessing, place, limit)
+    return Predictor(model, info.class_names, preprocessing, torch.device("cpu"), limit)
+
+
+def _of_weights(source: str | Path) -> Predictor:
+    loaded = load_model(source)
+    count = int(loaded.section["num_classes"])
+    if count == 0:
+        raise WeightsError(
+            f"{source} has no classifier; fine-tune it first (vitkit train ... "
+            f"model.weights={source}), or look at its features: vitkit probe {source}"
+        )
+    names = loaded.class_names or tuple(f"class {index}" for index in range(count))
+    return Predictor(loaded.model, names, loaded.preprocessing, torch.device("cpu"))
 
 
 def picture_files(path: Path) -> list[Path]:

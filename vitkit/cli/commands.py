@@ -211,8 +211,14 @@ def models_and_settings(
 
 
 def predict(
-    source: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained model.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RUN|WEIGHTS", help="A run, checkpoint, file of weights or hub id."),
+    ],
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...")],
+    classes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class names: JSON, or text, a line each.")
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line a picture and class.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
@@ -222,7 +228,7 @@ def predict(
 
     A file that cannot be read is reported and left out; the exit code is 1 then.
     """
-    from vitkit.app import load
+    from vitkit.app import load, read_class_names
 
     if as_csv and as_json:
         raise ConfigError("--csv and --json exclude each other; choose one")
@@ -232,7 +238,8 @@ def predict(
         unread.append(str(error))
         print(f"error: {error}", file=sys.stderr, flush=True)
 
-    predictions = load(source).predict(pictures, top=top, on_error=tell)
+    names = () if classes is None else read_class_names(classes)
+    predictions = load(source, class_names=names).predict(pictures, top=top, on_error=tell)
     if as_json:
         rows = [
             {"file": p.source, "top": [{"class": c, "probability": v} for c, v in p.top]}

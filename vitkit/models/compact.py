@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.models.patches import PatchEmbed, as_pair
 from vitkit.models.vit import init_vit_weights
-from vitkit.nn import BlockContext, CompactBlock, encoder_blocks, sincos_1d
+from vitkit.nn import BlockContext, CompactBlock, Dropout, encoder_blocks, sincos_1d
 
 __all__ = ["CompactTransformer", "ConvTokenizer", "SequencePool"]
 
@@ -166,7 +166,7 @@ class CompactTransformer(nn.Module):
         )
         self.pos_embed: nn.Parameter | Tensor | None
         self._make_positions(positional_embedding)
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
         self.blocks = encoder_blocks(
             depth,
             embed_dim,
@@ -180,7 +180,7 @@ class CompactTransformer(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.seq_pool = SequencePool(embed_dim) if global_pool == "seq" else None
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = Dropout(drop_rate)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.apply(init_vit_weights)
 

@@ -27,6 +27,7 @@ from vitkit.nn import (
     Block,
     BlockContext,
     ConvMixerBlock,
+    Dropout,
     MixerBlock,
     Mlp,
     RecurrentBlock,
@@ -276,7 +277,7 @@ class HybridClassifier(nn.Module):
             )
         self.pos_embed: nn.Parameter | Tensor | None
         self._make_positions(pos_embed)
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
         mlp_dim = int(embed_dim * mlp_ratio)
         plan = BlockPlan(
             embed_dim=embed_dim,
@@ -308,12 +309,12 @@ class HybridClassifier(nn.Module):
             BLOCKS[kind](plan, rate) for kind, rate in zip(kinds, rates, strict=True)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps) if final_norm else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = Dropout(drop_rate)
         pooled = embed_dim * self.stem.num_patches if global_pool == "flatten" else embed_dim
         self.head_hidden = nn.Sequential()
         for before, after in pairwise([pooled, *head_hidden_dims]):
             self.head_hidden.extend(
-                [nn.Linear(before, after), ACTIVATIONS[act_layer](), nn.Dropout(drop_rate)]
+                [nn.Linear(before, after), ACTIVATIONS[act_layer](), Dropout(drop_rate)]
             )
         self.num_features = head_hidden_dims[-1] if head_hidden_dims else pooled
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()

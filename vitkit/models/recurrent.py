@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitkit.models.seq2seq import Memory
-from vitkit.nn import Attention, LayerCache, Recurrent, RecurrentState, padding_mask
+from vitkit.nn import Attention, Dropout, LayerCache, Recurrent, RecurrentState, padding_mask
 
 __all__ = ["RecurrentLanguageModel", "RecurrentSeq2Seq"]
 
@@ -52,7 +52,7 @@ class RecurrentLanguageModel(nn.Module):
         self.vocab_size, self.embed_dim, self.num_features = vocab_size, embed_dim, hidden_dim
         self.words = nn.Embedding(vocab_size, embed_dim)
         self.rnn = Recurrent(embed_dim, hidden_dim, cell=cell, depth=depth, drop=drop_rate)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = Dropout(drop_rate)
         self.head = None if tie_embeddings else nn.Linear(hidden_dim, vocab_size)
         if tie_embeddings:
             nn.init.normal_(self.words.weight, std=embed_dim**-0.5)
@@ -151,7 +151,7 @@ class RecurrentSeq2Seq(nn.Module):
             Attention(hidden_dim, 1, context_dim=hidden_dim, proj_bias=False) if attention else None
         )
         self.mix = nn.Linear(hidden_dim * (2 if attention else 1), embed_dim)
-        self.drop = nn.Dropout(drop_rate)
+        self.drop = Dropout(drop_rate)
         self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
 
     def forward(

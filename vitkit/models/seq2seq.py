@@ -16,6 +16,7 @@ from vitkit.nn import (
     Block,
     BlockContext,
     DecoderBlock,
+    Dropout,
     LayerCache,
     Trunk,
     drop_path_ramp,
@@ -172,8 +173,8 @@ class EncoderDecoder(nn.Module):
         self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
         self.bias = position_bias(pos_embed, num_heads, bidirectional=True)
         self.decoder_bias = position_bias(pos_embed, num_heads, bidirectional=False)
-        self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.head_drop = nn.Dropout(drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
+        self.head_drop = Dropout(drop_rate)
 
     def forward(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None

@@ -9,6 +9,7 @@ from vitkit.models.vit import init_vit_weights
 from vitkit.models.words import WordEmbed, position_bias
 from vitkit.nn import (
     BlockContext,
+    Dropout,
     LayerCache,
     Trunk,
     encoder_blocks,
@@ -115,7 +116,7 @@ class TextTransformer(nn.Module):
             if head_hidden_dim is not None
             else nn.Identity()
         )
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = Dropout(drop_rate)
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.apply(init_vit_weights)
         self.words = WordEmbed(
@@ -128,7 +129,7 @@ class TextTransformer(nn.Module):
             rope_base=rope_base,
         )
         self.bias = position_bias(pos_embed, num_heads, bidirectional=True)
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Ids (B, N) -> logits (B, num_classes).
@@ -288,7 +289,7 @@ class CausalLanguageModel(nn.Module):
             drop_path_rate=drop_path_rate,
         )
         self.norm = norm(embed_dim) if final_norm else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = Dropout(drop_rate)
         self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
         self.apply(init_vit_weights)
         _shrink_branches(self.blocks)
@@ -301,7 +302,7 @@ class CausalLanguageModel(nn.Module):
             rope_base=rope_base,
         )
         self.bias = position_bias(pos_embed, num_heads, bidirectional=False)
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
 
     def forward(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
         """Ids int (B, N) -> logits of the word that follows each, (B, N, vocab_size).

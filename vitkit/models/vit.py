@@ -18,6 +18,7 @@ from vitkit.models.pooling import LatentPool
 from vitkit.models.stem import ConvStem
 from vitkit.nn import (
     BlockContext,
+    Dropout,
     RelativeBias2d,
     Rotary2d,
     Rotation,
@@ -180,7 +181,7 @@ class VisionTransformer(nn.Module):
             if pos_embed == "relative"
             else None
         )
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = Dropout(pos_drop_rate)
         self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()
         self.blocks = encoder_blocks(
             depth,
@@ -205,7 +206,7 @@ class VisionTransformer(nn.Module):
         self.norm = norm(embed_dim) if final_norm and not after_pool else nn.Identity()
         self.attn_pool = self._make_pool() if global_pool == "map" else None
         self.fc_norm = norm(embed_dim) if final_norm and after_pool else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
+        self.head_drop = Dropout(drop_rate)
         self.head = self._make_head(num_classes)
         self.init_weights()
 

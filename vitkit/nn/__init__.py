@@ -20,6 +20,7 @@ from vitkit.nn.blocks import (
     drop_path_ramp,
     make_norm,
 )
+from vitkit.nn.dropout import Dropout
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
@@ -55,6 +56,7 @@ __all__ = [
     "ConvMixerBlock",
     "DecoderBlock",
     "DropPath",
+    "Dropout",
     "KeyValueCache",
     "LayerCache",
     "LayerScale",

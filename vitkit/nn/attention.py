@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.nn.dropout import Dropout
 from vitkit.nn.functional import attention, attention_weights
 from vitkit.nn.masks import combine_masks
 from vitkit.nn.positions import Rotation
@@ -129,7 +130,7 @@ class Attention(nn.Module):
         self.q_norm = norm_layer(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm_layer(self.head_dim) if qk_norm else nn.Identity()
         self.proj = nn.Linear(inner, embed_dim, bias=proj_bias)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.proj_drop = Dropout(proj_drop)
         self.recorder: Recorder | None = None
 
     def forward(

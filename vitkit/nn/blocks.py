@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention, KeyValueCache, NormLayer
+from vitkit.nn.dropout import Dropout
 from vitkit.nn.positions import Rotation
 from vitkit.nn.recurrent import RecurrentState
 
@@ -183,9 +184,9 @@ class Mlp(nn.Module):
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[act_layer]()
-        self.drop1 = nn.Dropout(inner)
+        self.drop1 = Dropout(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = nn.Dropout(outer)
+        self.drop2 = Dropout(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
@@ -216,9 +217,9 @@ class SwiGlu(nn.Module):
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, 2 * hidden_dim, bias=bias)
         self.act = nn.SiLU()
-        self.drop1 = nn.Dropout(inner)
+        self.drop1 = Dropout(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = nn.Dropout(outer)
+        self.drop2 = Dropout(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""

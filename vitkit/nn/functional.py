@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.nn import hardware
+from vitkit.nn.dropout import dropout
 from vitkit.nn.masks import causal_mask, combine_masks
 
 __all__ = [
@@ -177,7 +178,7 @@ def _dispatch(
         return _fused(q, k, v, mask, is_causal, dropout_p, scale)
     weights = _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
     if dropout_p > 0.0:
-        weights = F.dropout(weights, dropout_p)
+        weights = dropout(weights, dropout_p)
     return weights @ v
 
 

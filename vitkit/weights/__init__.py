@@ -8,6 +8,7 @@ from vitkit.weights.checkpoint import (
     read_checkpoint,
 )
 from vitkit.weights.files import read_file, read_tensors
+from vitkit.weights.hub import HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX
 from vitkit.weights.load import Loaded, LoadReport, build_and_load, load_weights
 from vitkit.weights.own_folder import own_folder
 from vitkit.weights.programs import write_onnx, write_torch_export
@@ -18,6 +19,9 @@ from vitkit.weights.to_timm import timm_folder
 
 __all__ = [
     "FORMAT_VERSION",
+    "HUB_PREFIX",
+    "TIMM_PREFIX",
+    "TORCHVISION_PREFIX",
     "Checkpoint",
     "LoadReport",
     "Loaded",
