@@ -129,6 +129,7 @@ def test_the_two_languages_are_configured_alike() -> None:
         assert english.pop(own) != chinese.pop(own)
     english.pop("exclude_docs")
     assert english["plugins"].pop("mkdocstrings"), "the reference is English"
+    assert chinese.pop("validation") == {"invalid_links": False}, "it leads to English pages"
     moved = [f"../{path}" for path in english.pop("extra_css")]
     assert moved == chinese.pop("extra_css")
     assert [f"../{p}" for p in english["extra"].pop("polyfills")] == chinese["extra"].pop(
@@ -159,14 +160,20 @@ def test_chapters_of_the_story_come_in_by_their_file_names(tmp_path: Path) -> No
     assert told == chapters
 
 
-@pytest.mark.parametrize("line", ["[x](nowhere.md)", "[x](index.md#nowhere)"])
-def test_a_dead_link_stops_the_build(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "page", "line"),
+    [
+        ("zensical.toml", "index.md", "[x](nowhere.md)"),
+        ("zensical.zh.toml", "zh/index.md", "[x](index.md#nowhere)"),
+    ],
+)
+def test_a_dead_link_stops_the_build(tmp_path: Path, config: str, page: str, line: str) -> None:
     pytest.importorskip("zensical", reason=NO_TOOLS)
     project = copied_project(tmp_path)
-    page = project / "docs" / "zh" / "index.md"
-    command = ("--strict", "--config-file", "zensical.zh.toml")
+    file = project / "docs" / page
+    command = ("--strict", "--config-file", config)
     assert build(project, *command).returncode == 0
-    page.write_text(page.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
     assert build(project, *command).returncode != 0
 
 

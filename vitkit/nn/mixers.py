@@ -27,7 +27,7 @@ class MixerBlock(nn.Module):
 
     Args:
         embed_dim: C.
-        num_tokens: N, fixed: the token MLP has a weight for each pair of tokens.
+        num_tokens: N, fixed: the token MLP has weights of its own for each.
         tokens_dim: hidden width of the MLP over tokens.
         channels_dim: hidden width of the MLP over channels.
         shared_norm: one norm in front of both MLPs, as in Keras' example, instead of two.
