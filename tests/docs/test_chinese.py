@@ -85,3 +85,10 @@ def test_what_differs_is_noticed() -> None:
     assert numbers("宽度 64、4,096 个词元、`12` 和 1 [x](a/12.md)") == {"64", "4,096"}
     assert levels("# a\n```bash\n# b\n```\n## c") == [1, 2]
     assert blocks("a\n```bash\nls\n```\n") == ["```bash\nls\n```"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_paragraph_is_a_line(name: str) -> None:
+    """A browser shows a break as a space, which Chinese has none of."""
+    prose = BLOCK.sub("", pair(name)[1])
+    assert not re.findall(r".*[\u3000-\u9fff\uff00-\uffef]\n *[\u4e00-\u9fff\w\[`].*", prose)
