@@ -33,6 +33,7 @@ from vitkit.nn import (
     padding_mask,
 )
 
+
 @pytest.fixture
 def torchs_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dropout as torch draws it, so that with one seed the same values fall on both sides."""
