@@ -1,7 +1,7 @@
 """Chapter 9: where a trained ViT looks on CIFAR-10's test pictures: a grid and an animation.
 
-    python train.py configs/cifar10_cpu_30min_vit.yaml data.root=data model.pos_embed=learn \\
-        model.depth=4 trainer.max_time=300 run.dir=runs/story_vit
+    python train.py configs/cifar10_cpu_30min_vit.yaml data.root=data data.val_fraction=0.1 \\
+        run.dir=runs/story_vit
     python -m examples.story.attention_on_pictures runs/story_vit
 
 With ``--quick`` it is a fresh model and noise.
@@ -33,8 +33,8 @@ SIDE = 8
 """Patches along each side of a picture."""
 QUERY = (4, 4)
 """(row, column) of the patch that asks in the still pictures."""
-LAYER = 1
-"""Of the animation."""
+LAYER = -2
+"""Of the animation: the last but one."""
 WALK = [(2, column) for column in range(SIDE)] + [(5, column) for column in reversed(range(SIDE))]
 """(row, column) of the animation's queries."""
 
