@@ -265,7 +265,8 @@ def test_the_table_of_transfers_goes_on_where_it_stopped(
     assert calls[1].endswith("train --resume runs/transfer_flowers/full --quiet")
     lora, scratch = calls[3], calls[6]
     recipe = "configs/flowers_finetune.yaml data.root=x trainer.max_epochs=1"
-    assert f"train {recipe} model.weights=w.ckpt task.finetune=lora run.dir=" in lora
+    wanted = "task.finetune.mode=lora task.finetune.rank=16"
+    assert f"train {recipe} model.weights=w.ckpt {wanted}" in lora
     assert f"train {recipe} run.dir=" in scratch
     assert transfer_flowers.main(["w.ckpt", "data.root=x"]) == lines
     assert len(stand_in.read_text().splitlines()) == 7

@@ -171,10 +171,17 @@ def test_the_search_answers(look: Look, start: str, word: str, place: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("start", "name", "language"),
-    [("decisions/index.html", "中文", "zh"), ("zh/index.html", "English", "en")],
+    ("start", "name", "language", "end"),
+    [
+        ("decisions/index.html", "中文", "zh", "site/zh/index.html"),
+        ("zh/index.html", "English", "en", "site/index.html"),
+        ("zh/from-nlp-to-cv/04-heads.html", "English", "en", "site/from-nlp-to-cv/04-heads.html"),
+        ("getting-started.html", "中文", "zh", "site/zh/getting-started.html"),
+    ],
 )
-def test_the_language_is_switched(look: Look, start: str, name: str, language: str) -> None:
+def test_the_language_is_switched(
+    look: Look, start: str, name: str, language: str, end: str
+) -> None:
     driver = look(start)
     link = driver.find_element(By.CSS_SELECTOR, f"a.md-select__link[hreflang={language}]")
     assert link.get_attribute("textContent").strip() == name
@@ -182,5 +189,5 @@ def test_the_language_is_switched(look: Look, start: str, name: str, language: s
     WebDriverWait(driver, 10, POLL).until(
         lambda d: d.execute_script("return document.documentElement.lang") == language
     )
-    assert driver.current_url.endswith("index.html")
+    assert driver.current_url.endswith(end)
     _assert_quiet(driver)

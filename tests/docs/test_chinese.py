@@ -53,6 +53,13 @@ def test_the_story_and_the_first_steps_are_there() -> None:
     assert {"README.zh-CN.md", "index.md", "getting-started.md"} <= set(PAIRS)
 
 
+def test_the_language_menu_knows_the_pages() -> None:
+    script = (DOCS / "assets" / "same-page.js").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"/(\^.+\$)/\.test", script)
+    built = {name.replace(".md", ".html") for name in PAIRS if name != "README.zh-CN.md"}
+    assert {name for name in built if not re.fullmatch(rule, name)} == {"index.html"}
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_chinese_page_tells_what_the_english_one_tells(name: str) -> None:
     english, chinese = pair(name)

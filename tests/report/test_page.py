@@ -275,6 +275,15 @@ def test_the_explorer_has_every_weight(folder: Path) -> None:
     np.testing.assert_array_equal(peaks.reshape(3, 2, 17), record.peaks[2])
 
 
+def test_changes_are_called_as_people_call_them(own: Path) -> None:
+    names = ["pgd/8_255", "attacked/clean", "shuffled/4x8", "white_noise/0.1", "cifar10h"]
+    metrics = {f"test/{name}/acc": 0.5 for name in names}
+    Record(metrics, {"split": "test"}).write(own / "eval-shift.json")
+    text = _page(own).text
+    for said in ("pgd 8/255", "before the attacks", "shuffled 4 x 8", "white noise 0.1", "cifar10h"):
+        assert said in text
+
+
 def test_evaluations_of_other_checkpoints(own: Path) -> None:
     for name in ("eval", "eval-shift", "predictions", "examples"):
         for kind in (".json", ".npz"):

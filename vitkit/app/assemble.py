@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
+from vitkit.app.invocation import resume_command
 from vitkit.app.jobs import Job
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError
@@ -116,7 +117,7 @@ def make_checkpoints(run: Run) -> Checkpoints:
         maximize=maximize,
         every_n_steps=config.trainer.save_every_n_steps,
         keep=config.trainer.keep_checkpoints,
-        resume_hint=f"Go on with: vitkit train --resume {run.folder}",
+        resume_hint=f"Go on with: {resume_command(run.folder)}",
     )
 
 

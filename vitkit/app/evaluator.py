@@ -11,6 +11,7 @@ import torch
 
 from vitkit.app.build import require_classes
 from vitkit.app.facts import environment_facts
+from vitkit.app.invocation import resume_command
 from vitkit.app.reporter import Tested, report_evaluation
 from vitkit.app.runs import finished_results
 from vitkit.app.shift import shift_facts, shift_measures
@@ -378,7 +379,7 @@ def _unfinished(path: Path, folder: Path, facts: Mapping[str, Plain]) -> str:
         return ""
     return (
         f"the run is not finished (step {facts['step']:,}, epoch {int(str(facts['epoch'])) + 1}); "
-        f"go on with: vitkit train --resume {folder}"
+        f"go on with: {resume_command(folder)}"
     )
 
 

@@ -167,6 +167,8 @@ def _changes(record: Record) -> Markup | None:
 def _said(name: str) -> str:
     """``pgd/8_255`` is "pgd 8/255"."""
     kind, _, rest = name.partition("/")
+    if kind == "attacked":
+        return "before the attacks"
     if kind in ("fgsm", "pgd"):
         rest = rest.replace("_", "/")
     if kind in ("resolution", "shuffled"):
