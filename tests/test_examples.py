@@ -30,7 +30,7 @@ from vitkit.models.presets import CUSTOM
 
 FOLDER = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "__init__")
-STUDIES = {"sequence_mixers"}
+STUDIES = {"sequence_mixers", "transfer_flowers"}
 """Which measure something, and may be as long as a file of the package."""
 
 

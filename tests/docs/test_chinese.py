@@ -98,4 +98,6 @@ def test_what_differs_is_noticed() -> None:
 def test_a_paragraph_is_a_line(name: str) -> None:
     """A browser shows a break as a space, which Chinese has none of."""
     prose = BLOCK.sub("", pair(name)[1])
-    assert not re.findall(r".*[\u3000-\u9fff\uff00-\uffef]\n *[\u4e00-\u9fff\w\[`].*", prose)
+    assert not re.findall(
+        r".*[\u3000-\u9fff\uff00-\uffef]\n *(?:[\u4e00-\u9fff\w\[`(]|\*\*).*", prose
+    )

@@ -280,7 +280,13 @@ def test_changes_are_called_as_people_call_them(own: Path) -> None:
     metrics = {f"test/{name}/acc": 0.5 for name in names}
     Record(metrics, {"split": "test"}).write(own / "eval-shift.json")
     text = _page(own).text
-    for said in ("pgd 8/255", "before the attacks", "shuffled 4 x 8", "white noise 0.1", "cifar10h"):
+    for said in (
+        "pgd 8/255",
+        "before the attacks",
+        "shuffled 4 x 8",
+        "white noise 0.1",
+        "cifar10h",
+    ):
         assert said in text
 
 
