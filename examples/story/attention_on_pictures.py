@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import vitkit
 from examples.story import style
+from vitkit.config import load_config
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.splits import ResidentSplit
 from vitkit.explain import attention_maps, mean_attention_distance
@@ -51,7 +52,8 @@ def subject(options: style.Options) -> tuple[nn.Module, Tensor, Tensor]:
             "which model? give the run folder of a ViT trained on CIFAR-10, or --quick"
         )
     predictor = vitkit.load(options.run, device="cpu")
-    test = vitkit.load_data(ImageDataConfig(name="cifar10", root="data")).test
+    config = load_config([Path(options.run) / "config.yaml"], [])
+    test = vitkit.load_data(ImageDataConfig(name="cifar10", root=config.data.root)).test
     assert isinstance(test, ResidentSplit)
     images = test.images[list(PICTURES)]
     return predictor.model, images, predictor.preprocessing(images)
