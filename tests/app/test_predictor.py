@@ -156,9 +156,13 @@ def test_class_names_from_a_file(
 
 def test_class_names_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('["daisy"')
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "empty.json").write_text("[]")
     (tmp_path / "photo.txt").write_bytes(b"\xff\xd8\xff\xe0")
     for name, said in (
         ("half.json", "half.json is no JSON"),
+        ("empty.txt", "empty.txt names no classes"),
+        ("empty.json", "empty.json names no classes"),
         ("photo.txt", "photo.txt cannot be read (no text in UTF-8)"),
         ("none.txt", "none.txt cannot be read (No such file or directory)"),
     ):

@@ -65,6 +65,16 @@ def test_shapes_and_formats_stay(shape: tuple[int, ...], dtype: torch.dtype) -> 
     assert out.shape == shape and out.dtype == dtype
 
 
+def test_the_scale_is_not_rounded_on_its_own() -> None:
+    """What bfloat16 holds exactly becomes the nearest product of it and the exact scale."""
+    x = torch.arange(1, 257, dtype=torch.bfloat16)
+    torch.manual_seed(0)
+    out = dropout(x, 0.3)
+    scale = LEVELS / (LEVELS - round(0.3 * LEVELS))
+    want = (x.double() * scale).bfloat16()
+    assert torch.equal(out[out != 0], want[out != 0]) and 0 < int((out != 0).sum()) < 256
+
+
 def test_a_seed_gives_the_same_again() -> None:
     x = torch.ones(1001)
     torch.manual_seed(3)

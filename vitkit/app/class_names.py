@@ -18,9 +18,16 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
             training scripts); or text, a name a line.
 
     Raises:
-        DataError: missing, neither of them, or indices that do not count from 0.
+        DataError: missing, neither of them, or empty, or indices that do not count from 0.
     """
     path = Path(path)
+    names = _names_in(path)
+    if not names:
+        raise DataError(f"{path} names no classes; it should, in JSON or a line each")
+    return names
+
+
+def _names_in(path: Path) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

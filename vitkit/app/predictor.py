@@ -194,7 +194,7 @@ def _of_checkpoint(source: str | Path) -> Predictor:
 
 def _of_weights(source: str | Path) -> Predictor:
     loaded = load_model(source)
-    count = int(loaded.section["num_classes"])
+    count = int(loaded.section.get("num_classes") or 0)
     if count == 0:
         raise WeightsError(
             f"{source} has no classifier; fine-tune it first (vitkit train ... "

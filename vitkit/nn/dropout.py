@@ -37,7 +37,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     if x.device.type != "cpu" or torch.compiler.is_compiling() or dropped in (0, LEVELS):
         return F.dropout(x, p)
     keep = (_numbers(x.numel()) >= dropped - LEVELS // 2).view(x.shape)
-    return x * keep.to(x.dtype).mul_(LEVELS / (LEVELS - dropped))
+    # Scaled afterwards: as a value of the mask the scale would be rounded in bfloat16.
+    return (x * keep.to(x.dtype)).mul_(LEVELS / (LEVELS - dropped))
 
 
 def _numbers(count: int) -> Tensor:
