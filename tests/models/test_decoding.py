@@ -13,6 +13,7 @@ from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from vitkit.models import CausalLanguageModel, RecurrentLanguageModel, generate, stream
 from vitkit.models.decoding import filter_logits
+from vitkit.nn import Mlp
 
 LM: dict[str, Any] = {"vocab_size": 17, "max_len": 24, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -183,3 +184,21 @@ def test_options_out_of_range(options: dict[str, Any], words: str) -> None:
     call = {"ids": beginnings(), "max_new_tokens": 3, **options}
     with pytest.raises(ValueError, match=words):
         generate(language_model(), **call)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_draws_are_those_of_torchs_multinomial(seed: int) -> None:
+    model, ids = language_model().eval(), beginnings()
+    with torch.no_grad():
+        logits = model(ids)[:, -1]
+    chances = filter_logits(logits / 2.0, top_k=10).softmax(-1)
+    expected = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(seed))
+    drawn = generate(model, ids, 1, temperature=2.0, top_k=10, seed=seed)[:, -1:]
+    assert torch.equal(drawn, expected)
+
+
+def test_words_are_tensors_like_any_other_and_the_model_stays() -> None:
+    model = language_model()
+    words = list(stream(model, beginnings(), 3))
+    assert len(words) == 3 and not any(word.is_inference() for word in words)
+    assert isinstance(model.blocks[0].mlp, Mlp) and "mlp" not in vars(model.blocks[0])

@@ -194,7 +194,7 @@ def test_published_parts() -> None:
         layers = 6 * (attention + mlp + 4 * width) + 6 * (2 * attention + mlp + 6 * width)
         assert sum(p.numel() for p in model.parameters()) == total == layers + 37_000 * width
         assert model.pos_drop.p == model.decoder[0].mlp.drop2.p == {512: 0.1, 1024: 0.3}[width]
-        assert model.decoder[0].attn.attn_drop == model.decoder[0].mlp.drop1.p == 0.0
+        assert model.decoder[0].attn.attn_drop == 0.0 and model.decoder[0].mlp.drop1 is None
         assert not model.decoder[0].norm_first and isinstance(model.norm, nn.Identity)
 
 

@@ -13,7 +13,7 @@ from vitkit.models.beams import Hypotheses, beam_search, greedy_search
 from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
 from vitkit.models.seq2seq import EncoderDecoder, Memory
 from vitkit.models.text import CausalLanguageModel
-from vitkit.nn import LayerCache
+from vitkit.nn import LayerCache, direct_calls
 
 __all__ = ["continuations", "filter_logits", "generate", "stream", "translate"]
 
@@ -98,11 +98,11 @@ def stream(
         with _evaluating(model):
             stepper = _of_language(model, use_cache)
             for _ in range(max_new_tokens):
-                with torch.no_grad():  # not across the yield, where it would be the caller's too
+                with torch.inference_mode():  # not across the yield: it would be the caller's too
                     logits = stepper.logits(text)
                     fresh = _pick(logits, temperature, top_k, top_p, generator)
                     text = torch.cat([text, fresh], dim=1)
-                yield fresh
+                yield fresh.clone()  # a tensor like any other
 
     return words()
 
@@ -300,11 +300,12 @@ def _source_lengths(model: Translator, source: Tensor, lengths: Tensor | None) -
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout inside the ``with`` block; the mode is given back."""
+    """Without dropout inside the ``with`` block, and quick; the mode is given back."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with direct_calls(model):
+            yield
     finally:
         model.train(was_training)
 
@@ -321,7 +322,10 @@ def _pick(
     if temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
     logits = filter_logits(logits / temperature, top_k=top_k, top_p=top_p)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+    chances = logits.softmax(dim=-1)
+    # What torch.multinomial does for one draw, number for number, without its checks.
+    waits = torch.empty_like(chances).exponential_(generator=generator)
+    return chances.div_(waits).argmax(dim=-1, keepdim=True)
 
 
 def _check(

@@ -20,6 +20,7 @@ from vitkit.nn.blocks import (
     drop_path_ramp,
     make_norm,
 )
+from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora
@@ -81,6 +82,7 @@ __all__ = [
     "attention_weights",
     "causal_mask",
     "combine_masks",
+    "direct_calls",
     "drop_path_ramp",
     "encoder_blocks",
     "grid_positions",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.nn.dropout import Dropout
+from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.functional import attention, attention_weights
 from vitkit.nn.masks import combine_masks
 from vitkit.nn.positions import Rotation
@@ -39,7 +39,7 @@ class KeyValueCache:
         self._keys = self._stored(self._keys, k, end)
         self._values = self._stored(self._values, v, end)
         self.length = end
-        return self._keys[:, :, :end], self._values[:, :, :end]
+        return self._keys.narrow(2, 0, end), self._values.narrow(2, 0, end)
 
     def contents(self) -> tuple[Tensor, Tensor] | None:
         """All keys and values, (B, G, length, D) each, or None while empty."""
@@ -62,7 +62,7 @@ class KeyValueCache:
             if store is not None:
                 grown[:, :, : self.length] = store[:, :, : self.length]
             store = grown
-        store[:, :, self.length : end] = new
+        store.narrow(2, self.length, new.shape[2]).copy_(new)
         return store
 
 
@@ -127,10 +127,10 @@ class Attention(nn.Module):
         else:
             self.q = nn.Linear(embed_dim, inner, bias=qkv_bias)
             self.kv = nn.Linear(context_dim, 2 * shared, bias=qkv_bias)
-        self.q_norm = norm_layer(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = norm_layer(self.head_dim) if qk_norm else nn.Identity()
+        self.q_norm = norm_layer(self.head_dim) if qk_norm else None
+        self.k_norm = norm_layer(self.head_dim) if qk_norm else None
         self.proj = nn.Linear(inner, embed_dim, bias=proj_bias)
-        self.proj_drop = Dropout(proj_drop)
+        self.proj_drop = dropout_or_none(proj_drop)
         self.recorder: Recorder | None = None
 
     def forward(
@@ -182,7 +182,7 @@ class Attention(nn.Module):
         if self.is_cross:
             held = cache.contents() if cache is not None else None
             (q,) = self._split(self.q(x), (self.num_heads,))
-            q = self._turned(self.q_norm(q), turn_q)
+            q = _turned(q, self.q_norm, turn_q)
             if held is not None:
                 return q, *held
             if context is None:
@@ -190,15 +190,15 @@ class Attention(nn.Module):
             k, v = self._split(self.kv(context), (self.num_kv_heads,) * 2)
         else:
             q, k, v = self._project_self(x, context)
-            q = self._turned(self.q_norm(q), turn_q)
-        k = self._turned(self.k_norm(k), turn_k)
+            q = _turned(q, self.q_norm, turn_q)
+        k = _turned(k, self.k_norm, turn_k)
         if cache is not None:
             k, v = cache.append(k, v)
         return q, k, v
 
     def merge(self, x: Tensor) -> Tensor:
         """(B, H, N, D) -> (B, N, C): heads side by side, projected."""
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+        return through(self.proj_drop, self.proj(x.transpose(1, 2).flatten(2)))
 
     def first(
         self,
@@ -260,12 +260,14 @@ class Attention(nn.Module):
         'b n (h d) -> b h n d' means; einops would cost 2 % of a small step. Heads are parted before
         they are turned, so that the backward pass puts the gradients together in one copy.
         """
-        parts = x.view(*x.shape[:-1], -1, self.head_dim).split(counts, dim=2)
-        return tuple([part.transpose(1, 2) for part in parts])
+        heads = x.view(x.shape[0], x.shape[1], -1, self.head_dim)
+        return tuple([part.transpose(1, 2) for part in heads.split_with_sizes(counts, 2)])
 
-    @staticmethod
-    def _turned(x: Tensor, rotation: Rotation | None) -> Tensor:
-        return x if rotation is None else rotation(x)
+
+def _turned(x: Tensor, norm: nn.Module | None, rotation: Rotation | None) -> Tensor:
+    """Queries or keys as they are compared: normalised, then rotated, where that is on."""
+    x = through(norm, x)
+    return x if rotation is None else rotation(x)
 
 
 def _rows(mask: Tensor | None, count: int) -> Tensor | None:

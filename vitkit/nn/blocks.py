@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention, KeyValueCache, NormLayer
-from vitkit.nn.dropout import Dropout
+from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.positions import Rotation
 from vitkit.nn.recurrent import RecurrentState
 
@@ -184,13 +184,14 @@ class Mlp(nn.Module):
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[act_layer]()
-        self.drop1 = Dropout(inner)
+        self.drop1 = dropout_or_none(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = Dropout(outer)
+        self.drop2 = dropout_or_none(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+        x = through(self.drop1, self.act(self.fc1(x)))
+        return through(self.drop2, self.fc2(x))
 
 
 class SwiGlu(nn.Module):
@@ -217,14 +218,15 @@ class SwiGlu(nn.Module):
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(embed_dim, 2 * hidden_dim, bias=bias)
         self.act = nn.SiLU()
-        self.drop1 = Dropout(inner)
+        self.drop1 = dropout_or_none(inner)
         self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
-        self.drop2 = Dropout(outer)
+        self.drop2 = dropout_or_none(outer)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.drop2(self.fc2(self.drop1(self.act(gate) * value)))
+        x = through(self.drop1, self.act(gate) * value)
+        return through(self.drop2, self.fc2(x))
 
 
 TOKENWISE = (Mlp, SwiGlu, nn.LayerNorm, nn.RMSNorm, nn.Identity)
@@ -267,10 +269,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
         if self.norm_first:
-            x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
-            return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        x = self.norm1(x + self.drop_path1(self.ls1(_mix(self.attn, x, ctx))))
-        return self.norm2(x + self.drop_path2(self.ls2(self.mlp(x))))
+            x = _added(x, _mix(self.attn, self.norm1(x), ctx), self.ls1, self.drop_path1)
+            return _added(x, self.mlp(self.norm2(x)), self.ls2, self.drop_path2)
+        x = self.norm1(_added(x, _mix(self.attn, x, ctx), self.ls1, self.drop_path1))
+        return self.norm2(_added(x, self.mlp(x), self.ls2, self.drop_path2))
 
     def can_read(self) -> bool:
         """Whether :meth:`read` may stand in for :meth:`forward`: all but attention works token by
@@ -286,7 +288,7 @@ class Block(nn.Module):
             and isinstance(self.norm1, TOKENWISE)
             and isinstance(self.norm2, TOKENWISE)
         )
-        return plain and not _globally_hooked() and not any(map(_is_hooked, self.modules()))
+        return plain and not globally_hooked() and not any(map(is_hooked, self.modules()))
 
     def read(self, x: Tensor, count: int, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """What :meth:`forward` gives for the first ``count`` tokens, (B, count, C), and no more.
@@ -297,12 +299,11 @@ class Block(nn.Module):
         assert isinstance(attn, Attention)
         h = self.norm1(x) if self.norm_first else x
         attended = attn.first(h, count, mask=ctx.mask, rotary=ctx.rotary, bias=ctx.bias)
-        mixed = self.drop_path1(self.ls1(attended))
         if self.norm_first:
-            head = head + mixed
-            return head + self.drop_path2(self.ls2(self.mlp(self.norm2(head))))
-        head = self.norm1(head + mixed)
-        return self.norm2(head + self.drop_path2(self.ls2(self.mlp(head))))
+            head = _added(head, attended, self.ls1, self.drop_path1)
+            return _added(head, self.mlp(self.norm2(head)), self.ls2, self.drop_path2)
+        head = self.norm1(_added(head, attended, self.ls1, self.drop_path1))
+        return self.norm2(_added(head, self.mlp(head), self.ls2, self.drop_path2))
 
 
 class CompactBlock(Block):
@@ -315,9 +316,9 @@ class CompactBlock(Block):
 
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
+        x = _added(x, _mix(self.attn, self.norm1(x), ctx), self.ls1, self.drop_path1)
         x = self.norm2(x)
-        return x + self.drop_path2(self.ls2(self.mlp(x)))
+        return _added(x, self.mlp(x), self.ls2, self.drop_path2)
 
     def can_read(self) -> bool:
         """CCT pools over all tokens: there is no short way."""
@@ -362,12 +363,12 @@ class DecoderBlock(nn.Module):
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C); reads ``ctx.memory`` under ``ctx.memory_mask``."""
         if self.norm_first:
-            x = x + self.drop_path1(self.ls1(_mix(self.attn, self.norm1(x), ctx)))
-            x = x + self.drop_path2(self.ls2(self._read_memory(self.norm2(x), ctx)))
-            return x + self.drop_path3(self.ls3(self.mlp(self.norm3(x))))
-        x = self.norm1(x + self.drop_path1(self.ls1(_mix(self.attn, x, ctx))))
-        x = self.norm2(x + self.drop_path2(self.ls2(self._read_memory(x, ctx))))
-        return self.norm3(x + self.drop_path3(self.ls3(self.mlp(x))))
+            x = _added(x, _mix(self.attn, self.norm1(x), ctx), self.ls1, self.drop_path1)
+            x = _added(x, self._read_memory(self.norm2(x), ctx), self.ls2, self.drop_path2)
+            return _added(x, self.mlp(self.norm3(x)), self.ls3, self.drop_path3)
+        x = self.norm1(_added(x, _mix(self.attn, x, ctx), self.ls1, self.drop_path1))
+        x = self.norm2(_added(x, self._read_memory(x, ctx), self.ls2, self.drop_path2))
+        return self.norm3(_added(x, self.mlp(x), self.ls3, self.drop_path3))
 
     def _read_memory(self, x: Tensor, ctx: BlockContext) -> Tensor:
         cache = None if ctx.cache is None else ctx.cache.memory
@@ -377,10 +378,19 @@ class DecoderBlock(nn.Module):
 
 def _branch_tail(
     embed_dim: int, init_values: float | None, drop_path: float
-) -> tuple[nn.Module, nn.Module]:
-    """LayerScale and DropPath of one residual branch; identities where they are off."""
-    scale = nn.Identity() if init_values is None else LayerScale(embed_dim, init_values)
-    return scale, DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+) -> tuple[LayerScale | None, DropPath | None]:
+    """LayerScale and DropPath of one residual branch; None where they are off, because calling a
+    layer that does nothing takes a small model as long as an addition.
+    """
+    scale = None if init_values is None else LayerScale(embed_dim, init_values)
+    return scale, DropPath(drop_path) if drop_path > 0.0 else None
+
+
+def _added(
+    x: Tensor, branch: Tensor, scale: LayerScale | None, drop_path: DropPath | None
+) -> Tensor:
+    """The residual stream x with a branch put on it."""
+    return x + through(drop_path, through(scale, branch))
 
 
 def _mix(mixer: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
@@ -391,13 +401,13 @@ def _mix(mixer: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
     return out
 
 
-def _globally_hooked() -> bool:
+def globally_hooked() -> bool:
     return bool(
         nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
     )
 
 
-def _is_hooked(module: nn.Module) -> bool:
+def is_hooked(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "dropout"]
+__all__ = ["Dropout", "dropout", "dropout_or_none", "through"]
 
 LEVELS = 1 << 16
 """Values of a random number of 16 bits: a rate is rounded to one of them."""
@@ -18,6 +18,18 @@ class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:
         """The same shape; in evaluation the same tensor."""
         return dropout(input, self.p) if self.training else input
+
+
+def dropout_or_none(p: float) -> Dropout | None:
+    """A dropout, or None where it would drop nothing: a call of a layer that does nothing costs a
+    small model as much time as an addition.
+    """
+    return Dropout(p) if p > 0.0 else None
+
+
+def through(layer: nn.Module | None, x: Tensor) -> Tensor:
+    """What the layer makes of x; x itself where there is none."""
+    return x if layer is None else layer(x)
 
 
 def dropout(x: Tensor, p: float) -> Tensor:

@@ -167,7 +167,8 @@ def _dispatch(
     scale: float | None,
 ) -> Tensor:
     heads = q.shape[1]
-    k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
+    if k.shape[1] != heads:
+        k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
     name: str = _forced
     if name == "auto":
         needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
@@ -228,9 +229,9 @@ def _with_causal(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> 
             f"attention mask has dtype {mask.dtype}; allowed: torch.bool (True = may attend) "
             "or a float that is added to the scores"
         )
-    num_queries, num_keys = q.shape[2], k.shape[2]
-    if not is_causal or num_queries == 1:
+    if not is_causal or (num_queries := q.shape[2]) == 1:
         return mask
+    num_keys = k.shape[2]
     return combine_masks(mask, causal_mask(num_queries, num_keys, device=q.device))
 
 

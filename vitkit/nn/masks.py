@@ -75,8 +75,8 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
         None if all are None, bool if all are bool, else float with -inf where a bool mask forbids.
     """
     given = [mask for mask in masks if mask is not None]
-    if not given:
-        return None
+    if len(given) < 2:
+        return given[0] if given else None
     bools = [mask for mask in given if mask.dtype == torch.bool]
     floats = [mask for mask in given if mask.dtype != torch.bool]
     allowed: Tensor | None = None

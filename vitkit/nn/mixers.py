@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import NormLayer
 from vitkit.nn.blocks import ACTIVATIONS, NO_CONTEXT, BlockContext, DropPath, Mlp
-from vitkit.nn.dropout import Dropout
+from vitkit.nn.dropout import Dropout, through
 from vitkit.nn.recurrent import Recurrent, real_tokens
 
 __all__ = ["ConvMixerBlock", "MixerBlock", "RecurrentBlock", "TwiceActivatedMlp"]
@@ -202,7 +202,8 @@ class TwiceActivatedMlp(Mlp):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        return self.drop2(self.act(self.fc2(self.drop1(self.act(self.fc1(x))))))
+        x = through(self.drop1, self.act(self.fc1(x)))
+        return through(self.drop2, self.act(self.fc2(x)))
 
 
 def _refuse_rules(ctx: BlockContext, kind: str) -> None:
