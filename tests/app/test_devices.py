@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from vitkit.app import train
-from vitkit.app.devices import concrete_precision
+from vitkit.app.devices import best_device, concrete_precision
 from vitkit.config import RunConfig
+from vitkit.errors import ConfigError
 from vitkit.nn import hardware
 
 CPU = torch.device("cpu")
@@ -40,3 +41,12 @@ def test_emulated_bfloat16_is_told(
     said = capsys.readouterr().out
     assert "bfloat16 is emulated" not in said
     assert result.record.facts["precision"] == ("bf16-mixed" if able else "32-true")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda", "mps"])
+def test_a_device_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"accelerator={name}: this machine has no such device"):
+        best_device(name)
+    assert best_device("auto").type == best_device("cpu").type == "cpu"

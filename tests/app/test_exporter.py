@@ -270,3 +270,17 @@ def test_the_command(tiny: Callable[..., RunConfig], vitkit_command: Command) ->
     code, out, _ = call("--help")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 1.0])
+def test_a_program_that_gives_other_numbers_is_removed(wrong: float, tmp_path: Path) -> None:
+    model = nn.Flatten()
+    path = tmp_path / "program.onnx"
+    path.touch()
+    with pytest.raises(WeightsError, match="gives other logits"):
+        programs._checked("it", model, lambda x: model(x) + wrong, (3, 2, 2), path)
+    assert not path.exists()
+    path.touch()
+    assert programs._checked("it", model, lambda x: model(x), (3, 2, 2), path) == 0.0
+    assert programs._checked("it", lambda x: 0 * x, lambda x: 0 * x, (3, 2, 2), path) == 0.0
+    assert path.exists()

@@ -16,9 +16,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import vitkit
-from vitkit.app.build import build
+from vitkit.app.build import build, build_from_checkpoint
 from vitkit.app.expectations import stated_preprocessing
-from vitkit.config import RunConfig, load_config
+from vitkit.config import RunConfig, load_config, to_plain
+from vitkit.data.preprocess import Preprocessing
 from vitkit.models import VisionTransformer
 from vitkit.weights import processor_config, read_checkpoint
 from vitkit.weights.stated import Stated, from_config, with_processor
@@ -172,3 +173,62 @@ def test_configs_of_timm_and_hugging_face_say_what_names_do_not() -> None:
     assert stated.class_names == ()  # LABEL_0, ... are no names
     stated = from_config({**theirs, "id2label": {"10": "k", "0": "a", "2": "c"}})
     assert stated.class_names == ("a", "c", "k")
+
+
+def test_a_run_with_adapters_is_weights_like_any_other(tiny: Tiny) -> None:
+    lora = "task.finetune.mode=lora", "task.finetune.targets=[q,v,fc1]", "trainer.max_epochs=1"
+    first = vitkit.train(tiny(*lora), progress=False)
+    kept, _, _ = build_from_checkpoint(read_checkpoint(first.checkpoint))
+    built = build(tiny(f"model.weights={first.checkpoint}", folder="next"))
+    assert built.report is not None and not built.report.new and not built.report.unused
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(built.model.eval()(x), kept(x))
+    assert vitkit.load_model(first.checkpoint, num_classes=7).model(x).shape == (2, 7)
+
+
+def test_a_run_that_began_with_timms_weights_needs_them_no_more(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fetched = timm.create_model, []
+
+    def create(name: str, pretrained: bool = False, **more: Any) -> Any:
+        fetched.append(pretrained)
+        return real(name, **more)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    names = "model.name=timm/test_vit", "model.pretrained=true", "data.img_size=160"
+    plain = tiny("trainer.max_epochs=1", "trainer.max_time=0.0")
+    values = to_plain(plain)
+    values["model"] = {}
+    result = vitkit.train(load_config([], names, base=values), progress=False)
+    assert any(fetched)
+    fetched.clear()
+    (result.folder / "results.json").unlink()
+    vitkit.resume(result.folder, progress=False)
+    vitkit.load(result.folder)
+    older = read_checkpoint(result.checkpoint)
+    older.model["pretrained"] = True  # as they were written once
+    build_from_checkpoint(older)
+    assert fetched and not any(fetched)
+
+
+def test_a_processor_that_does_not_normalise() -> None:
+    plain = with_processor(Stated(), {"do_normalize": False})
+    assert (plain.preprocessing["mean"], plain.preprocessing["std"]) == ([0.0] * 3, [1.0] * 3)
+    twice = {"do_normalize": False, "rescale_factor": 2 / 255}
+    assert with_processor(Stated(), twice).preprocessing["std"] == pytest.approx([0.5] * 3)
+    raw = {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51.0] * 3}
+    unscaled = with_processor(Stated(), raw).preprocessing
+    assert unscaled["mean"] == pytest.approx([0.5] * 3)
+    assert unscaled["std"] == pytest.approx([0.2] * 3)
+
+
+def test_a_processor_of_a_model_that_is_not_square() -> None:
+    want = Preprocessing((96, 64), (0.5,) * 3, (0.5,) * 3, interpolation="bilinear", crop_pct=0.8)
+    written = processor_config(want.to_dict())
+    picture = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
+    theirs = hf.BitImageProcessor(**written)(Image.fromarray(picture), return_tensors="np")
+    ours = want(want.prepare_image(Image.fromarray(picture))[None])
+    assert theirs["pixel_values"].shape == (1, 3, 96, 64)
+    assert float(np.abs(theirs["pixel_values"] - ours.numpy()).mean()) < 0.02
+    assert with_processor(Stated(), written).preprocessing["crop_pct"] == pytest.approx(0.8)

@@ -209,9 +209,10 @@ def test_what_cannot_be_done_is_one_line(tiny: Tiny, settings: list[str], words:
     assert len(caught.value.faults) == 1
 
 
-def test_a_model_of_ones_own_is_refused(tiny: Tiny) -> None:
-    with pytest.raises(ConfigError, match=r"takes no model of your own"):
-        train(tiny(*MAE), model=torch.nn.Linear(3, 3), progress=False)
+def test_it_cannot_be_inspected_for_it_knows_no_classes(tiny: Tiny) -> None:
+    folder = _pretrained(tiny, "mae")
+    with pytest.raises(WeightsError, match="a pre-training run, which knows no classes"):
+        vitkit.inspect(folder, [])
 
 
 def test_a_dry_run_works_and_leaves_nothing(tmp_path: Path) -> None:

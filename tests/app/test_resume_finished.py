@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from tests.training.test_resume import _stop_at
 from vitkit.app import resume, train
 from vitkit.config import RunConfig, load_config
-from vitkit.errors import Interrupted
+from vitkit.errors import DataError, Interrupted
 from vitkit.training.budget import Clock
+from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
 
@@ -72,3 +75,40 @@ def test_a_finished_run_can_be_trained_on_as_a_new_one(tiny: Tiny, tmp_path: Pat
     more += ["optimizer.lr=1e-9", "ema.enabled=false"]
     second = train(load_config([first.folder / "config.yaml"], more), progress=False)
     assert second.metrics["test/loss"] == pytest.approx(first.metrics["test/loss"], rel=1e-4)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, tiny: Tiny) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (8, 8), (i, i, 9 * i)).save(tmp_path / "d" / name / f"{i}.png")
+    folder = "data.name=image_folder", f"data.root={tmp_path / 'd'}"
+    result = train(tiny(*folder, "data.batch_size=4", "trainer.max_epochs=1"), progress=False)
+    (result.folder / "results.json").unlink()
+    resume(result.folder, progress=False)
+    (result.folder / "results.json").unlink()
+    extra = tmp_path / "d" / "a" / "new.png"
+    for i in range(5):
+        Image.new("RGB", (8, 8), (i, 200, i)).save(extra.with_stem(f"new{i}"))
+    with pytest.raises(DataError, match="began with 26 training images, image_folder has 29 now"):
+        resume(result.folder, progress=False)
+    for i in range(5):
+        extra.with_stem(f"new{i}").unlink()
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "c")
+    with pytest.raises(DataError, match="class 0 is 'a' in the checkpoint but 'b'"):
+        resume(result.folder, progress=False)
+
+
+@pytest.mark.parametrize("averaged", ["true", "false"])
+def test_a_run_stopped_behind_its_last_step_has_all_its_metrics(tiny: Tiny, averaged: str) -> None:
+    whole = train(tiny(f"ema.enabled={averaged}"), progress=False)
+    files = {name: (whole.folder / name).read_bytes() for name in ("metrics.csv",)}
+    before = read_checkpoint(whole.checkpoint)
+    (whole.folder / "results.json").unlink()
+    again = resume(whole.folder, progress=False)
+    assert "val/acc" in again.metrics
+    assert again.metrics == pytest.approx(whole.metrics, rel=1e-6)
+    assert {name: (whole.folder / name).read_bytes() for name in files} == files
+    after = read_checkpoint(again.checkpoint)
+    assert after.step == before.step
+    assert all(torch.equal(t, after.trained[name]) for name, t in before.trained.items())

@@ -88,6 +88,8 @@ def test_the_commands_work(run: Command, trained: Path, tmp_path: Path) -> None:
         (["models", "nonsense"], 2, ["no model matches"]),
         (["train", "--resume", "nothing"], 1, ["nothing to resume"]),
         (["train", "--resume", "x", "run.seed=1"], 2, ["own settings"]),
+        (["train", "--resume", "x", "--dry-run"], 2, ["--resume and --dry-run exclude"]),
+        (["train", *TINY, "--seeds", "2", "--print-config"], 2, ["--print-config and --seeds"]),
         (["eval", "nothing"], 1, ["no such run folder or checkpoint"]),
         (["predict", "nothing", "x.png"], 1, ["no such run folder or checkpoint"]),
         (["models", "--nonsense"], 2, []),

@@ -382,3 +382,10 @@ def test_wrong_settings_are_one_line(overrides: list[str], message: str) -> None
 )
 def test_flip_takes_the_older_words(given: str, kept: str) -> None:
     assert load_config([], [f"data.augment.flip={given}"]).data.augment.flip == kept
+
+
+def test_more_reflection_than_there_is_image_is_refused() -> None:
+    images = torch.zeros(2, 3, 8, 9, dtype=torch.uint8)
+    Augment(AugmentConfig(crop_padding=7, padding_mode="reflect"))(images, torch.arange(2), 0)
+    with pytest.raises(DataError, match=r"crop_padding: given 8.*up to 7"):
+        Augment(AugmentConfig(crop_padding=8, padding_mode="reflect"))(images, torch.arange(2), 0)

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from vitkit.data.check import check_data
 from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
 from vitkit.data.config import ImageDataConfig
+from vitkit.data.folder import find_images
 from vitkit.data.preprocess import Preprocessing, picture_to_tensor
 from vitkit.data.sources import data_from_datasets, load_data, stratified_split
 from vitkit.data.splits import ResidentSplit, StreamedSplit
@@ -331,3 +334,82 @@ def test_check_data_finds_duplicates_and_damage(tmp_path: Path) -> None:
     lines = check_data(ImageDataConfig()).lines()
     assert any("1,295" in line for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+def _pictures(folder: Path, count: int, side: int = 8) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        Image.new("RGB", (side, side), (index * 9, 0, 0)).save(folder / f"{index}.png")
+
+
+def _image_folder(root: Path, **more: Any) -> ImageDataConfig:
+    return ImageDataConfig(name="image_folder", root=str(root), img_size=8, **more)
+
+
+def test_too_few_pictures_for_a_test_leave_none(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _pictures(tmp_path / name, 2)
+    data = load_data(_image_folder(tmp_path))
+    assert (len(data.train), data.val, data.test, data.info.num_test) == (4, None, None, 0)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_split_without_folders_of_classes_is_no_split(tmp_path: Path, split: str) -> None:
+    for name in ("a", "b"):
+        _pictures(tmp_path / "train" / name, 10)
+    _pictures(tmp_path / split, 3)
+    for look in (load_data, check_data):
+        with pytest.raises(DataError, match=f"{split} holds no pictures in folders of the classes"):
+            look(_image_folder(tmp_path))
+
+
+def test_a_split_of_damaged_pictures_alone_is_not_cut_anew(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _pictures(tmp_path / "train" / name, 10)
+    (tmp_path / "test" / "a").mkdir(parents=True)
+    (tmp_path / "test" / "a" / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="not one picture of test can be read"):
+        load_data(_image_folder(tmp_path, on_bad_image="skip"))
+
+
+def test_hidden_folders_hold_no_pictures(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _pictures(tmp_path / ".mine" / name, 5)
+        _pictures(tmp_path / ".mine" / name / ".thumbnails", 5)
+        (tmp_path / ".mine" / name / "folder.png").mkdir()
+    _, found = find_images(tmp_path / ".mine")
+    assert len(found["train"]) == 10
+
+
+def test_splits_of_several_shapes_are_refused() -> None:
+    def pairs(*shape: int) -> list[tuple[Tensor, int]]:
+        return [(torch.zeros(shape, dtype=torch.uint8), i % 2) for i in range(20)]
+
+    for other in ((3, 9, 8), (1, 8, 8)):
+        with pytest.raises(DataError, match=r"several shapes.*give img_size and in_chans"):
+            data_from_datasets(pairs(3, 8, 8), test=pairs(*other), class_names=["a", "b"])
+    alike = data_from_datasets(
+        pairs(3, 8, 8), test=pairs(1, 9, 8), class_names=["a", "b"], img_size=(8, 8), in_chans=3
+    )
+    assert alike.test is not None and alike.info.img_size == (8, 8)
+
+
+def test_channels_that_no_picture_has() -> None:
+    with pytest.raises(DataError, match=r"1 channels for a model of 4; allowed: model\.in_chans=1"):
+        load_data(ImageDataConfig(name="digits"), in_chans=4)
+
+
+@pytest.mark.parametrize("size", [[0, 8], [-1, 5], [True, 8], 0])
+def test_sizes_below_one_are_refused(size: Any) -> None:
+    with pytest.raises(ValidationError, match="whole number from 1 up"):
+        ImageDataConfig(name="digits", img_size=size)
+
+
+def test_check_data_counts_the_labels_that_a_training_uses(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _pictures(tmp_path / name, 20)
+    config = _image_folder(tmp_path, label_fraction=0.5)
+    report, info = check_data(config), load_data(config).info
+    counted = [sum(report.counts[name]) for name in ("train", "val", "test")]
+    assert counted == [info.num_train, info.num_val, info.num_test]
+    assert report.counts["train"] == list(info.class_counts)

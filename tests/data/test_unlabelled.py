@@ -12,6 +12,7 @@ from tests.small_data import write_pictures
 from tests.training.test_pretraining import TASK
 from vitkit.app import train
 from vitkit.config import RunConfig
+from vitkit.data.check import check_data
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.sources import load_data
 from vitkit.errors import DataError
@@ -63,3 +64,18 @@ def test_a_classifier_needs_more(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("data.name=unlabelled", f"data.root={tmp_path / 'mine'}")
     with pytest.raises(DataError, match=r"unlabelled has one class only.*task\.name=mae"):
         train(config, progress=False)
+
+
+def test_check_data_looks_at_the_files_themselves(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "some", a_class=10)
+    (tmp_path / "some" / "broken.png").write_bytes(b"\x89PNG")
+    told: list[tuple[int, int]] = []
+    report = check_data(_config(tmp_path), lambda *counts: told.append(counts))
+    data = load_data(_config(tmp_path, on_bad_image="skip"))
+    assert {name: sum(counts) for name, counts in report.counts.items()} == {
+        "train": data.info.num_train,
+        "val": data.info.num_val,
+    }
+    assert set(report.sizes) != {(224, 224)}
+    assert [bad.path.name for bad in report.damaged] == ["broken.png"]
+    assert told[-1] == (21, 21)

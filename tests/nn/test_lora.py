@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitkit.models import create_model
-from vitkit.nn import LORA_TARGETS, Attention, LoraLinear, add_lora, merge_lora
+from vitkit.nn import (
+    LORA_TARGETS,
+    Attention,
+    LoraLinear,
+    add_lora,
+    encoder_blocks,
+    merge_lora,
+    merge_lora_state,
+)
 
 SMALL: dict[str, Any] = {"img_size": 8, "patch_size": 2, "embed_dim": 16, "depth": 2}
 SMALL |= {"num_heads": 2, "num_classes": 3}
@@ -104,3 +112,30 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         add_lora(small(), targets=("qkv",))
     with pytest.raises(ValueError, match="has no layer for LoRA"):
         add_lora(nn.Sequential(nn.Linear(3, 3)))
+
+
+@pytest.mark.parametrize(
+    "targets", [("q", "v"), ("k",), ("q", "k", "v"), ("v", "proj", "fc1", "fc2"), ("proj",)]
+)
+@pytest.mark.parametrize("num_kv_heads", [1, 4])
+def test_a_merged_state_is_that_of_the_merged_model(
+    targets: tuple[str, ...], num_kv_heads: int
+) -> None:
+    torch.manual_seed(0)
+    blocks = encoder_blocks(2, 16, 4, num_kv_heads=num_kv_heads)
+    cross = Attention(16, 4, context_dim=8, num_kv_heads=num_kv_heads)
+    model = nn.ModuleDict({"blocks": blocks, "cross": cross}).double()
+    names = list(model.state_dict())
+    add_lora(model, rank=2, alpha=3.0, targets=targets)
+    stir(model)
+    state = merge_lora_state(model.state_dict(), alpha=3.0, targets=targets)
+    expected = merge_lora(model).state_dict()
+    assert sorted(state) == sorted(expected) == sorted(names)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+def test_adapters_are_not_laid_on_adapters() -> None:
+    model = add_lora(encoder_blocks(1, 16, 4), rank=2)
+    with pytest.raises(ValueError, match="qkv has an adapter already"):
+        add_lora(model, rank=2)

@@ -79,3 +79,18 @@ def test_evaluation_reads_the_statistics_and_not_the_batch(tiny: Tiny, size: int
         for name in told:
             assert again.metrics[name] == pytest.approx(result.metrics[name], rel=1e-5), name
     assert Path(result.folder / "eval.json").exists()
+
+
+def test_frozen_statistics_stay_also_where_a_run_goes_on_in_mid_epoch(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = (*CONV, "task.finetune.mode=head")
+    whole = train(tiny(*more, folder="whole"), progress=False)
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 4)
+        with pytest.raises(Interrupted):
+            train(tiny(*more, folder="parts"), progress=False)
+    parts = resume(whole.folder.parent / "parts", progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    for name, tensor in statistics(read_checkpoint(parts.checkpoint).trained).items():
+        assert torch.equal(tensor, torch.full_like(tensor, float("running_var" in name))), name

@@ -271,3 +271,22 @@ def test_names_of_compiled_parts(inner: Any) -> None:
     assert _takes(compiled)
     model = vitkit.load_model(compiled).model
     assert {name for name, _ in model.named_parameters()} == set(FIRST)
+
+
+def test_offline_a_cached_model_loads_though_its_repository_lacks_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    home = tmp_path / "models--someone--model"
+    snapshot, absent = home / "snapshots" / ("0" * 40), home / ".no_exist" / ("0" * 40)
+    for folder in (snapshot, absent, home / "refs"):
+        folder.mkdir(parents=True)
+    (home / "refs" / "main").write_text("0" * 40)
+    (snapshot / "config.json").write_text("{}")
+    save_file({"a": torch.ones(2)}, snapshot / "model.safetensors")
+    with pytest.raises(WeightsError, match="cannot be reached"):
+        hub.hub_folder("someone/model", ["model.safetensors"])
+    (absent / "preprocessor_config.json").touch()
+    found = hub.hub_folder("someone/model", ["model.safetensors"])
+    assert (found / "model.safetensors").is_file()

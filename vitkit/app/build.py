@@ -67,17 +67,15 @@ class Built:
 def build(
     config: RunConfig,
     data: ImageData | None = None,
-    model: nn.Module | None = None,
     *,
     encoder: Callable[[Mapping[str, Any]], nn.Module] | None = None,
     progress: bool = False,
 ) -> Built:
-    """Data and model of a config; either may be handed in ready-made.
+    """Data and model of a config; the data may be handed in ready-made.
 
     Args:
         config: resolved.
         data: data of a person's own.
-        model: a model of a person's own.
         encoder: for pre-training: builds the model from its section, which then has no classes.
         progress: show a bar while data are read.
 
@@ -88,20 +86,22 @@ def build(
     section = model_section(config.model, data.info)
     if encoder is not None:
         section["num_classes"] = 0
-    report: LoadReport | None = None
-    fresh = model is None
-    if model is None:
-        torch.manual_seed(config.run.seed)
-        model = build_model(section) if encoder is None else encoder(section)
-    if fresh and config.model.weights:
+    torch.manual_seed(config.run.seed)
+    if encoder is not None:
+        model = encoder(section)
+    else:
+        fetching = {"pretrained": True} if getattr(config.model, "pretrained", False) else {}
+        model = build_model({**section, **fetching})
+    report: LoadReport | None
+    if config.model.weights:
         report = load_weights(model, config.model.weights)
-    elif fresh:
+    else:
         report = pretrained_report(config, model)
     preprocessing = run_preprocessing(model, data.info, config, report)
-    if fresh and report is None and getattr(model, "wants_images", False) and len(data.train):
+    if report is None and getattr(model, "wants_images", False) and len(data.train):
         willing: Any = model
         willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
-    if fresh and isinstance(config.task, ClassificationConfig):
+    if isinstance(config.task, ClassificationConfig):
         adapt(model, config.task.finetune)
     return Built(model, section, preprocessing, data.info, data, report)
 
@@ -132,12 +132,13 @@ def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
 
 
 def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:
-    """The model section with classes, channels and size filled in from the data.
+    """The model section with classes, channels and size filled in from the data. Where the weights
+    that it begins with are from is left out: who rebuilds it has better ones.
 
     Raises:
         ConfigError: the section says otherwise than the data.
     """
-    section = config.model_dump(exclude_none=True, exclude={"weights"})
+    section = config.without_weights().model_dump(exclude_none=True)
     faults = []
     for key, ours in (("num_classes", info.num_classes), ("in_chans", info.in_chans)):
         given = section.setdefault(key, ours)
@@ -171,7 +172,7 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
             f"{checkpoint.path} holds {checkpoint.model['name']}, which reads words, not pictures; "
             "use it with: vitkit generate (a language model), vitkit translate, or vitkit eval"
         )
-    model = build_model(checkpoint.model)
+    model = create_model(validate_model(checkpoint.model).without_weights())
     finetune = FinetuneConfig.model_validate(checkpoint.config["task"].get("finetune", {}))
     if finetune.mode == "lora":
         adapt(model, finetune)

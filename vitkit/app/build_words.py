@@ -61,22 +61,17 @@ class BuiltWords:
         return ["weights", *(f"  {line}" for line in self.report.lines())]
 
 
-def build_words(
-    config: RunConfig, tokenizer: Tokenizer, model: nn.Module | None = None
-) -> BuiltWords:
-    """The model of a config for a tokeniser; it may be handed in ready-made.
+def build_words(config: RunConfig, tokenizer: Tokenizer) -> BuiltWords:
+    """The model of a config for a tokeniser.
 
     Raises:
         ConfigError: the section says another number of tokens than the tokeniser has.
         WeightsError: weights that do not fit.
     """
     section = word_section(config.model, tokenizer)
-    report = None
-    if model is None:
-        torch.manual_seed(config.run.seed)
-        model = build_model(section)
-        if config.model.weights:
-            report = load_weights(model, config.model.weights)
+    torch.manual_seed(config.run.seed)
+    model = build_model(section)
+    report = load_weights(model, config.model.weights) if config.model.weights else None
     return BuiltWords(model, section, tokenizer, report)
 
 
@@ -106,7 +101,7 @@ def word_section(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     Raises:
         ConfigError: it says another.
     """
-    section = config.model_dump(exclude_none=True, exclude={"weights"})
+    section = config.without_weights().model_dump(exclude_none=True)
     ours = tokenizer.vocab_size
     given = section.setdefault("vocab_size", ours)
     if given != ours:

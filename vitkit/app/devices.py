@@ -5,13 +5,25 @@ from __future__ import annotations
 import torch
 
 from vitkit.config import RunConfig
+from vitkit.errors import ConfigError
 from vitkit.nn import hardware
 
 __all__ = ["best_device", "concrete_precision", "multiplies_bfloat16", "process_count"]
 
 
 def best_device(accelerator: str) -> torch.device:
-    """The device an accelerator's name stands for; ``auto`` takes the fastest there is."""
+    """The device an accelerator's name stands for; ``auto`` takes the fastest there is.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = "cuda" if accelerator == "gpu" else accelerator
+    if not present.get(kind, True):
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: this machine has no such device that torch can "
+            'use; trainer.accelerator=auto (in Python device="auto") takes what it has'
+        )
     if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
         return torch.device("cuda")
     if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):

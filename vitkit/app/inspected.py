@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitkit.app.build import build_from_checkpoint
+from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device
 from vitkit.app.predictor import Predictor
 from vitkit.app.runs import find_checkpoint
@@ -74,6 +74,7 @@ def opened_to_inspect(
     if isinstance(source, tuple) or is_of_timm(source):
         return _of_subject(open_subject(source, overrides, progress=progress))
     checkpoint = read_checkpoint(find_checkpoint(source))
+    require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     device = best_device("auto")
     limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))

@@ -16,7 +16,7 @@ from vitkit.app.devices import best_device
 from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.config import MAX_PIXELS
-from vitkit.data.folder import require_pixels
+from vitkit.data.folder import SUFFIXES, pictures_in, require_pixels
 from vitkit.data.preprocess import Picture, Preprocessing
 from vitkit.errors import DataError, WeightsError
 from vitkit.weights import (
@@ -28,8 +28,6 @@ from vitkit.weights import (
 )
 
 __all__ = ["Prediction", "Predictor", "load", "picture_files", "read_picture"]
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
@@ -210,7 +208,7 @@ def picture_files(path: Path) -> list[Path]:
     Raises:
         DataError: none there.
     """
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = pictures_in(path)
     if not found:
         raise DataError(f"no pictures in {path}; looked for {', '.join(sorted(SUFFIXES))}")
     return found

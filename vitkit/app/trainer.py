@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
-from torch import nn
 
 from vitkit.app import assemble
 from vitkit.app.assemble import Run
@@ -59,7 +58,6 @@ def train(
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
-    model: nn.Module | None = None,
     progress: bool = True,
     since: float = 0.0,
 ) -> TrainResult:
@@ -70,7 +68,6 @@ def train(
             default (a small ViT on handwritten digits).
         overrides: ``"section.key=value"`` strings, or one of them, applied last.
         data: data of your own in place of ``config.data`` (see ``vitkit.data_from_datasets``).
-        model: a module of your own in place of ``config.model``: images -> logits.
         progress: print how it is going.
         since: seconds that had passed before this call and count as part of the run.
 
@@ -79,7 +76,7 @@ def train(
     """
     timer = Clock(since)
     resolved = _concrete(_resolve(config, overrides))
-    job = job_class(resolved)(resolved, data, model, progress=progress)
+    job = job_class(resolved)(resolved, data, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
     try:
@@ -116,7 +113,7 @@ def resume(
     checkpoint = read_checkpoint(path)
     config = load_config(base=checkpoint.config)
     # The weights that it began with may be gone; the checkpoint has better ones.
-    model = config.model.model_copy(update={"weights": None})
+    model = config.model.without_weights()
     bare = config.model_copy(update={"model": model})
     job = job_class(config)(bare, data, resumed=checkpoint, progress=progress)
     job.config = config
@@ -163,8 +160,14 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
         train_loader.load_state_dict({"epoch": epoch, "next_batch": done * accumulate})
     if run.show and trainer.is_global_zero:
         _announce(run, trainer, step)
+    task = assemble.make_task(run)
     try:
-        _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, checkpoint)
+        _run_fit(trainer, task, train_loader, val_loader, checkpoint)
+        if val_loader is not None and not _val_metrics(trainer):
+            # All steps had been taken: nothing was trained, nothing validated. The files know it.
+            trainer.loggers = []
+            with assemble.calm():
+                trainer.validate(task, val_loader, verbose=False)
     except TrainingError as error:
         raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
     try:
@@ -202,11 +205,7 @@ def _finish(
     config = run.config
     early = config.trainer.early_stopping_patience > 0 and checkpoints.best_path.exists()
     tested = checkpoints.best_path if early else checkpoints.last_path
-    metrics = {
-        name: float(value)
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith("val/")
-    }
+    metrics = _val_metrics(trainer)
     facts: dict[str, Any] = {"checkpoint": tested.name}
     graphs = assemble.graph_facts(trainer)  # before the test, which may compile more
     if graphs and run.show and trainer.is_global_zero:
@@ -242,6 +241,12 @@ def _finish(
         if config.run.report:
             report_training(run.folder, run.job.tested)
     return TrainResult(run.folder, tested, metrics, record)
+
+
+def _val_metrics(trainer: Trainer) -> dict[str, float]:
+    """Of the last validation in this process."""
+    known = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in known if name.startswith("val/")}
 
 
 def _run_fit(

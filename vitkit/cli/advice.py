@@ -42,5 +42,6 @@ def next_commands(folder: Path, task: str = "classification") -> list[str]:
 def train_longer(folder: Path) -> str:
     """How to go on from a finished run."""
     config, weights = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-    command = [*command_words("train"), str(config), f"model.weights={weights}"]
-    return f"To train it longer or otherwise, start a new run from its weights: {' '.join(command)}"
+    files = [shlex.quote(str(config)), shlex.quote(f"model.weights={weights}")]
+    command = " ".join([*command_words("train"), *files])
+    return f"To train it longer or otherwise, start a new run from its weights: {command}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from vitkit.app.invocation import command_words
 
 __all__ = ["average"]
 
@@ -41,4 +44,4 @@ def average(
     result = average_checkpoints(sources, last=last, output=output)
     steps = ", ".join(f"{step:,}" for step in result.steps)
     print(f"{result.path}: the mean of {len(result.sources)} checkpoints, steps {steps}")
-    print(f"next:    vitkit eval {result.path}")
+    print(f"next:    {' '.join(command_words('eval'))} {shlex.quote(str(result.path))}")

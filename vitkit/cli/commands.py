@@ -89,6 +89,10 @@ def train(
     if list_keys:
         _print_keys()
         return
+    chosen = {"--resume": resume is not None, "--print-config": print_config, "--dry-run": dry_run}
+    ways = [name for name, given in {**chosen, "--seeds": seeds > 1}.items() if given]
+    if len(ways) > 1:
+        raise ConfigError(f"{' and '.join(ways)} exclude each other; give one of them")
     if resume is not None:
         _resume(resume, settings, quiet)
         return

@@ -125,6 +125,11 @@ class Augment:
             columns = torch.where(flipped[:, None], columns.flip(1), columns)
         if padding:
             mode = "constant" if self.config.padding_mode == "zero" else "reflect"
+            if mode == "reflect" and padding >= min(height, width):
+                raise DataError(
+                    f"data.augment.crop_padding: given {padding}, allowed if padding_mode=reflect: "
+                    f"up to {min(height, width) - 1}, less than the images' shorter side"
+                )
             images = F.pad(images, (padding,) * 4, mode=mode)
         return pick(images, rows, columns)
 

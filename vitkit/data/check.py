@@ -14,9 +14,13 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
 from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
-from vitkit.data.splits import ResidentSplit, Split, stratified_split
+from vitkit.data.splits import ResidentSplit, Split, labelled_indices, stratified_split
+from vitkit.data.unlabelled import find_pictures
 
 __all__ = ["DataReport", "check_data"]
+
+FILES = {"image_folder": find_images, "unlabelled": find_pictures}
+"""Data sets of files that are looked at as they are, before they are resized."""
 
 
 @dataclass
@@ -82,8 +86,8 @@ def check_data(config: ImageDataConfig, on_file: OnFile | None = None) -> DataRe
     Raises:
         DataError: the data set is absent or has no classes.
     """
-    if config.name == "image_folder":
-        return _check_folder(config, on_file)
+    if config.name in FILES:
+        return _check_files(config, on_file)
     data = load_data(config)
     report = DataReport(data.info.name, list(data.info.class_names))
     seen: dict[bytes, tuple[str, str]] = {}
@@ -99,8 +103,8 @@ def check_data(config: ImageDataConfig, on_file: OnFile | None = None) -> DataRe
     return report
 
 
-def _check_folder(config: ImageDataConfig, on_file: OnFile | None) -> DataReport:
-    classes, found = find_images(Path(config.root))
+def _check_files(config: ImageDataConfig, on_file: OnFile | None) -> DataReport:
+    classes, found = FILES[config.name](Path(config.root))
     report = DataReport(str(config.root), classes)
     good: dict[str, list[_Picture]] = {}
     total, done = sum(len(pairs) for pairs in found.values()), 0
@@ -139,12 +143,17 @@ def _as_trained(
     """The splits of a training: what has no folder of its own is cut from the training images."""
     train = good.get("train", [])
     cut: dict[str, list[_Picture]] = {}
-    if "test" not in good:
+    if "test" not in good and config.name == "image_folder":
         train, cut["test"] = _cut(train, TEST_FRACTION, config.split_seed)
         notes.append(f"test: no folder test/, so {TEST_FRACTION:.0%} of each class are set aside")
     if "val" not in good and config.val_fraction and train:
         train, cut["val"] = _cut(train, config.val_fraction, config.split_seed + 1)
         notes.append(f"val: no folder val/, so {config.val_fraction:.0%} of train are set aside")
+    if config.label_fraction < 1.0 and train:
+        targets = torch.tensor([picture.target for picture in train], dtype=torch.int64)
+        chosen = labelled_indices(targets, config.label_fraction, config.split_seed)
+        train = [train[i] for i in chosen.tolist()]
+        notes.append(f"train: data.label_fraction keeps {config.label_fraction:.0%} of each class")
     splits = {**good, **cut, "train": train}
     return {name: splits[name] for name in ("train", "val", "test") if splits.get(name)}
 

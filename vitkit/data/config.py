@@ -11,7 +11,7 @@ from vitkit.data.notation import parse_policy
 __all__ = ["AugmentConfig", "DataConfig", "ImageDataConfig"]
 
 MAX_PIXELS = 89_478_485
-"""Pillow's: a quarter of a gibibyte of three bytes a pixel."""
+"""Pillow's: a quarter of a gibibyte of three bytes a pixel; twice as much it refuses by itself."""
 
 OWN_VALIDATION = frozenset({"image_folder"})
 """Sources that may bring validation images of their own."""
@@ -23,7 +23,7 @@ def _size(value: Any) -> Any:
     if (
         isinstance(value, list | tuple)
         and len(value) == 2
-        and all(isinstance(v, int) for v in value)
+        and all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in value)
     ):
         return tuple(value)
     raise ValueError("should be a whole number from 1 up or a pair [height, width] of them")
@@ -194,7 +194,10 @@ class ImageDataConfig(DataConfig):
         "stop", description="folders of pictures: stop at unreadable files, or leave them out"
     )
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, description="pictures in files: refuse larger ones, in pixels"
+        MAX_PIXELS,
+        ge=1,
+        le=2 * MAX_PIXELS,
+        description="pictures in files: refuse larger ones, in pixels",
     )
     synthetic_size: int = Field(1000, ge=1, description="synthetic: number of images of all splits")
     synthetic_classes: int = Field(10, ge=2, description="synthetic: number of classes")

@@ -108,7 +108,7 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
 
     Raises:
         DataError: no such folder, fewer than two classes, a class without images, a class of val
-            or test that train lacks, or a ``labels.txt`` of others.
+            or test that train lacks, a val or test without pictures, or a ``labels.txt`` of others.
     """
     if not root.is_dir():
         raise DataError(f"no folder {root}{_near(root)}; data.root must hold a folder per class")
@@ -141,6 +141,11 @@ def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]
                     "class; put pictures there, or set data.root to a folder of classes only"
                 )
             pairs += [(path, index) for path in files]
+        if not pairs and split != first:
+            raise DataError(
+                f"{folder} holds no pictures in folders of the classes; put them into "
+                f"{folder / classes[0]} and so on, or move {folder.name} out of {root}"
+            )
         found[split] = pairs
     return classes, found
 
@@ -178,7 +183,7 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
         request: size, channels, and what to do with damaged files.
 
     Raises:
-        DataError: damaged files, all of them named; no readable training pictures.
+        DataError: damaged files, all of them named; a split without readable pictures.
     """
     config = request.config
     in_chans = request.in_chans or 3
@@ -209,9 +214,9 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
             splits[name] = StreamedSplit([str(path) for path, _ in good], targets, decoder)
     if bad and config.on_bad_image == "stop":
         raise DataError(_damage(bad))
-    wanted = "train" if "train" in found else "test"
-    if wanted not in splits:
-        raise DataError(f"{config.root} holds no readable pictures to {wanted} on")
+    for name in found:
+        if name not in splits:
+            raise DataError(f"{config.root}: not one picture of {name} can be read")
     return splits
 
 
@@ -291,13 +296,17 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Files under a folder whose suffix is a picture's, sorted; hidden ones are left out."""
+    """Files under a folder whose suffix is a picture's, sorted; what is hidden, or lies in a hidden
+    folder, is left out.
+    """
     if not folder.is_dir():
         return []
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
     )
 
 

@@ -180,6 +180,11 @@ def to_channels(images: Tensor, in_chans: int) -> Tensor:
     """uint8 (N, channels, height, width) with 1 or 3 channels -> with ``in_chans``."""
     if images.shape[1] == in_chans:
         return images
+    if in_chans not in (1, 3):
+        raise DataError(
+            f"images of {images.shape[1]} channels for a model of {in_chans}; allowed: "
+            "model.in_chans=1 (grey) or 3 (colour)"
+        )
     if in_chans == 1:
         return torch.cat([tv.rgb_to_grayscale(part) for part in _chunks(images)])
     return images.expand(-1, in_chans, -1, -1).contiguous()

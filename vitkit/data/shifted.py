@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitkit.data.folder import SUFFIXES, open_picture
+from vitkit.data.config import MAX_PIXELS
+from vitkit.data.folder import open_picture, pictures_in
 from vitkit.data.preprocess import Preprocessing, fit_image, resize_images, to_channels
 from vitkit.data.splits import ResidentSplit, StreamedSplit
 from vitkit.errors import DataError
@@ -79,7 +80,7 @@ class _Reader:
     def __call__(self, path: object) -> Tensor:
         want = self.preprocessing
         image = open_picture(Path(str(path)), want.in_chans, self.max_pixels)
-        return fit_image(image, want.img_size, want.interpolation, want.crop_pct)
+        return fit_image(image, want.img_size, want.interpolation, want.crop_pct, want.crop_mode)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def read_imagenet_folder(
     *,
     setting: str,
     classes: Sequence[int] | None = None,
-    max_pixels: int = 89_478_485,
+    max_pixels: int = MAX_PIXELS,
 ) -> StreamedSplit:
     """Pictures in a folder a class: ImageNetV2, ImageNet-A, ImageNet-R, ImageNet-Sketch.
 
@@ -201,7 +202,7 @@ def read_imagenet_folder(
         raise DataError(f"{folder}: folders named by numbers must be 0 to {IMAGENET_CLASSES - 1}")
     items, targets = [], []
     for name, target in by_name.items():
-        for path in _pictures(folder / name):
+        for path in pictures_in(folder / name):
             items.append(str(path))
             targets.append(target)
     if not items:
@@ -210,7 +211,7 @@ def read_imagenet_folder(
 
 
 def read_imagenet_real(
-    folder: str | Path, preprocessing: Preprocessing, *, max_pixels: int = 89_478_485
+    folder: str | Path, preprocessing: Preprocessing, *, max_pixels: int = MAX_PIXELS
 ) -> RealLabels:
     """ImageNet's validation pictures under the labels of ReaL.
 
@@ -235,7 +236,7 @@ def read_imagenet_real(
     if not isinstance(content, list) or not all(_are_classes(labels) for labels in content):
         raise DataError(f"{file}: a list of lists of class indices from 0 to 999 is needed")
     items, labels = [], []
-    for path in _pictures(folder):
+    for path in pictures_in(folder):
         number = re.fullmatch(r"ILSVRC2012_val_(\d{8})", path.stem)
         if number is None:
             continue
@@ -276,9 +277,3 @@ def _array(path: Path) -> NDArray[Any]:
     if not isinstance(values, np.ndarray):
         raise DataError(f"{path} holds several arrays; one npy file is needed")
     return values
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Sorted, at any depth."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    yield from sorted(path for path in found if not path.name.startswith("."))

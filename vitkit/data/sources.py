@@ -6,7 +6,7 @@ Add one: a file with a function ``read(request)`` and a line of :data:`DATASETS`
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -147,7 +147,9 @@ def _finish(
         train = labelled_part(train, config.label_fraction, config.split_seed)
     train = _fitted(train, size, in_chans)
     val = None if val is None else _fitted(val, size, in_chans)
-    test = None if raw.test is None else _fitted(raw.test, size, in_chans)
+    # A fifth of two pictures a class is none: then there is no test.
+    test = _fitted(raw.test, size, in_chans) if raw.test is not None and len(raw.test) else None
+    _require_one_shape({"train": train, "val": val, "test": test})
     # Of images to test on alone the statistics are read by nobody: they come with the model.
     seen = train if len(train) or test is None else test
     first = seen.images[0] if isinstance(seen, ResidentSplit) else seen[0][0]
@@ -167,6 +169,19 @@ def _finish(
         num_skipped=raw.num_skipped,
     )
     return ImageData(info, train, val, test)
+
+
+def _require_one_shape(splits: Mapping[str, Split | None]) -> None:
+    shapes = {
+        name: tuple(split.images.shape[1:])
+        for name, split in splits.items()
+        if isinstance(split, ResidentSplit) and len(split)
+    }
+    if len(set(shapes.values())) > 1:
+        raise DataError(
+            f"images of several shapes (channels, height, width): {shapes}; give img_size and "
+            "in_chans to make them alike"
+        )
 
 
 def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None) -> Split:

@@ -16,6 +16,7 @@ __all__ = [
     "ResidentSplit",
     "Split",
     "StreamedSplit",
+    "labelled_indices",
     "labelled_part",
     "sample_images",
     "stratified_split",
@@ -130,13 +131,18 @@ def labelled_part(train: Split, fraction: float, seed: int) -> Split:
     """
     if fraction == 1.0 or not len(train):
         return train
+    return train.subset(labelled_indices(train.targets, fraction, seed))
+
+
+def labelled_indices(targets: Tensor, fraction: float, seed: int) -> Tensor:
+    """Which images :func:`labelled_part` keeps of those with ``targets`` (N,): ascending."""
     generator = torch.Generator().manual_seed(seed + 2)  # beside those of test and validation
     chosen = []
-    for label in train.targets.unique(sorted=True):
-        members = (train.targets == label).nonzero().flatten()
+    for label in targets.unique(sorted=True):
+        members = (targets == label).nonzero().flatten()
         order = members[torch.randperm(len(members), generator=generator)]
         chosen.append(order[: max(1, round(len(members) * fraction))])
-    return train.subset(torch.cat(chosen).sort().values)
+    return torch.cat(chosen).sort().values
 
 
 def sample_images(split: Split, count: int) -> Tensor:

@@ -58,6 +58,10 @@ class TimmConfig(ModelConfig):
     pretrained: bool = Field(False, description="download timm's weights (needs the network)")
     kwargs: dict[str, Any] = Field({}, description="further arguments of timm.create_model")
 
+    def without_weights(self) -> TimmConfig:
+        """See :meth:`ModelConfig.without_weights`: nothing is fetched either."""
+        return self.model_copy(update={"weights": None, "pretrained": False})
+
     def constructor_kwargs(self) -> dict[str, Any]:
         """What :func:`vitkit.models.timm_baseline.build_timm` takes."""
         return {"model": self.name.removeprefix(TIMM_PREFIX), **super().constructor_kwargs()}

@@ -92,6 +92,10 @@ class ModelConfig(BaseModel):
             raise ValueError(f"{name!r} is of the family {family!r}, not {cls.family!r}")
         return name
 
+    def without_weights(self) -> ModelConfig:
+        """The same model, to be filled from a checkpoint: it needs none of what it began with."""
+        return self.model_copy(update={"weights": None})
+
     def constructor_kwargs(self) -> dict[str, Any]:
         """The preset's arguments overlaid with the fields that were given."""
         preset = PRESETS[self.name].kwargs if self.name in PRESETS else {}

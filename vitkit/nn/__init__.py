@@ -23,7 +23,7 @@ from vitkit.nn.blocks import (
 from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
-from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora
+from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora, merge_lora_state
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
 from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceActivatedMlp
 from vitkit.nn.positions import (
@@ -89,6 +89,7 @@ __all__ = [
     "make_mlp",
     "make_norm",
     "merge_lora",
+    "merge_lora_state",
     "padding_mask",
     "record_attention",
     "relative_places",

@@ -6,7 +6,7 @@ Source: Hu et al., "LoRA: low-rank adaptation of large language models", arXiv 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitkit.nn.attention import Attention
 from vitkit.nn.blocks import Mlp, SwiGlu
 
-__all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora"]
+__all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora", "merge_lora_state"]
 
 LORA_TARGETS = ("q", "k", "v", "proj", "fc1", "fc2")
 """Layers that may be adapted: the three parts of ``qkv``, the output projection, the MLP's two."""
@@ -98,7 +98,7 @@ def add_lora(
         targets: some of :data:`LORA_TARGETS`.
 
     Raises:
-        ValueError: unknown targets, or a model without any such layer.
+        ValueError: unknown targets, a model without any such layer, or one that has adapters.
     """
     wanted = tuple(targets)
     unknown = sorted(set(wanted) - set(LORA_TARGETS))
@@ -109,6 +109,8 @@ def add_lora(
     for module in list(model.modules()):
         for name, parts in _places(module, wanted):
             layer = getattr(module, name)
+            if isinstance(layer, LoraLinear):
+                raise ValueError(f"{name} has an adapter already; merge_lora makes it part of it")
             setattr(module, name, LoraLinear(layer, rank, alpha, parts).train(layer.training))
             count += 1
     if not count:
@@ -126,6 +128,32 @@ def merge_lora(model: nn.Module) -> nn.Module:
             if isinstance(child, LoraLinear):
                 setattr(module, name, child.merged())
     return model
+
+
+@torch.no_grad()
+def merge_lora_state(
+    state: Mapping[str, Tensor], *, alpha: float, targets: Iterable[str]
+) -> dict[str, Tensor]:
+    """The state dict of a model with adapters, as :func:`merge_lora` would leave it.
+
+    Args:
+        state: name -> tensor.
+        alpha, targets: what :func:`add_lora` was given.
+    """
+    wanted = set(targets)
+    merged = {name: tensor for name, tensor in state.items() if ".lora_" not in name}
+    for name in (name for name in state if name.endswith(".lora_a")):
+        layer = name.removesuffix(".lora_a")
+        weight = merged[f"{layer}.weight"].clone()
+        parts = [part for part in layer.rpartition(".")[2] if part in wanted]  # of qkv, kv or q
+        for index, down in enumerate(state[name]):
+            change = (alpha / len(down)) * (state[f"{layer}.lora_b.{index}"] @ down)
+            # q lies first, v last, k before it, whether the layer holds all three or k and v.
+            from_end = {"k": 2, "v": 1}.get(parts[index], 0) if layer.endswith("kv") else 0
+            first = len(weight) - from_end * len(change) if from_end else 0
+            weight[first : first + len(change)] += change
+        merged[f"{layer}.weight"] = weight
+    return merged
 
 
 def _places(

@@ -149,8 +149,8 @@ class Rotary1d(nn.Module):
 
     def forward(self, positions: Tensor) -> Rotation:
         """Rotation of tokens at ``positions``, int or float (N,) or (B, 1, N)."""
-        frequencies = _frequencies(self.head_dim // 2, self.base).to(positions.device)
-        return _rotation(positions.double()[..., None] * frequencies, self.pairing)
+        angles = _angles(positions, _frequencies(self.head_dim // 2, self.base))
+        return _rotation(angles, self.pairing)
 
 
 class Rotary2d(nn.Module):
@@ -189,12 +189,11 @@ class Rotary2d(nn.Module):
             positions = positions * torch.tensor(
                 [ref / now for ref, now in zip(self.ref_grid, grid, strict=True)]
             )
-        return self.at(positions.to(device))
+        return self.at(positions.to(device, _widest(device)))
 
     def at(self, positions: Tensor) -> Rotation:
         """Rotation of tokens at (row, column) ``positions``, (..., N, 2)."""
-        frequencies = _frequencies(self.head_dim // 4, self.base).to(positions.device)
-        angles = positions.double()[..., None] * frequencies
+        angles = _angles(positions, _frequencies(self.head_dim // 4, self.base))
         if self.pairing == "axial":
             angles = torch.cat([angles, angles], dim=-1).flatten(-2)
             return Rotation(angles.cos().float(), angles.sin().float(), "axial")
@@ -366,6 +365,18 @@ def relative_places(
 def _frequencies(count: int, base: float) -> Tensor:
     """base^(-i / count) for i = 0 ... count - 1, float64."""
     return base ** (-torch.arange(count, dtype=torch.float64) / count)
+
+
+def _widest(device: torch.device | str | None) -> torch.dtype:
+    """The longest float of a device: Apple's has no float64."""
+    name = device.type if isinstance(device, torch.device) else str(device)
+    return torch.float32 if name.startswith("mps") else torch.float64
+
+
+def _angles(positions: Tensor, frequencies: Tensor) -> Tensor:
+    """(...) and (F,) -> (..., F), where the positions are."""
+    dtype = _widest(positions.device)
+    return positions.to(dtype)[..., None] * frequencies.to(positions.device, dtype)
 
 
 def _rotation(angles: Tensor, pairing: Pairing) -> Rotation:

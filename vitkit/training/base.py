@@ -63,8 +63,14 @@ class TrainingTask(LightningModule):
         # stays on the device, so that an accelerator need not wait for it at each step.
         self.register_buffer("bad_step", torch.zeros((), dtype=torch.int64), persistent=False)
 
+    def on_train_start(self) -> None:
+        """Frozen parts stay as they are, statistics and all: also where a run goes on in the middle
+        of an epoch, whose start Lightning does not tell.
+        """
+        keep_frozen_norms_still(self.model)
+
     def on_train_epoch_start(self) -> None:
-        """Frozen parts stay as they are, statistics and all."""
+        """The same, after a validation."""
         keep_frozen_norms_still(self.model)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

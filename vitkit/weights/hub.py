@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -146,6 +146,8 @@ def _fetched(repository: str, file: str, revision: str) -> Path | None:
     except RevisionNotFoundError as error:
         raise WeightsError(f"{where}: it has no revision {revision!r}") from error
     except LocalEntryNotFoundError as error:
+        if try_to_load_from_cache(repository, file, revision=revision or None) is _CACHED_NO_EXIST:
+            return None  # the hub said so when it was within reach
         raise _out_of_reach(where, error) from error
     except EntryNotFoundError:
         return None

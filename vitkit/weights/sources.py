@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
+from vitkit.nn import merge_lora_state
 from vitkit.weights.checkpoint import OWN_KEY, PREFIX, spare_names
 from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
 from vitkit.weights.hub import (
@@ -98,12 +99,15 @@ def _from_file(path: Path) -> Source:
 def _own(
     own: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], Stated, dict[str, str]]:
-    """Of a checkpoint of ours: the averaged weights first, and all that it says."""
+    """Of a checkpoint of ours: averaged weights first, adapters merged, and all that it says."""
     tensors = own.get("averaged") or {
         name.removeprefix(PREFIX): tensor
         for name, tensor in state.items()
         if name.startswith(PREFIX)
     }
+    if any(name.endswith(".lora_a") for name in tensors):
+        adapters = own["config"]["task"]["finetune"]
+        tensors = merge_lora_state(tensors, alpha=adapters["alpha"], targets=adapters["targets"])
     data = own.get("data") or {}
     stated = Stated(
         preprocessing=dict(own.get("preprocessing") or {}),

@@ -65,9 +65,12 @@ def from_config(config: Mapping[str, Any]) -> Stated:
 def with_processor(stated: Stated, processor: Mapping[str, Any]) -> Stated:
     """The same with what a ``preprocessor_config.json`` says on top."""
     out: dict[str, Any] = {}
-    if processor.get("do_normalize", True) and "image_mean" in processor:
-        # Ours divides by 255 always.
-        factor = 255.0 * float(processor.get("rescale_factor") or 1 / 255)
+    # Ours divides by 255 always.
+    rescale = float(processor.get("rescale_factor") or 1 / 255)
+    factor = 255.0 * (rescale if processor.get("do_rescale", True) else 1.0)
+    if not processor.get("do_normalize", True):
+        out |= {"mean": [0.0] * 3, "std": [1.0 / factor] * 3}
+    elif "image_mean" in processor:
         out["mean"] = [float(v) / factor for v in processor["image_mean"]]
         out["std"] = [float(v) / factor for v in processor["image_std"]]
     if "resample" in processor:
@@ -87,6 +90,8 @@ def processor_config(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     share = preprocessing.get("crop_pct", 1.0)
     is_squash = preprocessing.get("crop_mode") == "squash"
     resized = [round(side / share) for side in (height, width)]
+    # Their shorter side: of a model that is not square the longer one, or black bars would fill it.
+    edge = max(resized)
     squash = {"height": resized[0], "width": resized[1]}
     crops = not is_squash or share < 1.0
     kind = "Bit" if not is_squash else "DeiT" if crops else "ViT"
@@ -94,7 +99,7 @@ def processor_config(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
         "image_processor_type": f"{kind}ImageProcessor",
         "do_convert_rgb": preprocessing.get("in_chans", 3) == 3,
         "do_resize": True,
-        "size": squash if is_squash else {"shortest_edge": min(resized)},
+        "size": squash if is_squash else {"shortest_edge": edge},
         "resample": PIL_NUMBER.get(str(preprocessing.get("interpolation")), 3),
         "do_center_crop": crops,
         "crop_size": {"height": height, "width": width},
@@ -175,7 +180,7 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
         return {"img_size": resized, "crop_pct": 1.0, "crop_mode": mode}
     size, _ = _side(crop)
     mode = "center" if keeps_ratio else "squash"
-    share = min(1.0, min(size) / min(resized))
+    share = min(1.0, max(size) / max(resized))
     return {"img_size": size, "crop_pct": share, "crop_mode": mode}
 
 

@@ -35,7 +35,6 @@ class Job(ABC):
     Args:
         config: resolved.
         data: data of a person's own in place of the config's.
-        model: a model of a person's own in place of the config's.
         resumed: the checkpoint that the training goes on from: its weights come later, but what
             else it knows (statistics, tokenisers) holds.
         progress: show bars while data are read.
@@ -59,7 +58,6 @@ class Job(ABC):
         self,
         config: RunConfig,
         data: Any = None,
-        model: nn.Module | None = None,
         *,
         resumed: Checkpoint | None = None,
         progress: bool = False,

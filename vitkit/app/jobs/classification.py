@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitkit.app.build import Built
 from vitkit.app.evaluator import evaluate_checkpoint
@@ -25,15 +25,13 @@ __all__ = ["ClassificationJob"]
 class ClassificationJob(ImageJob):
     """Trains any classifier of pictures; see :class:`~vitkit.app.jobs.base.Job`."""
 
-    def build(
-        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
-    ) -> Built:
+    def build(self, config: RunConfig, data: ImageData | None, *, progress: bool) -> Built:
         """Model and data.
 
         Raises:
             DataError: the data have fewer than two classes.
         """
-        built = super().build(config, data, model, progress=progress)
+        built = super().build(config, data, progress=progress)
         if built.info.num_classes < 2:
             raise DataError(
                 f"{built.info.name} has one class only; task.name=classification needs two or more."

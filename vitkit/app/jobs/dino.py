@@ -31,16 +31,14 @@ class DinoJob(PretrainingJob):
 
     recipe: ViewRecipe
 
-    def build(
-        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
-    ) -> Built:
+    def build(self, config: RunConfig, data: ImageData | None, *, progress: bool) -> Built:
         """The encoder with a projection head, and the data.
 
         Raises:
             ConfigError: settings that would mean nothing here, or views that the model cannot read.
         """
         _refuse_idle(config, self.images.augment)
-        built = super().build(config, data, model, progress=progress)
+        built = super().build(config, data, progress=progress)
         backbone, task = built.model, self.settings
         assert isinstance(backbone, VisionTransformer)
         head = ProjectionHead(

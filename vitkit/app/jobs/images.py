@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from pytorch_lightning import Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitkit.app.build import Built, build, picture_section
+from vitkit.app.build import Built, build, picture_section, require_same_classes
 from vitkit.app.jobs.base import Job, place_of
 from vitkit.config import RunConfig
 from vitkit.data.augment import Augment
+from vitkit.data.info import DataInfo
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
@@ -34,29 +35,27 @@ class ImageJob(Job):
         self,
         config: RunConfig,
         data: ImageData | None = None,
-        model: nn.Module | None = None,
         *,
         resumed: Checkpoint | None = None,
         progress: bool = False,
     ) -> None:
         super().__init__(config)
         self.images = picture_section(config)
-        self.built = self.build(config, data, model, progress=progress)
+        self.built = self.build(config, data, progress=progress)
         if not len(self.built.data.train):
             raise DataError(
                 f"{self.built.info.name} has no training images; to train, data.root needs a "
                 "folder train, or a folder per class"
             )
         if resumed is not None:
+            _require_same_data(DataInfo.from_dict(resumed.data), self.built.info)
             # The weights that the run began with may have had statistics of their own.
             self.built.preprocessing = Preprocessing.from_dict(resumed.preprocessing)
         self.model, self.section = self.built.model, self.built.section
 
-    def build(
-        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
-    ) -> Built:
+    def build(self, config: RunConfig, data: ImageData | None, *, progress: bool) -> Built:
         """Model and data; a task with a model of another kind builds its own."""
-        return build(config, data, model, progress=progress)
+        return build(config, data, progress=progress)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -126,3 +125,18 @@ class ImageJob(Job):
             "data": self.built.info.to_dict(),
             "preprocessing": self.built.preprocessing.to_dict(),
         }
+
+
+def _require_same_data(before: DataInfo, now: DataInfo) -> None:
+    """A run that goes on sees what it would have seen.
+
+    Raises:
+        DataError: other classes, or another number of training images, than when it stopped.
+    """
+    require_same_classes(before, now)
+    if before.num_train != now.num_train:
+        raise DataError(
+            f"the run began with {before.num_train:,} training images, {now.name} has "
+            f"{now.num_train:,} now; give it the same data, or start a new run with "
+            "model.weights=<its last.ckpt>"
+        )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from pytorch_lightning import Trainer
-from torch import nn
 
 from vitkit.app.build_words import brought_tokenizer, build_words, text_settings, window_of
 from vitkit.app.jobs.base import Job, place_of
@@ -35,7 +34,6 @@ class LanguageModelJob(Job):
         self,
         config: RunConfig,
         data: TextData | None = None,
-        model: nn.Module | None = None,
         *,
         resumed: Checkpoint | None = None,
         progress: bool = False,
@@ -45,7 +43,7 @@ class LanguageModelJob(Job):
         if data is None:
             data = load_text(self.settings, brought_tokenizer(config, resumed))
         self.data = data
-        self.built = build_words(config, data.tokenizer, model)
+        self.built = build_words(config, data.tokenizer)
         self.model, self.section = self.built.model, self.built.section
         self.window = window_of(self.settings, self.model)
 

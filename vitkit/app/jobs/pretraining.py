@@ -44,17 +44,13 @@ class PretrainingJob(ImageJob):
             ConfigError: it is not fit for the task.
         """
 
-    def build(
-        self, config: RunConfig, data: ImageData | None, model: nn.Module | None, *, progress: bool
-    ) -> Built:
+    def build(self, config: RunConfig, data: ImageData | None, *, progress: bool) -> Built:
         """The encoder, and all images whatever share of them has labels.
 
         Raises:
             ConfigError: the model is no plain ViT, or has no features of an image.
         """
         name, task = config.model.name, config.task.name
-        if model is not None:
-            raise ConfigError(f"task.name={task}: takes no model of your own, only model.name")
         if family_of(name) != "vit":
             raise ConfigError(
                 f"task.name={task} pre-trains a plain ViT, such as vit_tiny_patch4_32; model.name="

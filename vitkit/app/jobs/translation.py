@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from pytorch_lightning import Trainer
-from torch import nn
 
-from vitkit.app.build_words import brought_tokenizer, build_words, max_len_of, pair_settings
+from vitkit.app.build_words import brought_tokenizer, build_words, pair_settings
 from vitkit.app.devices import process_count
 from vitkit.app.jobs.base import Job, place_of
 from vitkit.app.word_metrics import translation_metrics
@@ -45,7 +44,6 @@ class TranslationJob(Job):
         self,
         config: RunConfig,
         data: PairData | None = None,
-        model: nn.Module | None = None,
         *,
         resumed: Checkpoint | None = None,
         progress: bool = False,
@@ -59,10 +57,10 @@ class TranslationJob(Job):
             data = load_pairs(
                 self.settings,
                 brought_tokenizer(config, resumed),
-                max_len=stated if model is None else max_len_of(model),
+                max_len=stated,
             )
         self.data = data
-        self.built = build_words(config, data.tokenizer, model)
+        self.built = build_words(config, data.tokenizer)
         self.model, self.section = self.built.model, self.built.section
 
     @property
