@@ -61,7 +61,7 @@ def test_scores_equal_scikit_learn(kind: str) -> None:
     if "sure" not in kind:  # scikit-learn clips probabilities of 0
         assert float(found.nll.mean()) == pytest.approx(log_loss(targets, p, labels=range(6)))
     one_hot = np.eye(6)[targets]
-    brier = scores.brier_score(logits.double().softmax(1), targets)
+    brier = float(scores.squared_errors(logits.double().softmax(1), targets).mean())
     assert brier == pytest.approx(((p - one_hot) ** 2).sum(1).mean(), abs=1e-12)
     assert float(found.squared_error.mean()) == pytest.approx(brier, abs=1e-12)
     assert brier == pytest.approx(
@@ -72,7 +72,7 @@ def test_scores_equal_scikit_learn(kind: str) -> None:
 def test_scores_by_hand() -> None:
     p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64)
     targets = torch.tensor([0, 1])
-    assert scores.brier_score(p, targets) == pytest.approx(0.5)
+    assert float(scores.squared_errors(p, targets).mean()) == pytest.approx(0.5)
     found = scores.image_scores(p.log(), targets)
     assert float(found.nll.mean()) == pytest.approx(0.780324, abs=1e-6)
     assert found.right.tolist() == [True, False]

@@ -32,7 +32,7 @@ from vitkit.nn import (
     sincos_1d,
     sincos_2d,
 )
-from vitkit.nn.positions import Pairing
+from vitkit.nn.positions import Pairing, _resampled, _resampled_by_products
 
 
 def test_sincos_is_the_papers() -> None:
@@ -256,3 +256,13 @@ def test_heads_begin_with_an_eye_on_a_neighbour_each() -> None:
     row = biases[0][0, 0, middle].detach().softmax(-1)
     assert row[middle] / row[middle + 1] == pytest.approx(math.exp(2.0))
     assert not any(bias.any() for bias in RelativeBias2d(2, 2, (3, 3), locality=0.0)((3, 3)))
+
+
+@pytest.mark.parametrize("size", [(3, 9), (8, 4), (14, 14), (5, 7)])
+def test_resampling_by_products_is_torchs(size: tuple[int, int]) -> None:
+    image = torch.randn(1, 3, 5, 7, requires_grad=True)
+    expected, got = _resampled(image, size), _resampled_by_products(image, size)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    given = torch.randn_like(expected)
+    one, two = (torch.autograd.grad(out, image, given)[0] for out in (expected, got))
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)

@@ -42,9 +42,12 @@ OPTIONS = {
         "--no-cache",
         "--last",
         "--output",
+        "--classes",
     ),
 }
-WITHOUT_SETTINGS = {"average", "compare", "generate", "report", "translate"}
+WITHOUT_SETTINGS = {
+    *("average", "compare", "export", "generate", "models", "predict", "report", "translate"),
+}
 """Commands that take none."""
 
 DISK_ERRORS = {errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM}

@@ -88,7 +88,7 @@ def few_shot(
         num_classes: of both.
         shots: examples a class.
         draws: how often they are drawn.
-        seed: of the draws; draw d of s examples has its own seed whatever else is asked.
+        seed: of the draws; draw d has the seed ``seed * draws + d``, for every number of shots.
     """
     features, targets = F.normalize(bank[0], dim=1), bank[1].cpu()
     points = F.normalize(queries[0], dim=1)

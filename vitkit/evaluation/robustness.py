@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from vitkit.evaluation.corruptions.catalogue import TEST_CORRUPTIONS
 
-__all__ = ["ALEXNET_CLEAN_ERROR", "ALEXNET_ERRORS", "mean_corruption_error"]
-
-ALEXNET_CLEAN_ERROR = 0.4348
+__all__ = ["ALEXNET_ERRORS", "mean_corruption_error"]
 
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,

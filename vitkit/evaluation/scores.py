@@ -16,7 +16,6 @@ from vitkit.errors import EvaluationError
 __all__ = [
     "ClassScores",
     "ImageScores",
-    "brier_score",
     "class_scores",
     "confusion_matrix",
     "image_scores",
@@ -61,18 +60,14 @@ def soft_nll(logits: Tensor, shares: Tensor) -> float:
 
 
 def squared_errors(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Each image's sum over classes of (p - 1[right])^2, float64 (N,), from 0 to 2."""
-    p = probabilities.to(torch.float64)
-    own = p.gather(1, targets[:, None])[:, 0]
-    return (p * p).sum(1) - 2 * own + 1
-
-
-def brier_score(probabilities: Tensor, targets: Tensor) -> float:
-    """The Brier score summed over classes, from 0 to 2 (not divided by the number of classes).
+    """Each image's sum over classes of (p - 1[right])^2, float64 (N,), from 0 to 2; their mean is
+    the Brier score.
 
     Source: G. W. Brier, "Verification of forecasts expressed in terms of probability", 1950.
     """
-    return float(squared_errors(probabilities, targets).mean())
+    p = probabilities.to(torch.float64)
+    own = p.gather(1, targets[:, None])[:, 0]
+    return (p * p).sum(1) - 2 * own + 1
 
 
 def confusion_matrix(predicted: Tensor, targets: Tensor, num_classes: int) -> Tensor:

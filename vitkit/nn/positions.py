@@ -88,9 +88,23 @@ def resize_position_grid(
         return table
     prefix, cells = table[:, :num_prefix], table[:, num_prefix:]
     image = cells.float().unflatten(1, old).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=new, mode="bicubic", antialias=True, align_corners=False)
+    # On a GPU torch's own has no deterministic gradient.
+    exact = image.requires_grad and image.device.type == "cuda"
+    image = _resampled_by_products(image, new) if exact else _resampled(image, new)
     cells = image.flatten(2).transpose(1, 2).to(table.dtype)
     return torch.cat([prefix, cells], dim=1)
+
+
+def _resampled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def _resampled_by_products(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same by two matrix products: what one row, and one column, of ones becomes."""
+    rows, columns = (torch.eye(n, device=image.device)[None, None] for n in image.shape[-2:])
+    down = _resampled(rows, (size[0], rows.shape[-1]))[0, 0]
+    across = _resampled(columns, (columns.shape[-2], size[1]))[0, 0]
+    return down @ image @ across
 
 
 @dataclass(frozen=True)

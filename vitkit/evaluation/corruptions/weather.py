@@ -44,7 +44,9 @@ def frost(x: Tensor, c: Row, draws: Draws) -> Tensor:
     rows = top[:, None] + torch.arange(height, device=x.device)
     columns = left[:, None] + torch.arange(width, device=x.device)
     places = rows[:, :, None] * size + columns[:, None, :]
-    ice = filters.pick(sheets[which], places)
+    channels = torch.arange(sheets.shape[1], device=x.device)[None, :, None, None]
+    # Not sheets[which], which would copy a sheet for each image.
+    ice = sheets.flatten(2)[which[:, None, None, None], channels, places[:, None]]
     return x * c[0] + ice * c[1]
 
 
