@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 from collections.abc import Callable
@@ -93,6 +94,16 @@ def test_resume_after_sigterm_is_exact(
     parts = resume(folder, progress=False)
     _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
     assert parts.metrics == whole.metrics
+    assert _logged(parts.folder) == _logged(whole.folder)
+
+
+def _logged(folder: Path) -> list[dict[str, str]]:
+    """All rows of a run's curves, but for how long they took."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows
+    ]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])

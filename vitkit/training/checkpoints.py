@@ -100,7 +100,8 @@ class Checkpoints(Checkpoint):
         self.best_epoch: int | None = None
         self.signals = StopSignals()
         self._seen_step = 0
-        self._stopping = False
+        self._stopping = 0
+        """Epoch, from 1, in or behind which a signal is obeyed; 0: none came."""
 
     @property
     def last_path(self) -> Path:
@@ -140,7 +141,7 @@ class Checkpoints(Checkpoint):
         between_micro_batches, self._seen_step = step == self._seen_step, step
         if between_micro_batches or batch_idx + 1 >= trainer.num_training_batches:
             return  # at an epoch's end on_train_epoch_end does it, after validation
-        self._stopping = self._told_to_stop(trainer)
+        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
         on_time = bool(self.every_n_steps) and step % self.every_n_steps == 0
         if self._stopping or on_time:
             self._write_last(trainer)
@@ -154,6 +155,16 @@ class Checkpoints(Checkpoint):
         if self._stopping:
             self._leave(trainer)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave here, where the epoch before was the last: it is logged after its last hook too."""
+        if self._stopping:
+            self._leave(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same, behind the training's last epoch."""
+        if self._stopping:
+            self._leave(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``last.ckpt``; copy it to ``best.ckpt`` if validation improved."""
         improved = self._improved(trainer)
@@ -162,8 +173,7 @@ class Checkpoints(Checkpoint):
             self._copy_last(self.best_path)
         if not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
             self._keep_copy(trainer)
-        if self._told_to_stop(trainer):
-            self._leave(trainer)
+        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run keeps comparing with it."""
@@ -214,7 +224,7 @@ class Checkpoints(Checkpoint):
 
     def _leave(self, trainer: Trainer) -> None:
         raise Interrupted(
-            f"stopped after step {trainer.global_step} (epoch {trainer.current_epoch + 1}); "
+            f"stopped after step {trainer.global_step} (epoch {self._stopping}); "
             f"everything is in {self.last_path}. {self.resume_hint}".rstrip(),
             self.signals.received or signal.SIGTERM,
         )
