@@ -17,10 +17,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def _train(folder: Path, *overrides: str) -> dict[str, float]:
+    return _run(folder, *TINY, f"run.dir={folder}", *overrides)
+
+
+def _run(folder: Path, *arguments: str) -> dict[str, float]:
     environment = {k: v for k, v in os.environ.items() if k not in ("VITKIT_RUN_DIR", "LOCAL_RANK")}
     environment |= {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *TINY, f"run.dir={folder}", *overrides],
+        [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -35,9 +39,9 @@ def _train(folder: Path, *overrides: str) -> dict[str, float]:
     return results
 
 
-def _curve(folder: Path) -> list[float]:
+def _curve(folder: Path, name: str = "val/loss") -> list[float]:
     with (folder / "metrics.csv").open() as file:
-        return [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo on Windows needs its own set-up")
@@ -51,6 +55,21 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert two["test/acc"] == one["test/acc"]
     assert two["steps"] == one["steps"]
     assert two["val/acc"] == pytest.approx(one["val/acc"], abs=1e-9)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo on Windows needs its own set-up")
+def test_two_processes_that_go_on_in_mid_epoch_count_each_image_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    copies = "trainer.save_every_n_steps=2", "trainer.keep_checkpoints=9"
+    _train(folder, *copies, "trainer.devices=2", "trainer.strategy=ddp")
+    names = "train/acc", "train/loss_epoch", "val/loss"
+    whole = {name: _curve(folder, name) for name in names}
+    assert len(whole["train/acc"]) == 3
+    (folder / "checkpoints" / "step-2.ckpt").replace(folder / "checkpoints" / "last.ckpt")
+    (folder / "results.json").unlink()
+    _run(folder, "--resume", str(folder))
+    for name in names:
+        assert _curve(folder, name) == pytest.approx(whole[name], rel=1e-6), name
 
 
 def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:

@@ -89,13 +89,13 @@ class SummedTask(TrainingTask, Generic[S]):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums of this epoch."""
         super().on_save_checkpoint(checkpoint)
-        sums = self._train_sums
-        checkpoint[CHECKPOINT_KEY]["train_sums"] = None if sums is None else sums.sums.tolist()
+        sums = None if self._train_sums is None else self._reduced(self._train_sums).sums.tolist()
+        checkpoint[CHECKPOINT_KEY]["train_sums"] = sums
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the sums of an epoch that was left in its middle."""
+        """Take up the sums of an epoch that was left in its middle: one process for all of them."""
         saved = checkpoint.get(CHECKPOINT_KEY, {}).get("train_sums")
-        if saved is not None:
+        if saved is not None and self.global_rank == 0:
             fresh = self.new_sums()
             self._train_sums = fresh.with_sums(fresh.sums.new_tensor(saved))
 
