@@ -61,13 +61,19 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        out = F.linear(x, self.weight, self.bias)
-        for (first, rows), down, up in zip(self.parts, self.lora_a, self.lora_b, strict=True):
-            more = F.linear(F.linear(x, down), up) * self.scale
-            if rows == self.out_features:
-                return out + more
-            out = out + F.pad(more, (first, self.out_features - first - rows))
-        return out
+        inner = F.linear(x, self.lora_a.flatten(0, 1))
+        # One product for all parts: the outputs are the largest tensors here, and made once.
+        return F.linear(x, self.weight, self.bias) + F.linear(inner, self._up())
+
+    def _up(self) -> Tensor:
+        """The second matrices, scaled, each in rows and columns of its own: (out_features, parts
+        times r).
+        """
+        columns = [
+            F.pad(up, (0, 0, first, self.out_features - first - rows))
+            for (first, rows), up in zip(self.parts, self.lora_b, strict=True)
+        ]
+        return torch.cat(columns, dim=1) * self.scale
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
