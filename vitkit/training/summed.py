@@ -57,7 +57,8 @@ class SummedTask(TrainingTask, Generic[S]):
         """Watch a step's loss, and log it with the learning rate."""
         self.watch(loss)
         self.log("train/loss", loss, on_step=True, on_epoch=False)
-        # As a tensor, which stays on the CPU: a number would be copied to the device, and waited for.
+        # As a tensor, which stays on the CPU: a number would be copied to the device, and waited
+        # for.
         self.log("lr", torch.tensor(self.rate()), on_step=True, on_epoch=False)
 
     def on_train_epoch_start(self) -> None:
