@@ -48,20 +48,18 @@ def _curve(folder: Path, name: str = "val/loss") -> list[float]:
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     more = ["data.augment.flip=true", "ema.enabled=true", "data.synthetic_size=97"]
     one = _train(tmp_path / "one", *more)
-    two = _train(tmp_path / "two", *more, "trainer.devices=2", "trainer.strategy=ddp")
+    copies = "trainer.save_every_n_steps=2", "trainer.keep_checkpoints=9"
+    two = _train(tmp_path / "two", *more, *copies, "trainer.devices=2", "trainer.strategy=ddp")
     for first, second in zip(_curve(tmp_path / "one"), _curve(tmp_path / "two"), strict=True):
         assert second == pytest.approx(first, rel=2e-5)
     assert two["test/loss"] == pytest.approx(one["test/loss"], rel=2e-5)
     assert two["test/acc"] == one["test/acc"]
     assert two["steps"] == one["steps"]
     assert two["val/acc"] == pytest.approx(one["val/acc"], abs=1e-9)
+    _goes_on_in_mid_epoch_counting_each_image_once(tmp_path / "two")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo on Windows needs its own set-up")
-def test_two_processes_that_go_on_in_mid_epoch_count_each_image_once(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    copies = "trainer.save_every_n_steps=2", "trainer.keep_checkpoints=9"
-    _train(folder, *copies, "trainer.devices=2", "trainer.strategy=ddp")
+def _goes_on_in_mid_epoch_counting_each_image_once(folder: Path) -> None:
     names = "train/acc", "train/loss_epoch", "val/loss"
     whole = {name: _curve(folder, name) for name in names}
     assert len(whole["train/acc"]) == 3

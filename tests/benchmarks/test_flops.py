@@ -52,7 +52,7 @@ def counted(section: dict[str, Any], *, all_tokens: bool, backward: bool = False
     images = torch.zeros(1, 3, *cast("tuple[int, int]", part.img_size))
     network = AllTokens(model) if all_tokens else model
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_globally_hooked", lambda: False)
+        patch.setattr(blocks, "globally_hooked", lambda: False)
         with attention_kernel("explicit"), FlopCounterMode(display=False) as counter:
             logits = network(images)
             if backward:
