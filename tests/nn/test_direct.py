@@ -60,8 +60,11 @@ def calls_of_layers(trunk: nn.Module) -> int:
 def test_outputs_are_the_same_to_the_bit_and_few_layers_are_called(trunk: Any) -> None:
     x = tokens()
     expected, before = trunk(x), calls_of_layers(trunk)
+    across = trunk[0].attn(x[:, :2], x)
     with direct_calls(trunk):
         assert torch.equal(trunk(x), expected)
+        assert torch.equal(trunk(x, read=2), expected[:, :2])
+        assert torch.equal(trunk[0].attn(x[:, :2], x), across)
         inside = calls_of_layers(trunk)
     assert inside < before / 2
     assert torch.equal(trunk(x), expected) and calls_of_layers(trunk) == before

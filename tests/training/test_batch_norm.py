@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.test_resume import LIVELY, _assert_equal_checkpoints, _stop_at
-from vitkit.app import evaluate, resume, train
+from vitkit.app import TrainResult, evaluate, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
 from vitkit.weights import read_checkpoint
@@ -30,10 +30,10 @@ def statistics(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: t for name, t in tensors.items() if "running_" in name}
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    more = (*LIVELY, *CONV)
+def _whole_and_in_parts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> tuple[TrainResult, TrainResult]:
+    """A run, and the same stopped in its second epoch and resumed: equal checkpoints."""
     whole = train(tiny(*more, folder="whole"), progress=False)
     with monkeypatch.context() as patch:
         _stop_at(patch, 4)
@@ -41,6 +41,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             train(tiny(*more, folder="parts"), progress=False)
     parts = resume(whole.folder.parent / "parts", progress=False)
     _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    return whole, parts
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = _whole_and_in_parts(tiny, monkeypatch, *LIVELY, *CONV)
     assert parts.metrics == whole.metrics
 
 
@@ -84,13 +91,6 @@ def test_evaluation_reads_the_statistics_and_not_the_batch(tiny: Tiny, size: int
 def test_frozen_statistics_stay_also_where_a_run_goes_on_in_mid_epoch(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = (*CONV, "task.finetune.mode=head")
-    whole = train(tiny(*more, folder="whole"), progress=False)
-    with monkeypatch.context() as patch:
-        _stop_at(patch, 4)
-        with pytest.raises(Interrupted):
-            train(tiny(*more, folder="parts"), progress=False)
-    parts = resume(whole.folder.parent / "parts", progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    _, parts = _whole_and_in_parts(tiny, monkeypatch, *CONV, "task.finetune.mode=head")
     for name, tensor in statistics(read_checkpoint(parts.checkpoint).trained).items():
         assert torch.equal(tensor, torch.full_like(tensor, float("running_var" in name))), name

@@ -21,9 +21,8 @@ from vitkit.data.splits import ImageData, sample_images
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
-from vitkit.nn import merge_lora
 from vitkit.training.finetune import adapt
-from vitkit.training.task_config import ClassificationConfig, FinetuneConfig
+from vitkit.training.task_config import ClassificationConfig
 from vitkit.weights import Checkpoint, LoadReport, load_weights
 
 __all__ = [
@@ -173,17 +172,12 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
             "use it with: vitkit generate (a language model), vitkit translate, or vitkit eval"
         )
     model = create_model(validate_model(checkpoint.model).without_weights())
-    finetune = FinetuneConfig.model_validate(checkpoint.config["task"].get("finetune", {}))
-    if finetune.mode == "lora":
-        adapt(model, finetune)
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
     info = DataInfo.from_dict(checkpoint.data)
-    if finetune.mode == "lora":
-        merge_lora(model).requires_grad_()
     return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
 
 

@@ -24,11 +24,9 @@ def best_device(accelerator: str) -> torch.device:
             f"trainer.accelerator={accelerator}: this machine has no such device that torch can "
             'use; trainer.accelerator=auto (in Python device="auto") takes what it has'
         )
-    if accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda")
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return torch.device("mps")
-    return torch.device("cpu")
+    if kind == "auto":
+        kind = next((name for name, there in present.items() if there), "cpu")
+    return torch.device(kind if kind in present else "cpu")
 
 
 def concrete_precision(setting: str, device: torch.device) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -250,8 +251,9 @@ class Attention(nn.Module):
             return self._split(self.qkv(x), (heads, shared, shared))
         # Queries for x alone, keys and values for all of context: the rows of one weight.
         split = [heads * self.head_dim, 2 * shared * self.head_dim]
-        w_q, w_kv = self.qkv.weight.split(split)
-        b_q, b_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(split)
+        own: Any = self._modules["qkv"]  # direct_calls may have put a function before it
+        w_q, w_kv = own.weight.split(split)
+        b_q, b_kv = (None, None) if own.bias is None else own.bias.split(split)
         (q,) = self._split(F.linear(x, w_q, b_q), (heads,))
         return q, *self._split(F.linear(context, w_kv, b_kv), (shared, shared))
 

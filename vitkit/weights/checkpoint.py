@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vitkit.errors import WeightsError
+from vitkit.nn import merge_lora_state
 from vitkit.weights.files import read_file
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "is_own_checkpoint",
     "read_checkpoint",
     "spare_names",
+    "without_adapters",
 ]
 
 FORMAT_VERSION = 1
@@ -64,12 +66,13 @@ class Checkpoint:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What is evaluated: the averaged weights, where there are any, and of them only what is
-        of use after the training.
+        """What is evaluated: the averaged weights, where there are any, with adapters merged, and
+        of them only what is of use after the training.
         """
         held = self.trained if self.averaged is None else self.averaged
         spare = spare_names(held, self.pretraining)
-        return {name: tensor for name, tensor in held.items() if name not in spare}
+        kept = {name: tensor for name, tensor in held.items() if name not in spare}
+        return without_adapters(kept, self.config)
 
     @property
     def weights_name(self) -> str:
@@ -134,6 +137,14 @@ def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
         tokenizer=own.get("tokenizer"),
         pretraining=dict(own.get("pretraining") or {}),
     )
+
+
+def without_adapters(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights of a run with those of ``task.finetune=lora``, if it had any, made part of them."""
+    if not any(name.endswith(".lora_a") for name in tensors):
+        return dict(tensors)
+    finetune = config["task"]["finetune"]
+    return merge_lora_state(tensors, alpha=finetune["alpha"], targets=finetune["targets"])
 
 
 def spare_names(names: Iterable[str], pretraining: Mapping[str, str]) -> dict[str, str]:

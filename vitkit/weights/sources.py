@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
-from vitkit.nn import merge_lora_state
-from vitkit.weights.checkpoint import OWN_KEY, PREFIX, spare_names
+from vitkit.weights.checkpoint import OWN_KEY, PREFIX, spare_names, without_adapters
 from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
 from vitkit.weights.hub import (
     HUB_PREFIX,
@@ -105,16 +104,14 @@ def _own(
         for name, tensor in state.items()
         if name.startswith(PREFIX)
     }
-    if any(name.endswith(".lora_a") for name in tensors):
-        adapters = own["config"]["task"]["finetune"]
-        tensors = merge_lora_state(tensors, alpha=adapters["alpha"], targets=adapters["targets"])
     data = own.get("data") or {}
     stated = Stated(
         preprocessing=dict(own.get("preprocessing") or {}),
         class_names=tuple(data.get("class_names") or ()),
         section=dict(own["model"]) if own.get("model") else None,
     )
-    return dict(tensors), stated, spare_names(tensors, own.get("pretraining") or {})
+    plain = without_adapters(tensors, own.get("config") or {})
+    return plain, stated, spare_names(tensors, own.get("pretraining") or {})
 
 
 def _beside(path: Path) -> Stated:
