@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SUITE ?= attention input_pipeline train_step inference epoch memory
+SUITE ?= attention input_pipeline train_step inference epoch memory eval_overhead
 
 .DEFAULT_GOAL := help
 .PHONY: help train test check lint format bench bench-gpu docs clean
@@ -21,7 +21,7 @@ train: $(VENV)/.installed  ## Train the embedded default; more with ARGS="config
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.installed  ## Run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed  ## Check format, lint and types
 	$(BIN)/ruff format --check .

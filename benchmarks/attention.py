@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.timing import DTYPES, SHORT, Report, arguments_of, duel, geometric_mean, samples
+from benchmarks.timing import (
+    DTYPES,
+    SHORT,
+    Report,
+    arguments_of,
+    duel,
+    geometric_mean,
+    samples,
+    supported,
+)
 from vitkit.nn import attention, attention_kernel, functional
 
 __all__ = ["main", "measure", "options_of"]
@@ -64,12 +73,13 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
 def measure(options: argparse.Namespace, device: str) -> Report:
     """All points of the grid."""
     kernels = [*functional.KERNELS, *(b for b in BACKENDS if device == "cuda" or b in ON_CPU)]
+    dtypes, left_out = supported(options.dtypes, device)
     report = Report(
         f"Attention, {HEADS} heads of {WIDTH}: time over the fastest; f: forward, b: and backward",
         ["dtype, mask, tokens", "ratio", *kernels],
-        [f"{', '.join(functional.KERNELS)}: vitkit's kernels. The others: torch's."],
+        [f"{', '.join(functional.KERNELS)}: vitkit's kernels. The others: torch's.", *left_out],
     )
-    for dtype in options.dtypes:
+    for dtype in dtypes:
         for mask in options.masks:
             for tokens in options.tokens:
                 for backward in (False, True):

@@ -113,7 +113,7 @@ def _contestants(subject: Subject) -> dict[str, Callable[[], object]]:
             predictions_of(subject, images, what, progress=False)
 
     def files() -> None:
-        record_of(predictions, data.info.class_names).write(folder / "predictions.npz")
+        record_of(subject, predictions, "test").write(folder / "predictions.npz")
         Record(measured.metrics, dict(subject.facts), dict(measured.tables)).write(
             folder / "eval.json"
         )
@@ -141,7 +141,7 @@ def _report(times: dict[str, list[float]], what: str) -> Report:
         "files": median(times["files"]) / median(forward),
         "report": median(times["report"]) / median(forward),
     }
-    labels = {"suite": "suite, beyond forward", "files": "files", "report": "report"}
+    labels = {"suite": "suite, forward included", "files": "files", "report": "report"}
     for name, share in shares.items():
         seconds = median(times[name])
         shown = "" if share is None else f"{share:+.1%}"

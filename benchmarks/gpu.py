@@ -18,8 +18,10 @@ A new part starts only where it fits into the budget. Parts from another GPU or 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -82,11 +84,13 @@ class Part:
         name: its key in the file.
         seconds: about how long it takes on a recent GPU.
         run: does it; returns plain values.
+        recipe: mark of the recipe it trains; with another one it is to be done again.
     """
 
     name: str
     seconds: float
     run: Callable[[], dict[str, Any]]
+    recipe: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,9 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = environment_facts()
     here = {**{key: facts[key] for key in ("hardware", "torch_version")}, "quick": options.quick}
     found = {} if options.fresh else _read(options.json)
-    done = {name: part for name, part in found.items() if here.items() <= part.items()}
+    parts = list(_parts(options))
+    recipes = {part.name: part.recipe for part in parts}
+    done = {
+        name: part
+        for name, part in found.items()
+        if {**here, "recipe": recipes.get(name, part.get("recipe"))}.items() <= part.items()
+    }
     left, failed = [], []
-    for index, part in enumerate(p for p in _parts(options) if p.name not in done):
+    for index, part in enumerate(p for p in parts if p.name not in done):
         elapsed = time.perf_counter() - started
         if index and elapsed + part.seconds > options.budget:
             left.append(part.name)
@@ -119,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed.append(part.name)
             continue
         took = {"took_seconds": round(time.perf_counter() - before, 1)}
-        done[part.name] = {**here, "git_commit": facts["git_commit"], **took, **result}
+        about = {**here, "recipe": part.recipe, "git_commit": facts["git_commit"]}
+        done[part.name] = {**about, **took, **result}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         write_text(options.json, json.dumps({"environment": facts, "parts": done}, indent=2) + "\n")
     print(f"\n{_table(done)}\n\nNumbers: {options.json}")
@@ -183,6 +194,7 @@ def _trainings(options: argparse.Namespace) -> Iterator[Part]:
             lambda recipe=recipe, target=target, count=count: _train(  # type: ignore[misc]
                 recipe, target, count, options
             ),
+            hashlib.sha256(Path(RECIPES[recipe]).read_bytes()).hexdigest()[:12],
         )
 
 
@@ -296,7 +308,7 @@ def throughput(name: str, device: str, options: argparse.Namespace) -> dict[str,
     speed = batch / median(times)
     torch.compiler.reset()
     peaks = {"measured": product_rate(device, dtype, 256 if options.quick else 8192)}
-    published = [value for key, value in PEAKS.items() if key in _device_name(device)]
+    published = [v for key, v in PEAKS.items() if re.search(rf"\b{key}\b", _device_name(device))]
     if published:
         peaks["published"] = published[0]
     work = training_flops({"name": name, "num_classes": classes})

@@ -4,7 +4,8 @@
     python -m benchmarks.inference --models base/16 --batches 1 4 16 --dtypes bfloat16 --compile
 
 The same ViT everywhere, on random images, without gradients; bfloat16 under autocast. ``ms``:
-milliseconds of one image alone. ``img/s``: images a second, each library at its own best batch.
+milliseconds of one image alone. ``img/s``: images a second, each library at its own best batch,
+which may come from different rounds, so that their ratio is one of medians.
 Start-up rows: milliseconds of a fresh Python that imports the library, or builds the first model in
 it (vitkit imports torch only then), or shows the help. ``ratio``: vitkit's speed over that of the
 fastest other library.
@@ -108,7 +109,7 @@ def _add_model(
             an_image = [value / batch for value in values]
             if name not in best or median(an_image) < median(best[name]):
                 best[name], batches[name] = an_image, batch
-    _add(report, [model, SHORT[dtype], "img/s"], best, None, batches=batches)
+    _add(report, [model, SHORT[dtype], "img/s"], best, None, paired=False, batches=batches)
     torch.compiler.reset()
 
 
@@ -156,15 +157,26 @@ def _process(words: list[str]) -> Callable[[], object]:
 
 
 def _add(
-    report: Report, what: list[str], times: Times, scale: float | None, **more: object
+    report: Report,
+    what: list[str],
+    times: Times,
+    scale: float | None,
+    *,
+    paired: bool = True,
+    **more: object,
 ) -> None:
-    """A row of medians: ``scale`` times the seconds, or for None their inverse."""
+    """A row of medians: ``scale`` times the seconds, or for None their inverse.
+
+    ``paired``: all were timed in the same rounds; else the ratio is that of the medians.
+    """
     names = [name for name in COLUMNS if COLUMNS[name] in report.header]
     medians = {name: median(values) for name, values in times.items()}
     shown = {
         name: 1.0 / value if scale is None else scale * value for name, value in medians.items()
     }
     ratio, best = duel(times) if len(times) > 1 else (None, None)
+    if best is not None and not paired:
+        ratio = medians[best] / medians[OURS]
     report.add(
         [
             *what,

@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from benchmarks.timing import interleaved, machine, table
+from benchmarks.peers import OURS
+from benchmarks.timing import Report, arguments_of, duel, samples, versions
 from vitkit.data.augment import Augment
 from vitkit.data.config import AugmentConfig
 from vitkit.data.loaders import TrainLoader
@@ -50,36 +52,50 @@ Run = Callable[[], object]
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    images, source = _images(options.root, options.images)
+    report = Report(
+        f"Augmentation, {len(images):,} {source} images in batches of {options.batch}, images/s; "
+        f"{versions(['torchvision', 'timm'])}",
+        ["images/s", *RECIPES],
+    )
+    times: dict[str, dict[str, list[float]]] = {}  # contestant, recipe
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for recipe in RECIPES:
+            runs = _contestants(recipe, images, options.batch)
+            for name, seconds in samples(
+                runs, rounds=options.rounds, seconds=options.seconds
+            ).items():
+                times.setdefault(name, {})[recipe] = seconds
+    _fill(report, times, len(images))
+    report.finish(options.json)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = arguments_of(__doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of CIFAR-10")
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    images, source = _images(options.root, options.images)
-    print(f"{machine()}\n{len(images)} {source} images, batches of {options.batch}\n")
-    rates: dict[tuple[str, str], float] = {}
-    for recipe in RECIPES:
-        runs = _contestants(recipe, images, options.batch)
-        for name, seconds in interleaved(runs, rounds=options.rounds, seconds=0.3).items():
-            rates[name, recipe] = len(images) / seconds
-    print(_report(rates))
+    if options.quick:
+        options.images, options.batch, options.rounds, options.seconds = 16, 8, 1, 0.0
+    return options
 
 
-def _report(rates: dict[tuple[str, str], float]) -> str:
-    names = list(dict.fromkeys(name for name, _ in rates))
-    rows = [
-        [name, *(f"{rates[name, r]:,.0f}" if (name, r) in rates else "-" for r in RECIPES)]
-        for name in names
-    ]
-    for rival in names[:-1]:
-        ratios = [
-            f"{rates['vitkit', r] / rates[rival, r]:.1f}" if (rival, r) in rates else "-"
-            for r in RECIPES
-        ]
-        rows.append([f"vitkit / {rival}", *ratios])
-    return table(["images/s", *RECIPES], rows)
+def _fill(report: Report, times: dict[str, dict[str, list[float]]], images: int) -> None:
+    """A row of rates for each contestant, then how many times each the last one, vitkit, is."""
+    ours = times.pop(OURS)
+    for name, own in {**times, OURS: ours}.items():
+        rates = {recipe: images / median(seconds) for recipe, seconds in own.items()}
+        cells = [f"{rates[r]:,.0f}" if r in rates else "-" for r in RECIPES]
+        report.add([name, *cells], name=name, images_per_second=rates, seconds=own)
+    for name, own in times.items():
+        ratios = {r: duel({name: own[r], OURS: ours[r]})[0] for r in own}
+        cells = [f"{ratios[r]:.1f}" if r in ratios else "-" for r in RECIPES]
+        report.add([f"{OURS} / {name}", *cells], name=name, ratios=ratios)
 
 
 def _images(root: Path, count: int) -> tuple[Tensor, str]:
@@ -104,7 +120,7 @@ def _contestants(recipe: str, images: Tensor, batch: int) -> dict[str, Run]:
         )
     if recipe != "RandAugment":
         runs["timm on Pillow"] = _loader(pictures, _timm(recipe == TIMM_POLICY), batch)
-    return {**runs, "vitkit": _vitkit(RECIPES[recipe], images, batch)}
+    return {**runs, OURS: _vitkit(RECIPES[recipe], images, batch)}
 
 
 def _torchvision(more: list[Any], last: list[Any]) -> Callable[[Any], Tensor]:
@@ -171,5 +187,4 @@ def _vitkit(recipe: dict[str, Any], images: Tensor, batch: int) -> Run:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
     main()

@@ -5,10 +5,11 @@
 
 A key lies somewhere in a sequence of noise, and must be named at the sequence's end. An RNN, an
 LSTM and a causal Transformer of about 100,000 parameters each learn that, at growing lengths.
-Prints a table: the share of right answers, also of those whose key lies farthest away (the first
-quarter of the sequence), the time of a training step, and how much of the gradient that reaches the
-last token reaches the first, in the fresh model. Each row is kept as soon as it is there: the same
-command goes on where it was stopped. With matplotlib installed it also draws them.
+Prints a table: the share of right answers, also of those whose key lies nearest and farthest (the
+last and the first quarter of the sequence: what fails at both has not learned, what fails at one
+forgets), the time of a training step, and how much of the gradient that reaches the last token
+reaches the first, in the fresh model. Each row is kept as soon as it is there: the same command
+goes on where it was stopped. With matplotlib installed it also draws them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vitkit
+from vitkit.app.facts import environment_facts
 from vitkit.records import write_text
 
 __all__ = ["gradient_by_distance", "main", "recall_by_distance", "sequences"]
@@ -55,13 +57,15 @@ def main(arguments: Sequence[str] = ()) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     if options.json.is_file():
         rows = json.loads(options.json.read_text(encoding="utf-8"))
+    # Times of another machine are not this one's.
+    same = f"{options.steps} steps, seed {options.seed}, {environment_facts()['hardware']}"
     for length in options.lengths:
         for mixer in MIXERS:
-            key = f"{mixer}, {length} tokens, {options.steps} steps"
+            key = f"{mixer}, {length} tokens, {same}"
             if key not in rows:
-                rows[key] = study(mixer, length, options.steps)
+                rows[key] = study(mixer, length, options.steps, options.seed)
                 write_text(options.json, json.dumps(rows, indent=2) + "\n")
-    mine = [row for key, row in rows.items() if key.endswith(f" {options.steps} steps")]
+    mine = [row for key, row in rows.items() if key.endswith(f" tokens, {same}")]
     print(_table(mine))
     print(f"numbers: {options.json}")
     if options.picture is not None and _draw(mine, options.picture):
@@ -85,6 +89,7 @@ def study(mixer: str, length: int, steps: int, seed: int = 0) -> Row:
         "steps": steps,
         "parameters": sum(p.numel() for p in model.parameters()),
         "accuracy": float(by_distance.mean()),
+        "accuracy_near": float(by_distance[: max(1, length // 4)].mean()),
         "accuracy_far": float(by_distance[-max(1, length // 4) :].mean()),
         "seconds_per_step": seconds,
         "recall_by_distance": by_distance.tolist(),
@@ -171,12 +176,13 @@ def _train(model: nn.Module, length: int, steps: int, seed: int) -> float:
 
 
 def _table(rows: list[Row]) -> str:
-    head = ["mixer", "tokens", "right", "far keys", "ms a step", "gradient far/near"]
+    head = ["mixer", "tokens", "right", "near keys", "far keys", "ms a step", "gradient far/near"]
     lines = ["".join(f"{name:>11}" for name in head[:-1]) + f"{head[-1]:>19}"]
     for row in rows:
         gradient = row["gradient_by_distance"]
         cells = [row["mixer"], f"{row['length']:,}", f"{row['accuracy']:.1%}"]
-        cells += [f"{row['accuracy_far']:.1%}", f"{1e3 * row['seconds_per_step']:.1f}"]
+        cells += [f"{row[key]:.1%}" for key in ("accuracy_near", "accuracy_far")]
+        cells += [f"{1e3 * row['seconds_per_step']:.1f}"]
         share = gradient[-1] / gradient[0] if gradient[0] else float("nan")
         lines.append("".join(f"{cell:>11}" for cell in cells) + f"{share:>19.1e}")
     return "\n".join(lines)
@@ -221,6 +227,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--steps", type=int, default=600, help="of each training")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and sequences")
     parser.add_argument("--json", type=Path, default=Path("sequence_mixers.json"), metavar="FILE")
     parser.add_argument("--picture", type=Path, default=None, metavar="FILE", help="to draw into")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")

@@ -4,8 +4,8 @@
 
 RUN is of configs/cifar10_cpu_30min_vit.yaml or configs/mae_cifar10.yaml. Each row is a process by
 configs/flowers_finetune.yaml and a line in runs/transfer_flowers/table.jsonl; the same command goes
-on, --quick tries it with an epoch. Prints accuracy, trained parameters,
-seconds and the largest memory of the process.
+on where it was stopped. --quick tries it with an epoch, in a folder of its own. Prints accuracy,
+trained parameters, seconds and the largest memory of the process.
 """
 
 from __future__ import annotations
@@ -30,9 +30,23 @@ MODES: dict[str, tuple[str, ...]] = {
 
 
 def trained(table: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
-    """The line of a run; trains it if there is none, or goes on with it."""
+    """The line of a run; trains it if there is none, or goes on with it.
+
+    Args:
+        table: of all runs, whose folders are beside it.
+        name: of the run.
+        settings: of the run, as the command line takes them.
+
+    Raises:
+        SystemExit: the run failed, or the table holds one of that name with other settings.
+    """
     for line in table.read_text().splitlines() if table.exists() else []:
         if (known := json.loads(line))["run"] == name:
+            if known["settings"] != (given := [str(word) for word in settings]):
+                raise SystemExit(
+                    f"{table}: {name} was trained with other settings "
+                    f"({' '.join(known['settings'])}) than {' '.join(given)}; move that folder away"
+                )
             return dict(known)
     run, words = table.parent / name, ["--resume", str(table.parent / name)]
     if not (run / "checkpoints" / "last.ckpt").exists():
@@ -42,7 +56,7 @@ def trained(table: Path, name: str, settings: Sequence[str]) -> dict[str, object
     if code := subprocess.run(command, check=False).returncode:
         raise SystemExit(f"{name}: exit code {code}; the same command goes on")
     results = json.loads((run / "results.json").read_text())
-    found = {"run": name, **{key: results.get(key) for key in FACTS}}
+    found = {"run": name, **{key: results.get(key) for key in FACTS}, "settings": list(settings)}
     with table.open("a") as file:
         file.write(json.dumps(found) + "\n")
     return found
@@ -53,12 +67,12 @@ def main(arguments: Sequence[str]) -> list[dict[str, object]]:
     weights, *settings = [word for word in arguments if word != "--quick"]
     start = f"model.weights={weights}"
     rows = {m: [start, f"task.finetune.mode={m}", *more] for m, more in MODES.items()}
-    rows["scratch"] = []
-    quick = ["trainer.max_epochs=1"] * ("--quick" in arguments)
-    settings = ["configs/flowers_finetune.yaml", *settings, *quick]
-    table = Path("runs/transfer_flowers/table.jsonl")
+    rows["scratch"] = ["model.whiten_patches=true"]  # so did the pre-trained one begin
+    quick = "--quick" in arguments
+    settings = ["configs/flowers_finetune.yaml", *settings, *["trainer.max_epochs=1"] * quick]
+    table = Path("runs/transfer_flowers_quick" if quick else "runs/transfer_flowers", "table.jsonl")
     lines = [trained(table, name, [*settings, *more]) for name, more in rows.items()]
-    shown = [lines[0], *(line.values() for line in lines)]
+    shown = [("run", *FACTS), *([line[key] for key in ("run", *FACTS)] for line in lines)]
     print(*("".join(f"{cell!s:>22}" for cell in row) for row in shown), sep="\n")
     return lines
 

@@ -257,20 +257,29 @@ def test_the_table_of_transfers_goes_on_where_it_stopped(
     with pytest.raises(SystemExit, match="full: exit code 3; the same command goes on"):
         transfer_flowers.main(["w.ckpt", "data.root=x"])
     (tmp_path / "broken").unlink()
-    lines = transfer_flowers.main(["w.ckpt", "data.root=x", "--quick"])
+    lines = transfer_flowers.main(["w.ckpt", "data.root=x"])
     assert [line["run"] for line in lines] == [*transfer_flowers.MODES, "scratch"]
     assert all(line["trainable_parameters"] == 7 for line in lines)
     calls = stand_in.read_text().splitlines()
     assert len(calls) == 1 + 6
     assert calls[1].endswith("train --resume runs/transfer_flowers/full --quiet")
     lora, scratch = calls[3], calls[6]
-    recipe = "configs/flowers_finetune.yaml data.root=x trainer.max_epochs=1"
+    recipe = "configs/flowers_finetune.yaml data.root=x"
     wanted = "task.finetune.mode=lora task.finetune.rank=16"
     assert f"train {recipe} model.weights=w.ckpt {wanted}" in lora
-    assert f"train {recipe} run.dir=" in scratch
+    assert f"train {recipe} model.whiten_patches=true run.dir=" in scratch
     assert transfer_flowers.main(["w.ckpt", "data.root=x"]) == lines
     assert len(stand_in.read_text().splitlines()) == 7
     assert "scratch" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"full was trained with other settings .*data\.root=x"):
+        transfer_flowers.main(["w.ckpt", "data.root=y"])
+    # Tried quickly, it neither reads the real runs nor is taken for them.
+    assert transfer_flowers.main(["w.ckpt", "data.root=x", "--quick"]) != lines
+    quick = stand_in.read_text().splitlines()[7:]
+    assert len(quick) == 6
+    assert all(
+        "trainer.max_epochs=1" in call and "transfer_flowers_quick/" in call for call in quick
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for Python")
@@ -285,9 +294,10 @@ def test_few_labels_are_compared_over_three_seeds(
     assert len(calls) == 9
     folder, recipe = "runs/low_label_mae", "configs/mae_cifar10_finetune10.yaml"
     mae, tuned, twin = calls[3:6]
-    assert f"train configs/mae_cifar10.yaml data.root=x run.seed=1 run.dir={folder}/mae-1" in mae
-    assert f"{recipe} model.weights={folder}/mae-1/checkpoints/last.ckpt data.root=x" in tuned
-    assert f"{recipe} model.whiten_patches=true trainer.max_time=1800.0 data.root=x" in twin
+    own = "data.val_fraction=0.0 data.label_fraction=0.1 data.root=x run.seed=1"
+    assert f"train configs/mae_cifar10.yaml {own} run.dir={folder}/mae-1" in mae
+    assert f"{recipe} model.weights={folder}/mae-1/checkpoints/last.ckpt {own}" in tuned
+    assert f"{recipe} model.whiten_patches=true trainer.max_time=1800.0 {own}" in twin
     # The same time: what the two configs say together.
     names = ("mae_cifar10.yaml", "mae_cifar10_finetune10.yaml")
     configs = [load_config([FOLDER.parent / "configs" / name]) for name in names]
@@ -300,5 +310,5 @@ def test_few_labels_for_real(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(FOLDER.parent / "configs")
     found = low_label_mae.main(["--quick"])
     assert all(len(values) == 1 for values in found.values())
-    lines = (tmp_path / "runs" / "low_label_mae" / "table.jsonl").read_text().splitlines()
+    lines = (tmp_path / "runs" / "low_label_mae_quick" / "table.jsonl").read_text().splitlines()
     assert len(lines) == 3

@@ -73,6 +73,7 @@ class PredictionRecord:
         indices: int64 (N,): the images' places in the split.
         confusion: int64 (classes, classes): row the right class, column the predicted one.
         class_names: text (classes,).
+        pictures: text (): a digest of which pictures they are; empty in files of earlier versions.
     """
 
     logits: NDArray[np.float32]
@@ -80,6 +81,7 @@ class PredictionRecord:
     indices: NDArray[np.int64]
     confusion: NDArray[np.int64]
     class_names: NDArray[np.str_]
+    pictures: NDArray[np.str_] = field(default_factory=lambda: np.array(""))
 
     def write(self, path: Path) -> None:
         """Write beside and rename."""
@@ -109,6 +111,8 @@ class ExampleRecord:
         peaks: float32 (M, L, K, N): each row's largest weight.
         relevance: float16 (M, rows, columns): for the predicted class, the largest of each picture
             being 1. Like the maps, empty where the model has none.
+        fronts: text (F,): what the tokens in front of the patches are; empty where there are none,
+            and in files of earlier versions.
     """
 
     indices: NDArray[np.int64]
@@ -122,6 +126,7 @@ class ExampleRecord:
     maps: NDArray[np.uint8]
     peaks: NDArray[np.float32]
     relevance: NDArray[np.float16]
+    fronts: NDArray[np.str_] = field(default_factory=lambda: np.zeros(0, dtype=np.str_))
 
     def write(self, path: Path) -> None:
         """Write beside and rename."""
@@ -145,7 +150,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = F
 
 def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in names}
+        return {name: arrays[name] for name in names if name in arrays}
 
 
 def _tables_text(tables: Mapping[str, Table]) -> str:

@@ -201,6 +201,22 @@ def test_a_model_of_timm_needs_its_name_and_a_file(
     assert speed.metrics["cost/gflops"] * 1e9 == pytest.approx(due, abs=0.5)
 
 
+def test_weights_for_larger_images_are_not_shrunk_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=4).state_dict(), "large.pth")
+    source = ("timm:vit_tiny_patch16_224", "large.pth")
+    data = [word for word in TIMM if "img_size" not in word]
+    with pytest.raises(
+        ConfigError, match=r"not for images of 32 x 32 .*img_size=224 .*img_size=32"
+    ):
+        open_subject(source, data, progress=False)
+    for size in (224, 32):
+        subject = open_subject(source, [*data, f"model.img_size={size}"], progress=False)
+        assert tuple(subject.preprocessing.img_size) == (size, size)
+
+
 def test_what_is_refused(
     run: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,21 +82,25 @@ def test_where_little_is_wrong_or_right_the_rest_is_filled() -> None:
     assert len(_looked_at_closely(wrong[:3], targets[:3], confidence[:3], 24)) == 3
 
 
-@given(st.integers(1, 40), st.integers(1, 24), st.integers(2, 1100), st.integers(0, 10**9))
+@given(st.integers(1, 40), st.integers(1, 24), st.integers(2, 2000), st.integers(0, 10**9))
 def test_maps_have_a_budget(layers: int, heads: int, tokens: int, parameters: int) -> None:
     choice = chosen_maps(layers, heads, tokens, parameters)
+    if choice is None:
+        assert tokens**2 > MOST_WEIGHTS
+        return
     assert 1 <= choice.scenes <= MOST_SCENES
     assert list(choice.layers) == sorted(set(choice.layers))
     assert list(choice.heads) == sorted(set(choice.heads))
-    assert choice.layers[0] == 0 and choice.layers[-1] == layers - 1
-    assert choice.heads[0] == 0 and choice.heads[-1] == heads - 1
-    kept = len(choice.layers) * len(choice.heads) * tokens**2 * choice.scenes
-    assert kept <= MOST_WEIGHTS or choice.scenes == 1
+    for kept, count in ((choice.layers, layers), (choice.heads, heads)):
+        assert kept[-1] == count - 1 and (kept[0] == 0 or len(kept) == 1)
+    assert len(choice.layers) * len(choice.heads) * tokens**2 * choice.scenes <= MOST_WEIGHTS
 
 
 def test_a_small_vit_keeps_everything_and_a_large_one_some() -> None:
     small = chosen_maps(7, 4, 65, 3_000_000)
+    assert small is not None
     assert (len(small.layers), len(small.heads), small.scenes) == (7, 4, MOST_SCENES)
     large = chosen_maps(12, 12, 197, 86_000_000)
+    assert large is not None
     assert large.layers == (0, 4, 7, 11) and len(large.heads) == 4
     assert large.scenes == FEWEST_SCENES

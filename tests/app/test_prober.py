@@ -68,6 +68,13 @@ def _kept(folder: Path) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in (folder / "features").iterdir()}
 
 
+def test_a_run_with_a_report_is_a_run(trained: Path, tmp_path: Path) -> None:
+    """Its arrays are no weights."""
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "predictions.npz").touch()
+    assert open_encoder(tmp_path / "run").folder == tmp_path / "run"
+
+
 def test_a_run_is_probed_on_its_own_data(run: Path) -> None:
     result = probe(run, progress=False)
     assert result.path == run / "probe.json"

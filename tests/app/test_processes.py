@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY
+from vitkit.app import train
+from vitkit.config import load_config
 
 ROOT = Path(__file__).parents[2]
 
 
 def _train(folder: Path, *overrides: str) -> dict[str, float]:
-    return _run(folder, *TINY, f"run.dir={folder}", *overrides)
+    """In this process."""
+    train(load_config([], [*TINY, f"run.dir={folder}", *overrides]), progress=False)
+    return _results(folder)
 
 
 def _run(folder: Path, *arguments: str) -> dict[str, float]:
@@ -35,6 +39,10 @@ def _run(folder: Path, *arguments: str) -> dict[str, float]:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "sync_dist" not in done.stderr
     assert done.stdout.count("results:") == 1  # one process speaks for all
+    return _results(folder)
+
+
+def _results(folder: Path) -> dict[str, float]:
     results: dict[str, float] = json.loads((folder / "results.json").read_text())
     return results
 
@@ -49,7 +57,8 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     more = ["data.augment.flip=true", "ema.enabled=true", "data.synthetic_size=97"]
     one = _train(tmp_path / "one", *more)
     copies = "trainer.save_every_n_steps=2", "trainer.keep_checkpoints=9"
-    two = _train(tmp_path / "two", *more, *copies, "trainer.devices=2", "trainer.strategy=ddp")
+    settings = [*more, *copies, "trainer.devices=2", "trainer.strategy=ddp"]
+    two = _run(tmp_path / "two", *TINY, f"run.dir={tmp_path / 'two'}", *settings)
     for first, second in zip(_curve(tmp_path / "one"), _curve(tmp_path / "two"), strict=True):
         assert second == pytest.approx(first, rel=2e-5)
     assert two["test/loss"] == pytest.approx(one["test/loss"], rel=2e-5)

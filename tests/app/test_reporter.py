@@ -154,6 +154,12 @@ def test_runs_are_compared_by_their_predictions(tmp_path: Path) -> None:
     other.write(runs[1] / "predictions.npz")
     text = report_comparison(runs, tmp_path / "x" / "both.html").read_text()
     assert "No paired test" in text
+    # The same classes in the same order, but other pictures.
+    PredictionRecord(**{**vars(records[1]), "pictures": np.array("of another cut")}).write(
+        runs[1] / "predictions.npz"
+    )
+    text = report_comparison(runs, tmp_path / "x" / "both.html").read_text()
+    assert "No paired test" in text
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_what_is_done_is_left_alone_and_what_was_stopped_goes_on(
     assert two[-2:] == ["run.seed=2", f"run.dir={folder / 'seed-2'}"]
 
 
+def test_a_folder_that_is_named_holds_all_seeds(
+    tiny: Tiny, tmp_path: Path, child: type[Child]
+) -> None:
+    summary = train_seeds(tiny("trainer.max_epochs=1", f"run.dir={tmp_path / 'mine'}"), 1)
+    assert summary.folder == tmp_path / "mine"
+    assert (summary.folder / "seed-0" / "results.json").exists()
+    assert (summary.folder / "seeds.json").exists()
+
+
 def test_another_recipe_in_the_same_folder_is_refused(
     tiny: Tiny, tmp_path: Path, child: type[Child]
 ) -> None:

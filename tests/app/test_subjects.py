@@ -110,8 +110,8 @@ def test_another_size_resamples_the_positions_as_loading_does(run: Path, key: st
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("optimizer.lr=1.0", "optimizer.lr: the checkpoint has its own"),
-        ("model.depth=3", "model.depth: the checkpoint has its own"),
+        ("optimizer.lr=1.0", "optimizer.lr: changes nothing here, where data"),
+        ("model.depth=3", "model.depth: changes nothing here"),
         ("data.normalize=half", "data.normalize: the checkpoint has its own mean and std"),
         ("model.img_size=10", "10 x 10"),
         ("model.dept=3", "did you mean model.depth"),

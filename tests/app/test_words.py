@@ -15,10 +15,11 @@ from tests.conftest import TINY
 from tests.small_words import pair_run, text_run
 from vitkit.app import compare, load_translator, load_writer, train, utf8_lines
 from vitkit.app.words import Writer
-from vitkit.data.text.tokenizers import BpeTokenizer, ByteTokenizer
+from vitkit.data.text.tokenizers import BpeTokenizer, ByteTokenizer, CharacterTokenizer
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models import generate as generate_ids
 from vitkit.models import translate as search
+from vitkit.models.decoding import continuations
 from vitkit.models.recurrent import RecurrentLanguageModel
 from vitkit.weights import read_checkpoint
 
@@ -92,6 +93,40 @@ def test_beyond_its_positions_it_goes_on_from_half_of_what_it_sees(
     assert got == told
 
 
+def test_it_reads_no_more_at_a_time_than_its_windows_taught_it(tmp_path: Path) -> None:
+    """Windows of 6 of 16 positions: 3 tokens fill them behind 3, then 3 are kept and 3 added."""
+    train(text_run(tmp_path / "run", "trainer.max_epochs=1", "data.window=6"), progress=False)
+    writer = load_writer(tmp_path / "run")
+    assert writer.window == 6 and writer.model.max_len == 16
+    got = vitkit.generate(tmp_path / "run", "ROM", tokens=8, temperature=0.0)
+    told = "ROM"
+    for kept, added in ((3, 3), (3, 3), (3, 2)):
+        ids = torch.tensor([writer.tokenizer.encode(told[-kept:])])
+        grown = generate_ids(writer.model, ids, added, temperature=0.0)
+        told += writer.tokenizer.decode(grown[0, kept:].tolist())
+    assert got == told
+    assert len(vitkit.generate(tmp_path / "run", "ROMEO ROMEO", tokens=4)) == 15
+
+
+def test_a_beam_finds_the_likeliest_text(text: Path) -> None:
+    writer = load_writer(text)
+    ids = torch.tensor([writer.tokenizer.encode("ROM")])
+    found = continuations(writer.model, ids, 9, num_beams=3).ids[0, 0]
+    want = "ROM" + writer.tokenizer.decode(found.tolist())
+    assert vitkit.generate(text, "ROM", tokens=9, num_beams=3) == want
+    assert vitkit.generate(text, "ROM", tokens=9, num_beams=3, use_cache=False) == want
+    assert vitkit.generate(text, "ROM", tokens=0, num_beams=3) == "ROM"
+    with pytest.raises(ConfigError, match="have 17 tokens, the model reads 16 at a time"):
+        vitkit.generate(text, "ROM", tokens=14, num_beams=3)
+
+
+def test_without_a_prompt_a_text_without_lines_begins_somewhere(text: Path) -> None:
+    tool = CharacterTokenizer("abc")
+    writer = Writer(RecurrentLanguageModel(tool.vocab_size, 4, 4), tool, torch.device("cpu"))
+    assert set("".join(writer.stream(tokens=5))) <= set("abc")
+    assert vitkit.generate(text, tokens=3) == vitkit.generate(text, "\n", tokens=3)[1:]
+
+
 @pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
 def test_a_character_cut_in_two_waits_for_its_rest(tokenizer: str) -> None:
     """A model that says what it is told: each piece is whole, and together they are the text."""
@@ -107,6 +142,12 @@ def test_a_character_cut_in_two_waits_for_its_rest(tokenizer: str) -> None:
     assert len(pieces) == len(sentence)
     cut = list(writer._pieces(iter(ids[:-2])))  # the last character but one lacks a byte
     assert "".join(cut).startswith(sentence[:-2])
+    # What is no text stands in front of a character without hiding it.
+    strange = [255] * 3 + list("é€𝄞".encode()) + [0xE2, 0x82, 255, 97]
+    if tokenizer == "bytes":
+        pieces = list(writer._pieces(iter(strange)))
+        assert "".join(pieces) == tool.decode(strange)
+        assert {"é", "€", "𝄞"} <= set(pieces)
 
 
 def test_what_cannot_be_continued(text: Path) -> None:
@@ -118,6 +159,7 @@ def test_what_cannot_be_continued(text: Path) -> None:
     for options, words in (
         ({"prompt": ""}, "the prompt is empty"),
         ({"temperature": -1.0}, "temperature -1"),
+        ({"temperature": float("nan")}, "temperature nan"),
         ({"top_k": 0}, "top_k 0"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"tokens": -1}, "tokens -1"),
@@ -125,6 +167,8 @@ def test_what_cannot_be_continued(text: Path) -> None:
         given: dict[str, Any] = options
         with pytest.raises(ConfigError, match=words):
             vitkit.generate(text, **given)
+    greedy = vitkit.generate(text, "RO", tokens=20, temperature=0.0)
+    assert vitkit.generate(text, "RO", tokens=20, temperature=1e-40) == greedy
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -197,9 +241,8 @@ def test_runs_of_all_kinds_are_evaluated_side_by_side(
     assert [result.unit for result in results.results] == ["tokens", "tokens", "images", "images"]
     assert results.paired == (None, None, None)
     assert {"val/loss", "val/ppl", "val/bits_per_char"} == set(results.results[0].metrics)
-    assert {"test/loss", "test/ppl", "test/bits_per_char", "test/bleu"} == set(
-        results.results[1].metrics
-    )
+    names = ("loss", "ppl", "bits_per_char", "bleu", "bleu_greedy")
+    assert {f"test/{name}" for name in names} == set(results.results[1].metrics)
     with pytest.raises(ConfigError, match="reads words; allowed: standard"):
         vitkit.evaluate(text, suite="speed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import find_images
 from vitkit.data.preprocess import Preprocessing, picture_to_tensor
 from vitkit.data.sources import data_from_datasets, load_data, stratified_split
-from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.data.splits import ResidentSplit, StreamedSplit, pictures_digest
 from vitkit.errors import DataError, UnknownNameError
 
 REAL = [Path("data"), Path("../shared/data")]
@@ -207,6 +208,31 @@ def _folder(root: Path, count: int = 12) -> Path:
             pixels = rng.integers(0, 255, (20 + i, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / label / f"{i}.png")
     return root
+
+
+def test_which_pictures_a_split_holds_is_known_at_every_size(tmp_path: Path) -> None:
+    root = _folder(tmp_path / "x", 20)
+    moved = tmp_path / "y"
+    shutil.copytree(root, moved)
+
+    def digests(root: Path, **more: Any) -> list[str]:
+        config = ImageDataConfig(name="image_folder", root=str(root), **{"img_size": 8, **more})
+        data = load_data(config)
+        assert data.val is not None and data.test is not None
+        return [pictures_digest(split) for split in (data.train, data.val, data.test)]
+
+    seen = digests(root)
+    assert len(set(seen)) == 3
+    assert seen == digests(moved) == digests(root, img_size=16) == digests(root, resident="never")
+    other = digests(root, split_seed=1)
+    assert not set(seen) & set(other)
+    # Of the other cut the test pictures are the same, where more are kept for validation.
+    more = digests(root, val_fraction=0.3)
+    assert more[2] == seen[2] and more[1] != seen[1]
+    whole = load_data(ImageDataConfig(name="digits"))
+    assert whole.test is not None
+    assert pictures_digest(whole.test) == pictures_digest(whole.test.subset(torch.arange(360)))
+    assert pictures_digest(whole.test) != pictures_digest(whole.test.subset(torch.arange(359)))
 
 
 def test_image_folder_resident_and_streamed_agree(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def write_run(
         layers=np.arange(layers, dtype=np.int64),
         heads=np.arange(heads, dtype=np.int64),
         grid=np.array([side, side], dtype=np.int64),
+        fronts=np.array(["class token"] if maps else [], dtype=np.str_),
         maps=(255 * weights).round().astype(np.uint8),
         peaks=np.full(weights.shape[:-1], 0.5, dtype=np.float32),
         relevance=rng.random((len(studied), side, side)).astype(np.float16),

@@ -6,6 +6,7 @@ The backend runs the graphs that torch captured as they are, so that no compiler
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from tests.small_words import pair_run
 from vitkit.app import train
 from vitkit.config import RunConfig
 from vitkit.weights import read_checkpoint
@@ -47,6 +49,16 @@ def test_a_compiled_network_learns_the_same(tiny: Tiny, graphs: CompileCounterWi
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
     assert compiled.metrics["test/acc"] == plain.metrics["test/acc"]
+
+
+def test_pairs_of_any_length_share_graphs(
+    tmp_path: Path, graphs: CompileCounterWithBackend
+) -> None:
+    plain = [*("model.proj_drop_rate=0", "model.pos_drop_rate=0"), "trainer.max_epochs=3"]
+    one = train(pair_run(tmp_path / "one", *plain), progress=False)
+    two = train(pair_run(tmp_path / "two", *plain, "trainer.compile=true"), progress=False)
+    assert two.record.facts["recompiled_graphs"] == 0
+    assert two.metrics["val/loss"] == pytest.approx(one.metrics["val/loss"], rel=1e-4)
 
 
 def test_a_run_says_how_often_it_was_compiled(

@@ -108,6 +108,11 @@ def test_muon_takes_the_hidden_matrices_alone() -> None:
     assert not {"tokenizer.layers.0.weight", "head.weight", "pos_embed"} & set(cct)
     text = _muon_names(create_model("text_mini", depth=1, vocab_size=9))
     assert not any("embed" in name or name.startswith("head") for name in text)
+    translator = _muon_names(create_model("transformer_tiny", depth=1, vocab_size=9))
+    assert translator["decoder.0.cross_attn.kv.weight"] == [128] * 2
+    gated = _muon_names(create_model("vit_mini_patch4_32", depth=1, mlp_layer="swiglu"))
+    assert len(set(gated["blocks.0.mlp.fc1.weight"])) == 1
+    assert len(gated["blocks.0.mlp.fc1.weight"]) == 2
     timm = _muon_names(create_model("timm/vit_tiny_patch16_224", num_classes=3))
     assert timm["blocks.0.attn.qkv.weight"] == [192] * 3
     assert not {"patch_embed.proj.weight", "head.weight"} & set(timm)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vitkit.app import train
+from vitkit.app import resume, train
 from vitkit.config import RunConfig, load_config
 from vitkit.data.sources import data_from_datasets
 from vitkit.errors import ConfigError
@@ -229,6 +229,10 @@ def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -
     assert result.checkpoint.name == "best.ckpt"
     assert float(str(result.record.facts["epochs"])) < 30
     assert str(result.record.facts["weights"]).startswith("best")
+    (result.folder / "results.json").unlink()  # as if it had been stopped in its test
+    again = resume(result.folder, progress=False)
+    assert again.record.facts["epochs"] == result.record.facts["epochs"]
+    assert again.record.metrics["test/loss"] == result.record.metrics["test/loss"]
 
 
 @pytest.mark.parametrize("clip", ["0.0", "0.01"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
 from vitkit.app import train
 from vitkit.config import RunConfig
 from vitkit.training import progress
+from vitkit.training.budget import StepPlan
+from vitkit.training.progress import TrainingProgress
 
 
 def test_plain_lines_tell_step_rate_and_time_left(
@@ -27,6 +30,23 @@ def test_plain_lines_tell_step_rate_and_time_left(
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert len(epochs) == 3
     assert all("train loss" in line and "val acc" in line for line in epochs)
+
+
+def test_starting_up_says_nothing_about_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that may take 100 s and began to train after 20 has 79 left after one second of it."""
+    monkeypatch.setattr(progress, "PLAIN_LINE_SECONDS", 0.0)
+    now = 20.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    plan = StepPlan(steps_per_epoch=10_000, max_epochs=100)
+    shown, trainer = TrainingProgress(plan, batch_size=8), Mock(global_step=0, is_global_zero=True)
+    shown.on_train_start(trainer, Mock())
+    plan.time_done = 0.2
+    shown.on_train_batch_start(trainer, Mock(), None, 0)
+    now, plan.time_done, trainer.global_step = 21.0, 0.21, 1
+    shown.on_train_batch_end(trainer, Mock(), None, None, 0)
+    assert capsys.readouterr().out == "  step 1  8.0 images/s  1:19 left\n"
 
 
 def test_quiet_prints_nothing(

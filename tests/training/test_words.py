@@ -147,6 +147,8 @@ def test_it_learns(tmp_path: Path, name: str) -> None:
     assert result.metrics["val/bits_per_char"] == pytest.approx(bits)  # tokens are characters
     assert result.record.facts["tokens_per_second"] > 0
     assert ("test/bleu" in result.metrics) == ("translator" in name)
+    translations = result.folder / "translations-test.txt"
+    assert translations.is_file() == ("translator" in name)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +240,8 @@ def test_the_loss_of_a_translator_is_a_sum_by_hand(translation_run: Path) -> Non
         assert result.metrics["test/loss"] == pytest.approx(total / count, rel=1e-6)
     bleu = sacrebleu.corpus_bleu(translate(translation_run, sides[0]), [sides[1]]).score
     assert result.metrics["test/bleu"] == pytest.approx(bleu)
+    greedy = sacrebleu.corpus_bleu(translate(translation_run, sides[0], num_beams=1), [sides[1]])
+    assert result.metrics["test/bleu_greedy"] == pytest.approx(greedy.score)
     written = (translation_run / "translations-test.txt").read_text(encoding="utf-8")
     assert written.splitlines() == translate(translation_run, sides[0])
     assert "tok:13a" in str(result.record.facts["bleu_signature"])

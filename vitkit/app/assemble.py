@@ -12,7 +12,6 @@ from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
@@ -27,6 +26,7 @@ from vitkit.training.checkpoints import Checkpoints
 from vitkit.training.compilation import GraphCount
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.progress import TrainingProgress
+from vitkit.training.stopping import EarlyStop
 
 __all__ = [
     "Run",
@@ -80,7 +80,7 @@ def make_task(run: Run) -> TrainingTask:
     if run.config.trainer.grad_checkpointing:
         _recompute_blocks(run.job.model, run.config.model.name)
     if run.config.trainer.compile:
-        run.job.model.compile(dynamic=False)
+        run.job.model.compile(dynamic=run.job.shapes_vary)
     return run.job.task(run.plan)
 
 
@@ -137,7 +137,7 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
     if config.trainer.early_stopping_patience:
         monitor, maximize = run.monitor
         callbacks.append(
-            EarlyStopping(
+            EarlyStop(
                 monitor,
                 patience=config.trainer.early_stopping_patience,
                 mode="max" if maximize else "min",

@@ -18,7 +18,7 @@ from vitkit.app.devices import best_device
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
-from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of
+from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of, require_read
 from vitkit.config import RunConfig, load_config
 from vitkit.config.files import parse_value
 from vitkit.data.preprocess import Preprocessing, resize_images
@@ -32,11 +32,14 @@ from vitkit.weights import is_own_checkpoint, load_weights, read_checkpoint, sta
 __all__ = ["Encoder", "digest_of", "open_encoder"]
 
 MODEL = "model."
+READ = ("data.", "eval.seed", "trainer.accelerator", "run.root")
+"""How the settings begin that are read beside the model's."""
+
 NAMES = ("hf-hub:", TIMM_PREFIX, "torchvision/")
 """Beginnings of models by name."""
 
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
-"""Files that make a folder one of weights, and no run's."""
+"""Files that make a folder one of weights."""
 
 USUAL_SIZE = 224
 VERSION = 1
@@ -149,14 +152,17 @@ def open_encoder(
 
 
 def _holds_weights(folder: Path) -> bool:
-    """Whether a folder is one of weights, such as Hugging Face's."""
-    return folder.is_dir() and any(path.suffix in SUFFIXES for path in folder.iterdir())
+    """Whether a folder is one of weights, such as Hugging Face's, and no run's."""
+    if not folder.is_dir() or (folder / "checkpoints").is_dir():
+        return False
+    return any(path.suffix in SUFFIXES for path in folder.iterdir())
 
 
 def _of_checkpoint(path: Path, overrides: Sequence[str]) -> Encoder:
     """One of ours, with its run's data unless others are named."""
     if given := [word for word in overrides if word.startswith(MODEL)]:
         raise ConfigError(f"{given[0]}: the model is that of {path}; leave the setting out")
+    require_read(overrides, READ)
     checkpoint = read_checkpoint(path)
     model, preprocessing, _ = build_from_checkpoint(checkpoint)
     config = load_config(base=checkpoint.config, overrides=overrides)
@@ -262,4 +268,5 @@ def _data_config(name: str, overrides: Sequence[str], data_name: str | None) -> 
     """
     if data_name is None and not any(word.startswith("data.name=") for word in overrides):
         raise ConfigError(f"{name}: on which data? Say so, as in data.name=cifar10 data.root=data")
+    require_read(overrides, READ)
     return load_config(base={}, overrides=overrides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from vitkit.app.subjects import (
     folder_of,
     open_subject,
     opened_source,
+    require_read,
     subject_of_checkpoint,
 )
 from vitkit.app.suites import (
@@ -32,14 +34,14 @@ from vitkit.app.suites import (
     splits_of,
     standard_measures,
 )
-from vitkit.app.word_metrics import word_metrics, word_splits
+from vitkit.app.word_metrics import word_metrics, word_splits, write_translations
 from vitkit.config import RunConfig, load_config
-from vitkit.data.splits import ImageData
+from vitkit.data.splits import ImageData, pictures_digest
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import Measured
-from vitkit.records import Plain, Record, write_text
+from vitkit.records import Plain, Record
 from vitkit.weights import Checkpoint
 
 __all__ = [
@@ -119,6 +121,13 @@ class Comparison:
     paired: tuple[Paired | None, ...]
 
 
+READ_OF_WORDS = (
+    *("data.", "task.num_beams", "task.length_penalty"),
+    *("trainer.accelerator", "run.report"),
+)
+"""How the settings begin that an evaluation of a model of words reads."""
+
+
 def evaluate(
     source: Source,
     overrides: Sequence[str] = (),
@@ -179,7 +188,8 @@ def compare(
         raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
     results: list[EvalResult] = []
     paired: list[Paired | None] = []
-    used: set[Path] = set()
+    first = ""  # the pictures of the first result
+    used: set[tuple[Path, str]] = set()
     for source in sources:
         started = time.perf_counter()
         opened = opened_source(source)
@@ -198,8 +208,12 @@ def compare(
             ending = _with_split(suffix, one, split, there)
             result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
+            pictures = pictures_digest(split_of(subject, one))
             if results:
-                paired.append(_against(results[0], result, subject))
+                against = _against(results[0], result, subject) if pictures == first else None
+                paired.append(against)
+            else:
+                first = pictures
             results.append(result)
     return Comparison(tuple(results), tuple(paired))
 
@@ -250,7 +264,7 @@ def _measured(
         if name == "standard":
             measured, predictions = standard_measures(subject, split, progress=progress)
             path = subject.folder / f"predictions{suffix}.npz"
-            record_of(predictions, subject.data.info.class_names).write(path)
+            record_of(subject, predictions, split).write(path)
             written.append(path)
             facts |= {"eval_seed": options.seed, "resamples": options.resamples}
             facts |= {"confidence": options.confidence, "tta": options.tta}
@@ -284,10 +298,11 @@ def _measured(
     )
 
 
-def _suffix(path: Path, folder: Path, used: set[Path]) -> str:
+def _suffix(path: Path, folder: Path, used: set[tuple[Path, str]]) -> str:
     """What is put behind the names of files where a folder has some of another checkpoint."""
-    suffix = f"-{path.stem}" if folder in used else ""
-    used.add(folder)
+    names = chain(["", f"-{path.stem}"], (f"-{path.stem}-{n}" for n in count(2)))
+    suffix = next(name for name in names if (folder, name) not in used)
+    used.add((folder, suffix))
     return suffix
 
 
@@ -312,6 +327,7 @@ def _measured_words(
         raise ConfigError(
             f"--suite: given {suite!r}, but {checkpoint.path} reads words; allowed: standard"
         )
+    require_read(overrides, READ_OF_WORDS)
     config = load_config(base=checkpoint.config, overrides=overrides)
     there, unit = word_splits(config)
     results = []
@@ -347,8 +363,7 @@ def _of_words(
     record.write(written[0])
     if found.translations:
         of_model = suffix.removesuffix(f"-{split}")
-        written.append(folder / f"translations-{split}{of_model}.txt")
-        write_text(written[1], "\n".join(found.translations) + "\n")
+        written.append(write_translations(checkpoint.path, split, found.translations, of_model))
     page = report_evaluation(folder, None, suffix) if config.run.report else None
     return EvalResult(
         metrics=found.metrics,

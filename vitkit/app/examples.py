@@ -123,8 +123,9 @@ def pictures_of_cells(
     return np.sort(kept[fullest[:most]])
 
 
-def chosen_maps(layers: int, heads: int, tokens: int, parameters: int = 0) -> Choice:
-    """As many pictures as the page has room for, with fewer layers and heads if there are many.
+def chosen_maps(layers: int, heads: int, tokens: int, parameters: int = 0) -> Choice | None:
+    """As many pictures as the page has room for, with fewer layers and heads if there are many;
+    None where one map alone is too large.
 
     Args:
         layers, heads, tokens: of the model.
@@ -137,16 +138,23 @@ def chosen_maps(layers: int, heads: int, tokens: int, parameters: int = 0) -> Ch
         kept_layers = _spread(layers, max(FEW, fit))
     if len(kept_layers) * heads * a_map * FEWEST_SCENES > MOST_WEIGHTS:
         kept_heads = _spread(heads, FEW)
+    few = FEW
+    while len(kept_layers) * len(kept_heads) * a_map > MOST_WEIGHTS:
+        if not (few := few - 1):
+            return None
+        kept_layers, kept_heads = _spread(layers, few), _spread(heads, few)
     room = MOST_WEIGHTS // (len(kept_layers) * len(kept_heads) * a_map)
     time = int(EFFORT / max(parameters * tokens, 1))
-    scenes = min(MOST_SCENES, max(1, room), max(FEWEST_SCENES, time))
+    scenes = min(MOST_SCENES, room, max(FEWEST_SCENES, time))
     return Choice(kept_layers, kept_heads, scenes)
 
 
 def _spread(count: int, wanted: int) -> tuple[int, ...]:
-    """Some of so many numbers, evenly, the first and the last among them."""
+    """Some of so many numbers, evenly, the first and the last among them; of one the last."""
     if wanted >= count:
         return tuple(range(count))
+    if wanted == 1:
+        return (count - 1,)
     return tuple(int(place) for place in np.linspace(0, count - 1, wanted).round())
 
 
@@ -233,13 +241,15 @@ def _looks(
     parts = list(zip(pixels.split(AT_A_TIME), predicted.split(AT_A_TIME), strict=True))
     try:
         seen = [_maps(subject, images, choice) for images, _ in parts]
-        grid = anatomy_of(subject.model).grid(subject.preprocessing(pixels[:1].to(subject.device)))
+        anatomy = anatomy_of(subject.model)
+        grid = anatomy.grid(subject.preprocessing(pixels[:1].to(subject.device)))
     except VitkitError:
         return empty
     found = {
         "layers": np.array(choice.layers, dtype=np.int64),
         "heads": np.array(choice.heads, dtype=np.int64),
         "grid": np.array(grid, dtype=np.int64),
+        "fronts": np.array(anatomy.prefix_names, dtype=np.str_),
         "maps": np.concatenate([maps for maps, _ in seen]),
         "peaks": np.concatenate([peaks for _, peaks in seen]),
     }

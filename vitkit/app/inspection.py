@@ -268,12 +268,13 @@ def _summaries(
         for index, layer in enumerate(layers)
     }
     patches = norms[:, :, anatomy.num_prefix :]
+    has_class = "class token" in anatomy.prefix_names
     return tuple(
         BlockSummary(
             block=index,
             patch_norm=float(patches[:, index].mean()),
             largest_norm=float(patches[:, index].max(axis=-1).mean()),
-            class_norm=float(norms[:, index, 0].mean()) if anatomy.num_prefix else None,
+            class_norm=float(norms[:, index, 0].mean()) if has_class else None,
             distances=of_block.get(index, ()),
         )
         for index in range(norms.shape[1])

@@ -19,6 +19,7 @@ from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import SUFFIXES, pictures_in, require_pixels
 from vitkit.data.preprocess import Picture, Preprocessing
 from vitkit.errors import DataError, WeightsError
+from vitkit.evaluation.scores import require_finite
 from vitkit.weights import (
     HUB_PREFIX,
     TIMM_PREFIX,
@@ -119,10 +120,15 @@ class Predictor:
             yield part
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """uint8 images (B, channels, height, width) -> float32 probabilities (B, classes), CPU."""
+        """uint8 images (B, channels, height, width) -> float32 probabilities (B, classes), CPU.
+
+        Raises:
+            EvaluationError: logits that are not finite.
+        """
         with torch.inference_mode():
-            logits = self.model(self.preprocessing(images.to(self.device)))
-            return logits.float().softmax(dim=-1).cpu()
+            logits = self.model(self.preprocessing(images.to(self.device))).float().cpu()
+            require_finite(logits)
+            return logits.softmax(dim=-1)
 
     def _image(self, source: str | Path | Picture) -> Tensor:
         if not isinstance(source, str | Path):

@@ -49,10 +49,9 @@ def report_training(folder: Path, tested: Tested | None) -> Path | None:
         tested: the model that was tested, if it classifies images.
     """
     try:
-        if tested is not None:
-            logits, names = tested.predictions.logits, tested.subject.data.info.class_names
-            if logits.numel() <= MOST_LOGITS:
-                record_of(tested.predictions, names).write(folder / "predictions.npz")
+        if tested is not None and tested.predictions.logits.numel() <= MOST_LOGITS:
+            record = record_of(tested.subject, tested.predictions, tested.split)
+            record.write(folder / "predictions.npz")
         return _reported(folder, tested, "")
     except (Exception, KeyboardInterrupt) as error:
         _told(folder, error)
@@ -158,10 +157,12 @@ def _is_page(path: Path) -> bool:
 def _paired(first: Run, other: Run) -> dict[str, float] | None:
     """The first run against another, where both were asked about the same images."""
     a, b = first.predictions, other.predictions
-    if a is None or b is None or first.fact("data") != other.fact("data"):
+    if a is None or b is None or first.split != other.split:
         return None
-    same = (a.indices, b.indices), (a.targets, b.targets), (a.class_names, b.class_names)
-    if not all(np.array_equal(one, two) for one, two in same):
+    if first.evaluated("data") != other.evaluated("data"):
+        return None
+    same = ("indices", "targets", "class_names", "pictures")
+    if not all(np.array_equal(getattr(a, name), getattr(b, name)) for name in same):
         return None
     right = [torch.from_numpy(p.logits.argmax(1) == p.targets) for p in (a, b)]
     return asdict(compare_paired(*right))

@@ -152,7 +152,12 @@ def _tested_name(folder: Path) -> str | None:
     results = folder / "results.json"
     if not results.is_file():
         return None
-    tested = json.loads(results.read_text(encoding="utf-8")).get("checkpoint")
+    try:
+        tested = json.loads(results.read_text(encoding="utf-8")).get("checkpoint")
+    except (ValueError, AttributeError) as error:
+        raise RunError(
+            f"{results} is damaged ({error}); remove it, or name a checkpoint"
+        ) from error
     return tested if isinstance(tested, str) else None
 
 

@@ -43,7 +43,8 @@ def train_seeds(config: RunConfig, count: int, *, quiet: bool = False) -> SeedSu
     """Train ``count`` seeds from ``run.seed`` on, one after the other.
 
     Seeds that are done are not trained again, and one that was stopped goes on: the same call
-    finishes what an earlier one began, on another day too.
+    finishes what an earlier one began, on another day too. All are kept in ``run.dir``, or in
+    ``<run.root>/<run.name>/seeds``.
 
     Args:
         config: the recipe.
@@ -54,8 +55,7 @@ def train_seeds(config: RunConfig, count: int, *, quiet: bool = False) -> SeedSu
         RunError: a seed failed, or the folder holds seeds of another recipe.
         Interrupted: a signal stopped it.
     """
-    model = config.model.name.replace("/", "-")
-    folder = Path(config.run.root) / (config.run.name or f"{model}-{config.data.name}") / "seeds"
+    folder = _folder(config)
     recipe = folder / "recipe.yaml"
     _same_recipe(config, recipe)
     records = {}
@@ -67,6 +67,13 @@ def train_seeds(config: RunConfig, count: int, *, quiet: bool = False) -> SeedSu
     record = _summary(records)
     record.write(folder / "seeds.json")
     return SeedSummary(folder, records, record)
+
+
+def _folder(config: RunConfig) -> Path:
+    if config.run.dir:
+        return Path(config.run.dir)
+    model = config.model.name.replace("/", "-")
+    return Path(config.run.root) / (config.run.name or f"{model}-{config.data.name}") / "seeds"
 
 
 def _same_recipe(config: RunConfig, path: Path) -> None:

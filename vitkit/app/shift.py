@@ -216,7 +216,9 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     def predict(images: Tensor) -> Tensor:
         return subject.predict(images * 255)
 
-    kinds = [(kind, epsilon) for kind in ("fgsm", "pgd") for epsilon in options.epsilons]
+    kinds = [
+        (kind, epsilon) for kind in ("fgsm", "pgd") for epsilon in dict.fromkeys(options.epsilons)
+    ]
     hits = dict.fromkeys(kinds, 0)
     clean = done = 0
     count = len(some.places)

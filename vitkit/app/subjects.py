@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.app.build import (
+    Built,
     build,
     build_data,
     build_from_checkpoint,
@@ -37,12 +38,16 @@ __all__ = [
     "is_of_timm",
     "open_subject",
     "opened_source",
+    "require_read",
     "subject_of_checkpoint",
 ]
 
 READ = ("data.", "eval.", "trainer.accelerator", "run.report", "model.img_size")
 """How the settings begin that an evaluation of a checkpoint reads; it has the others itself."""
 
+READ_OF_TIMM = ("data.", "eval.", "model.", "trainer.accelerator", "run.report", "run.root")
+
+SIZES = ("model.img_size", "data.img_size")
 TIMM_SOURCE = "timm:"
 """In front of the name of one of timm's models."""
 
@@ -159,7 +164,7 @@ def subject_of_checkpoint(
     path = checkpoint.path
     model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
     config = load_config(base=checkpoint.config, overrides=_one_size(overrides))
-    _require_read(overrides)
+    require_read(overrides)
     if data is None:
         data = build_data(config, progress=progress)
     data = with_classes_of(trained_on, data)
@@ -190,20 +195,27 @@ def subject_of_checkpoint(
     )
 
 
-def _require_read(overrides: Sequence[str]) -> None:
+def require_read(
+    overrides: Sequence[str], read: Sequence[str] = READ, *, own_statistics: bool = True
+) -> None:
     """Refuse settings that would change nothing.
+
+    Args:
+        overrides: ``"section.key=value"`` strings.
+        read: how those begin that change something.
+        own_statistics: the model brings mean and deviation.
 
     Raises:
         ConfigError: there are some, all of them named.
     """
     keys = [override.partition("=")[0].strip() for override in overrides]
+    allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in read)
     faults = [
-        f"{key}: the checkpoint has its own; an evaluation reads data.*, eval.*, "
-        "trainer.accelerator, run.report and model.img_size"
+        f"{key}: changes nothing here, where {allowed} are read; leave it out"
         for key in keys
-        if not key.startswith(READ)
+        if not key.startswith(tuple(read))
     ]
-    if "data.normalize" in keys:
+    if own_statistics and "data.normalize" in keys:
         faults.append("data.normalize: the checkpoint has its own mean and std; leave it out")
     if faults:
         raise ConfigError(faults)
@@ -211,9 +223,8 @@ def _require_read(overrides: Sequence[str]) -> None:
 
 def _one_size(overrides: Sequence[str]) -> list[str]:
     """An image size that is given for the model or the data holds for both."""
-    keys = ("model.img_size", "data.img_size")
-    sizes = [o.partition("=")[2] for o in overrides if o.partition("=")[0].strip() in keys]
-    return [*overrides, *(f"{key}={sizes[0]}" for key in keys if len(sizes) == 1)]
+    sizes = [o.partition("=")[2] for o in overrides if o.partition("=")[0].strip() in SIZES]
+    return [*overrides, *(f"{key}={sizes[0]}" for key in SIZES if len(sizes) == 1)]
 
 
 def _at_size(path: Path, size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
@@ -243,6 +254,7 @@ def _of_timm(
         )
     if data is None and not any(o.startswith("data.name=") for o in overrides):
         raise ConfigError(f"{shown}: on which data? Say so, as in data.name=cifar10 data.root=data")
+    require_read(overrides, READ_OF_TIMM, own_statistics=False)
     section = {"name": TIMM_PREFIX + name, "weights": str(weights)}
     config = load_config(base={"model": section}, overrides=overrides)
     built = build(config, data, progress=progress)
@@ -252,6 +264,8 @@ def _of_timm(
             f"{weights} has no weights that fit {missing} of {shown} with {built.info.num_classes} "
             f"classes ({built.info.name}); evaluate it on data with its own classes"
         )
+    if built.report is not None and built.report.resized:
+        _require_size(shown, built, overrides)
     device = best_device(config.trainer.accelerator)
     preprocessing, statistics = _as_timm_has_it(built.model, built.preprocessing, config)
     place = f"{TIMM_PREFIX}{name}-{built.info.name}".replace("/", "-")
@@ -272,6 +286,24 @@ def _of_timm(
             "data": built.info.name,
             "normalize": statistics,
         },
+    )
+
+
+def _require_size(shown: str, built: Built, overrides: Sequence[str]) -> None:
+    """Weights made to fit images of another size give another model: only if that was asked for.
+
+    Raises:
+        ConfigError: no size was given.
+    """
+    if any(o.partition("=")[0].strip() in SIZES for o in overrides):
+        return
+    stated = getattr(built.model, "pretrained_cfg", None) or {}
+    own = (stated.get("input_size") or (0, 0))[-1]
+    enlarge = f"model.img_size={own} to resize the images, or " if own else ""
+    height, width = built.info.img_size
+    raise ConfigError(
+        f"{shown}: its weights are not for images of {height} x {width} ({built.info.name}); give "
+        f"{enlarge}model.img_size={max(height, width)} to fit the weights to them"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
 from vitkit.data.loaders import EvalLoader
-from vitkit.data.splits import Split
+from vitkit.data.splits import Split, pictures_digest
 from vitkit.errors import DataError, EvaluationError
 from vitkit.evaluation.classification import Predictions, predict_all
 from vitkit.evaluation.cost import count_activations, count_flops, count_parameters, peak_memory
@@ -135,8 +135,8 @@ def standard_measures(
     return Measured(metrics, measured.tables), predictions
 
 
-def record_of(predictions: Predictions, class_names: tuple[str, ...]) -> PredictionRecord:
-    """What ``predictions.npz`` holds."""
+def record_of(subject: Subject, predictions: Predictions, split: str) -> PredictionRecord:
+    """What ``predictions.npz`` holds: what a model said about every image of a split."""
     logits, targets = predictions.logits, predictions.targets
     confusion = confusion_matrix(logits.argmax(1), targets, logits.shape[1])
     return PredictionRecord(
@@ -144,7 +144,8 @@ def record_of(predictions: Predictions, class_names: tuple[str, ...]) -> Predict
         targets=targets.numpy(),
         indices=predictions.indices.numpy(),
         confusion=confusion.numpy(),
-        class_names=np.array(class_names, dtype=np.str_),
+        class_names=np.array(subject.data.info.class_names, dtype=np.str_),
+        pictures=np.array(pictures_digest(split_of(subject, split))),
     )
 
 
@@ -208,8 +209,14 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], object]:
         EvaluationError: it cannot be compiled here.
     """
     compiled = torch.compile(model, dynamic=False)
+    seen = torch.Size()
 
     def run(images: Tensor) -> object:
+        nonlocal seen
+        if images.shape != seen:
+            # Behind eight shapes of one model torch would compile no more, and say nothing.
+            torch.compiler.reset()
+            seen = images.shape
         try:
             return compiled(images)
         except torch._dynamo.exc.BackendCompilerFailed as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from vitkit.app.build_words import (
 )
 from vitkit.app.devices import best_device
 from vitkit.app.progress import counted
+from vitkit.app.subjects import folder_of
 from vitkit.app.words import Translator
 from vitkit.config import RunConfig
 from vitkit.data.text.config import TextDataConfig
@@ -26,11 +28,18 @@ from vitkit.data.text.parallel import PairEvalLoader
 from vitkit.data.text.sources import PairData, TextData, load_pairs, load_text
 from vitkit.errors import DataError
 from vitkit.evaluation.text import TokenSums, corpus_bleu, require_bleu
-from vitkit.records import Plain
+from vitkit.records import Plain, write_text
 from vitkit.training.task_config import TranslationConfig
 from vitkit.weights import Checkpoint
 
-__all__ = ["WordMetrics", "language_metrics", "translation_metrics", "word_metrics", "word_splits"]
+__all__ = [
+    "WordMetrics",
+    "language_metrics",
+    "translation_metrics",
+    "word_metrics",
+    "word_splits",
+    "write_translations",
+]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class WordMetrics:
     """What was found of one split.
 
     Attributes:
-        metrics: ``<split>/loss`` (nats a token), ``ppl``, ``bits_per_char``, and ``bleu``.
+        metrics: ``<split>/loss`` (nats a token), ``ppl``, ``bits_per_char``, and ``bleu``,
+            beside a beam's ``bleu_greedy``.
         facts: plain values: which weights, which split, how many tokens, BLEU's signature.
         translations: of a translator, in the order of the split.
     """
@@ -121,7 +131,8 @@ def translation_metrics(
 ) -> WordMetrics:
     """Loss of a translator, and BLEU of what it makes of a split's sources.
 
-    Translations are searched as the task section says (``num_beams``, ``length_penalty``).
+    Translations are searched as the task section says (``num_beams``, ``length_penalty``); beside
+    a beam's ``bleu_greedy`` is measured.
 
     Args:
         checkpoint: whose weights to measure.
@@ -157,12 +168,31 @@ def translation_metrics(
     sources = [source for source, _ in data.texts[split]]
     with counted("translating", "sentences", show=progress) as tell:
         translations = translator.translate(sources, on_batch=tell)
-    bleu = corpus_bleu(translations, [target for _, target in data.texts[split]])
+    references = [target for _, target in data.texts[split]]
+    bleu = corpus_bleu(translations, references)
     metrics = sums.metrics(data.characters_per_token(split)) | {"bleu": bleu.score}
+    if task.num_beams > 1:
+        greedy = translator.translate(sources, num_beams=1)
+        metrics["bleu_greedy"] = corpus_bleu(greedy, references).score
     facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": split}
     facts |= {"tokens": sums.count, "pairs": len(sources), "bleu_signature": bleu.signature}
     facts |= {"num_beams": task.num_beams, "length_penalty": task.length_penalty}
     return WordMetrics(_named(split, metrics), facts, tuple(translations))
+
+
+def write_translations(
+    checkpoint: Path, split: str, translations: Sequence[str], suffix: str = ""
+) -> Path:
+    """Write the translations of a split beside a checkpoint's run, a line each; returns the file.
+
+    Args:
+        checkpoint: that made them.
+        split: they are of.
+        suffix: of the file, where several checkpoints share a folder.
+    """
+    path = folder_of(checkpoint) / f"translations-{split}{suffix}.txt"
+    write_text(path, "\n".join(translations) + "\n")
+    return path
 
 
 def _summed(

@@ -17,7 +17,7 @@ from vitkit.data.text.corpus import decode_text
 from vitkit.data.text.parallel import read_lines
 from vitkit.data.text.tokenizers import Tokenizer
 from vitkit.errors import ConfigError, DataError, WeightsError
-from vitkit.models.decoding import stream
+from vitkit.models.decoding import continuations, stream
 from vitkit.models.decoding import translate as search
 from vitkit.models.presets import READS, family_of
 from vitkit.weights import Checkpoint, read_checkpoint
@@ -51,15 +51,17 @@ class Writer:
         model: in evaluation mode.
         tokenizer: of its tokens.
         device: where the model is.
+        window: most tokens that it has learned to read; None: any number.
     """
 
     model: Any
     tokenizer: Tokenizer
     device: torch.device
+    window: int | None = None
 
     def stream(
         self,
-        prompt: str = "\n",
+        prompt: str | None = None,
         *,
         tokens: int = 200,
         temperature: float = 1.0,
@@ -73,17 +75,9 @@ class Writer:
         Faults are found by the call, not by the first piece. Args and errors as of
         :func:`generate`.
         """
-        ids = self.tokenizer.encode(prompt)
-        most = max_len_of(self.model)
-        if not ids:
-            raise ConfigError("the prompt is empty; give at least one character")
+        ids = self._beginning(prompt)
         if tokens < 0:
             raise ConfigError(f"tokens {tokens}; allowed: 0 and up")
-        if most is not None and len(ids) > most:
-            raise DataError(
-                f"the prompt has {len(ids)} tokens, the model {most} positions; shorten it, or "
-                "train with a larger model.max_len"
-            )
         generator = torch.Generator(self.device)
         if seed is None:
             generator.seed()
@@ -95,17 +89,61 @@ class Writer:
             stream(self.model, self._batch(ids[-1:]), 0, **options)  # finds wrong options
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return self._pieces(self._ids(ids, tokens, most, options))
+        return self._pieces(self._ids(ids, tokens, options))
 
-    def _ids(
-        self, text: list[int], left: int, most: int | None, options: dict[str, Any]
-    ) -> Iterator[int]:
-        """Token after token. Where its positions are used up, the model goes on from the second
-        half of what it sees.
+    def search(
+        self,
+        prompt: str | None = None,
+        *,
+        tokens: int = 200,
+        num_beams: int = 4,
+        use_cache: bool = True,
+    ) -> str:
+        """The likeliest text behind the prompt that a beam finds, all of it within the window.
+
+        Args and errors as of :func:`generate`.
         """
-        text = list(text)
+        ids = self._beginning(prompt)
+        if self.window is not None and len(ids) + tokens > self.window:
+            raise ConfigError(
+                f"prompt and text have {len(ids) + tokens} tokens, the model reads {self.window} "
+                "at a time; with a beam all must fit: ask for fewer tokens, or for one beam"
+            )
+        if tokens == 0:
+            return ""
+        try:
+            found = continuations(
+                self.model, self._batch(ids), tokens, num_beams=num_beams, use_cache=use_cache
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return self.tokenizer.decode(found.ids[0, 0].tolist())
+
+    def _beginning(self, prompt: str | None) -> list[int]:
+        """Ids of the prompt; without one of a line feed, or the first token where there is none."""
+        if prompt is None:
+            try:
+                return self.tokenizer.encode("\n")
+            except DataError:
+                return [0]
+        ids = self.tokenizer.encode(prompt)
+        if not ids:
+            raise ConfigError("the prompt is empty; give at least one character")
+        most = max_len_of(self.model)
+        if most is not None and len(ids) > most:
+            raise DataError(
+                f"the prompt has {len(ids)} tokens, the model {most} positions; shorten it, or "
+                "train with a larger model.max_len"
+            )
+        return ids
+
+    def _ids(self, text: list[int], left: int, options: dict[str, Any]) -> Iterator[int]:
+        """Token after token. Where its window is full, the model goes on from the second half of
+        what it sees.
+        """
+        text, most = list(text), self.window
         while left > 0:
-            if most is not None and len(text) == most:
+            if most is not None and len(text) >= most:
                 text = text[-max(1, most // 2) :]
             room = left if most is None else min(left, max(1, most - len(text)))
             for fresh in stream(self.model, self._batch(text), room, **options):
@@ -118,14 +156,23 @@ class Writer:
         waiting: list[int] = []
         for word in ids:
             waiting.append(word)
-            text = self.tokenizer.decode(waiting)
-            if text.endswith(REPLACEMENT) and len(waiting) < MOST_BYTES:
-                continue
-            waiting = []
+            text, rest = self._whole(waiting)
+            waiting = waiting[len(waiting) - rest :]
             if text:
                 yield text
         if waiting:
             yield self.tokenizer.decode(waiting)
+
+    def _whole(self, ids: list[int]) -> tuple[str, int]:
+        """The text of ids without a last character that may go on; how many ids that one has."""
+        text = self.tokenizer.decode(ids)
+        if not text.endswith(REPLACEMENT):
+            return text, 0
+        for rest in range(1, min(MOST_BYTES, len(ids) + 1)):
+            head, tail = self.tokenizer.decode(ids[:-rest]), self.tokenizer.decode(ids[-rest:])
+            if head + tail == text:
+                return head, rest
+        return (text, 0) if len(ids) >= MOST_BYTES else ("", len(ids))
 
     def _batch(self, ids: list[int]) -> torch.Tensor:
         return torch.tensor([ids], device=self.device)
@@ -253,7 +300,10 @@ def load_writer(source: str | Path, *, device: str = "auto") -> Writer:
     _require(checkpoint, "text", "vitkit generate")
     model, tokenizer = words_from_checkpoint(checkpoint)
     place = best_device(device)
-    return Writer(model.to(place), tokenizer, place)
+    limits = [max_len_of(model), checkpoint.config["data"].get("window")]
+    # A recurrent model carries its state on, however short the windows that it has learned from.
+    window = None if limits[0] is None else min(x for x in limits if x is not None)
+    return Writer(model.to(place), tokenizer, place, window)
 
 
 def load_translator(source: str | Path, *, device: str = "auto") -> Translator:
@@ -269,28 +319,31 @@ def load_translator(source: str | Path, *, device: str = "auto") -> Translator:
 
 def generate(
     run: str | Path,
-    prompt: str = "\n",
+    prompt: str | None = None,
     *,
     tokens: int = 200,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     seed: int | None = 0,
+    num_beams: int = 1,
     use_cache: bool = True,
     device: str = "auto",
 ) -> str:
     """A text and what a trained language model puts behind it.
 
-    Where the model's positions are used up, it goes on from the second half of what it sees.
+    Where what the model has learned to read at a time is full (``data.window``, or all of its
+    positions), it goes on from the second half of that.
 
     Args:
         run: a run folder or checkpoint file.
-        prompt: the beginning.
+        prompt: the beginning; None: a line feed, which is not returned.
         tokens: how many to add.
         temperature: divides the logits; 0: always the likeliest token.
         top_k: draw among the k likeliest only.
         top_p: draw among the fewest likeliest that hold this share of probability.
         seed: of the draws; None: another text each time.
+        num_beams: above 1 nothing is drawn: the likeliest text that a beam finds.
         use_cache: keep keys and values, or the state; False is slow, and the same.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
@@ -302,7 +355,11 @@ def generate(
         DataError: a character that the model does not know, or more tokens than it has positions.
         ConfigError: an option out of range, or an empty prompt.
     """
-    pieces = load_writer(run, device=device).stream(
+    writer = load_writer(run, device=device)
+    if num_beams > 1:
+        found = writer.search(prompt, tokens=tokens, num_beams=num_beams, use_cache=use_cache)
+        return (prompt or "") + found
+    pieces = writer.stream(
         prompt,
         tokens=tokens,
         temperature=temperature,
@@ -311,7 +368,7 @@ def generate(
         seed=seed,
         use_cache=use_cache,
     )
-    return "".join([prompt, *pieces])
+    return "".join([prompt or "", *pieces])
 
 
 def translate(

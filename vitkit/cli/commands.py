@@ -169,7 +169,7 @@ def evaluate(
         python eval.py runs/flowers/20260101-120000/checkpoints/best.ckpt
         python eval.py runs/a/1 runs/b/1 --suite all eval.tta=flip
         python eval.py runs/flowers/20260101-120000 --split all
-        python eval.py timm:vit_tiny_patch16_224 weights=a.pth data.name=cifar10
+        python eval.py timm:resnet18 weights=a.pth data.name=cifar10
     """
     from vitkit.app import compare
     from vitkit.cli.tables import comparison_table, metric_table, paired_lines, split_table

@@ -62,7 +62,7 @@ def inspect(
         vitkit inspect runs/flowers/20260101-120000 rose.jpg
         vitkit inspect runs/flowers/20260101-120000 rose.jpg --target tulip
         vitkit inspect runs/flowers/20260101-120000 --embedding tsne
-        vitkit inspect timm:vit_tiny_patch16_224 weights=a.pth data.name=cifar10
+        vitkit inspect timm:NAME weights=a.pth data.name=cifar10 model.img_size=32
     """
     from vitkit.app import inspect as look_inside
 

@@ -10,6 +10,7 @@ import typer
 __all__ = ["generate", "translate"]
 
 STDIN = "standard input"
+LAST_SEED = 2**63 - 1
 
 Source = Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained model.")]
 NoCache = Annotated[
@@ -37,14 +38,19 @@ def generate(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Always the likeliest token; draws nothing.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the draws: another seed, another text.")] = 0,
+    beam: Annotated[
+        int, typer.Option(min=1, help="Rivals in the search of the likeliest text; draws nothing.")
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option(max=LAST_SEED, help="Of the draws: another seed, another text.")
+    ] = 0,
     no_cache: NoCache = False,
     debug: Debug = False,
 ) -> None:
     """Go on with a text, by a trained language model.
 
-    The text appears as it is made. Where the model's positions are used up, it goes on from the
-    second half of what it sees. Examples:
+    The text appears as it is made; with --beam, when it is found. Where what the model reads at a
+    time is full, it goes on from the second half of that. Examples:
 
     \b
         vitkit generate runs/shakespeare/20260101-120000 ROMEO: --tokens 500
@@ -55,8 +61,13 @@ def generate(
 
     if prompt == "-":
         prompt = utf8_text(sys.stdin.buffer.read(), STDIN)
-    pieces = load_writer(source).stream(
-        "\n" if prompt is None else prompt,
+    writer = load_writer(source)
+    if beam > 1:
+        text = writer.search(prompt, tokens=tokens, num_beams=beam, use_cache=not no_cache)
+        print(f"{prompt or ''}{text}")
+        return
+    pieces = writer.stream(
+        prompt,
         tokens=tokens,
         temperature=0.0 if greedy else temperature,
         top_k=top_k,
@@ -108,7 +119,7 @@ def translate(
     else:
         sentences = iter(read_lines(file))
     # Who types a sentence waits for its translation; a file goes faster in batches.
-    chunk = 1 if file is None and sys.stdin.isatty() else 64
+    chunk = 1 if file in (None, "-") and sys.stdin.isatty() else 512
     for line in translator.lines(
         sentences,
         chunk=chunk,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -192,7 +193,7 @@ def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None) ->
         images = to_channels(images, in_chans)
     if size is not None:
         images = resize_images(images, size)
-    return ResidentSplit(images, split.targets)
+    return replace(split, images=images)
 
 
 def _statistics(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +17,10 @@ __all__ = [
     "ResidentSplit",
     "Split",
     "StreamedSplit",
+    "keys_of",
     "labelled_indices",
     "labelled_part",
+    "pictures_digest",
     "sample_images",
     "stratified_split",
 ]
@@ -30,21 +33,25 @@ class ResidentSplit:
     Attributes:
         images: uint8 (N, channels, height, width).
         targets: int64 (N,).
+        keys: int64 (N,): which picture of its source each is, before anything was cut off or
+            resized; its place, unless given.
     """
 
     images: Tensor
     targets: Tensor
+    keys: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> ResidentSplit:
         """Some of the images, in the order of ``indices``."""
-        return ResidentSplit(self.images[indices], self.targets[indices])
+        keys = keys_of(self)[indices]
+        return ResidentSplit(self.images[indices], self.targets[indices], keys)
 
     def with_targets(self, targets: Tensor) -> ResidentSplit:
         """The same images with other class indices."""
-        return ResidentSplit(self.images, targets)
+        return replace(self, targets=targets)
 
 
 class StreamedSplit(Dataset[tuple[Tensor, int]]):
@@ -54,14 +61,20 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
         items: what stands for each image, such as its path.
         targets: class index of each image.
         decode: item -> uint8 (channels, height, width), of one size for all items.
+        keys: as of :class:`ResidentSplit`.
     """
 
     def __init__(
-        self, items: Sequence[object], targets: Sequence[int], decode: Callable[[object], Tensor]
+        self,
+        items: Sequence[object],
+        targets: Sequence[int],
+        decode: Callable[[object], Tensor],
+        keys: Tensor | None = None,
     ) -> None:
         self.items = list(items)
         self.targets = torch.as_tensor(list(targets), dtype=torch.int64)
         self.decode = decode
+        self.keys = keys
 
     def __len__(self) -> int:
         return len(self.items)
@@ -72,16 +85,25 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
     def subset(self, indices: Tensor) -> StreamedSplit:
         """Some of the images, in the order of ``indices``."""
         chosen = indices.tolist()
-        return StreamedSplit(
-            [self.items[i] for i in chosen], [int(self.targets[i]) for i in chosen], self.decode
-        )
+        items, targets = [self.items[i] for i in chosen], self.targets[indices].tolist()
+        return StreamedSplit(items, targets, self.decode, keys_of(self)[indices])
 
     def with_targets(self, targets: Tensor) -> StreamedSplit:
         """The same images with other class indices."""
-        return StreamedSplit(self.items, targets.tolist(), self.decode)
+        return StreamedSplit(self.items, targets.tolist(), self.decode, self.keys)
 
 
 Split = ResidentSplit | StreamedSplit
+
+
+def keys_of(split: Split) -> Tensor:
+    """Which pictures of their source a split holds, int64 (N,)."""
+    return torch.arange(len(split)) if split.keys is None else split.keys
+
+
+def pictures_digest(split: Split) -> str:
+    """SHA-256 of which pictures a split holds, in which order: the same at every size."""
+    return hashlib.sha256(keys_of(split).numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,15 @@ class Anatomy:
     num_prefix: int
     num_read: int
 
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """What the tokens before the patches are, in their order."""
+        known = {"cls_token": "class token", "dist_token": "distillation token"}
+        names = [
+            said for name, said in known.items() if getattr(self.model, name, None) is not None
+        ]
+        return (*names, *(f"register {i + 1}" for i in range(self.num_prefix - len(names))))
+
     def grid(self, images: Tensor) -> tuple[int, int]:
         """(rows, columns) of the patches of images (B, channels, height, width)."""
         embed: Any = self.embed
@@ -144,7 +153,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
 
 def chosen_layers(count: int, layers: Sequence[int] | None, what: str = "layer") -> list[int]:
-    """Indices from 0 up, in the order given; all without any.
+    """Indices from 0 up, each once, in the order given; all without any.
 
     Args:
         count: how many there are.
@@ -162,7 +171,7 @@ def chosen_layers(count: int, layers: Sequence[int] | None, what: str = "layer")
                 f"{what} {index} does not exist; allowed: 0 to {count - 1}, or {-count} to -1 "
                 "counted from the end"
             )
-    return [index % count for index in layers]
+    return list(dict.fromkeys(index % count for index in layers))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -274,7 +275,7 @@ def _search(
         raise ValueError(f"num_beams {num_beams}; allowed: 1 and up")
     if not 1 <= num_return <= num_beams:
         raise ValueError(f"num_return {num_return}; allowed: 1 to num_beams, {num_beams}")
-    if alpha < 0.0:
+    if not 0.0 <= alpha < math.inf:
         raise ValueError(f"length_penalty {alpha}; allowed: 0 (none) and up")
     if num_beams == 1:
         return greedy_search(stepper, prefix, limits, alpha=alpha, eos_id=eos_id, pad_id=pad_id)
@@ -321,7 +322,9 @@ def _pick(
     logits = logits.float()
     if temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
-    logits = filter_logits(logits / temperature, top_k=top_k, top_p=top_p)
+    if temperature != 1.0:  # from the largest down, which a small temperature makes infinite
+        logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature
+    logits = filter_logits(logits, top_k=top_k, top_p=top_p)
     chances = logits.softmax(dim=-1)
     # What torch.multinomial does for one draw, number for number, without its checks.
     waits = torch.empty_like(chances).exponential_(generator=generator)
@@ -335,7 +338,7 @@ def _check(
         raise ValueError(f"ids must be (B, N) with N at least 1, given {tuple(ids.shape)}")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens}; allowed: 0 and up")
-    if temperature < 0.0:
+    if not 0.0 <= temperature < math.inf:
         raise ValueError(f"temperature {temperature}; allowed: 0 (likeliest word) and up")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k {top_k}; allowed: 1 and up")

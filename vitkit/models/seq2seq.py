@@ -73,8 +73,8 @@ class EncoderDecoder(nn.Module):
         mlp_drop_rate: dropout inside the MLP, behind its activation.
         attn_drop_rate, drop_path_rate: of the attention weights; of the last block of each stack.
         drop_rate: dropout before the output layer.
-        norm_first: pre-norm blocks; give ``final_norm`` with them.
-        final_norm: norms after both stacks.
+        norm_first: pre-norm blocks.
+        final_norm: norms after both stacks; as ``norm_first`` unless given.
 
     The other arguments are those of :class:`vitkit.models.text.TextTransformer`.
 
@@ -113,7 +113,7 @@ class EncoderDecoder(nn.Module):
         norm_layer: str = "layernorm",
         norm_eps: float = 1e-5,
         norm_first: bool = False,
-        final_norm: bool = False,
+        final_norm: bool | None = None,
         mlp_layer: str = "mlp",
         act_layer: str = "relu",
     ) -> None:
@@ -154,6 +154,7 @@ class EncoderDecoder(nn.Module):
             )
             for rate in drop_path_ramp(drop_path_rate, decoder_depth or depth)
         )
+        final_norm = norm_first if final_norm is None else final_norm
         self.norm = norm(embed_dim) if final_norm else nn.Identity()
         self.decoder_norm = norm(embed_dim) if final_norm else nn.Identity()
         self.apply(_init_linear)

@@ -325,7 +325,7 @@ def reliability_chart(
         class_="plot",
         role="img",
         aria_label=f"{title}: accuracy in each of {len(bins['low'])} bins of confidence, over "
-        f"{total:,} images. The table of the data has the numbers.",
+        f"{total:,} images. The numbers can be saved as CSV or JSON.",
     )
     heights = element(
         "div",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,12 @@ AXES = ("step", "epoch", "seconds")
 """Columns of ``metrics.csv`` that are no curves."""
 
 SUITES = ("shift", "speed")
+
+DAMAGES = (
+    *(ValueError, KeyError, TypeError, AttributeError, EOFError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What a file that is not whole makes its readers raise."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,10 @@ class Run:
         """A fact, from the training's record first."""
         records = [r for r in (self.results, *self.records) if r is not None]
         return next((r.facts[name] for r in records if r.facts.get(name) is not None), None)
+
+    def evaluated(self, name: str) -> Plain:
+        """A fact of what was measured, from the newest evaluation first."""
+        return next((r.facts[name] for r in self.records if r.facts.get(name) is not None), None)
 
     def settings(self) -> dict[str, Any]:
         """``config.yaml`` as dotted keys; empty where there is none."""
@@ -176,7 +187,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
         return None
     try:
         return reader(path)
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGES as error:
         raise RunError(
             f"{path} is damaged ({_line(error)}); remove it, or write it anew with vitkit eval"
         ) from error

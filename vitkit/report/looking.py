@@ -128,7 +128,10 @@ def attention(run: Run, gallery: Gallery | None, command: str) -> Section:
         return Section("attention", title, body)
     record = gallery.record
     if not record.maps.size:
-        body = quiet("No attention maps are kept: the model has no attention that can be read out.")
+        body = quiet(
+            "No attention maps are kept: the model has no attention that can be read out, or maps "
+            "too large for a page."
+        )
         return Section("attention", title, body)
     names = [str(name) for name in gallery.predictions.class_names]
     return Section("attention", title, _explorer(gallery, names))
@@ -143,7 +146,7 @@ def _explorer(gallery: Gallery, names: Sequence[str]) -> Markup:
         element("div", *choices, class_="choices", role="group", aria_label="Picture"),
         element(
             "div",
-            _view(scenes[0], _prefix(gallery)),
+            _view(scenes[0], _fronts(gallery)),
             element("div", class_="heads", id="heads", style=f"--heads:{heads + 1}"),
             class_="explorer",
         ),
@@ -172,11 +175,11 @@ def _explored(gallery: Gallery, names: Sequence[str]) -> dict[str, Any]:
         "maps": [bytes_text(record.maps[scene.number]) for scene in scenes],
         "peaks": [bytes_text(_as_bytes(record.peaks[scene.number])) for scene in scenes],
         "names": [_said(scene, names) for scene in scenes],
-        "fronts": [_front(index, prefix) for index in range(prefix)],
+        "fronts": _fronts(gallery),
     }
 
 
-def _view(scene: Scene, prefix: int) -> Markup:
+def _view(scene: Scene, fronts: Sequence[str]) -> Markup:
     """The large picture, and whatever else can be asked from."""
     picture = element(
         "div",
@@ -190,21 +193,21 @@ def _view(scene: Scene, prefix: int) -> Markup:
         aria_label="Picture. Arrow keys move from patch to patch",
         aria_describedby="view-note",
     )
-    fronts = [
+    buttons = [
         element(
             "button",
-            f"from {_front(index, prefix)}",
+            f"from {front}",
             type="button",
             class_="small",
             data_token=index,
         )
-        for index in range(prefix)
+        for index, front in enumerate(fronts)
     ]
     return element(
         "div",
         picture,
         element("p", id="view-name", class_="view-name"),
-        element("div", *fronts, class_="fronts") if fronts else None,
+        element("div", *buttons, class_="fronts") if fronts else None,
         element("p", class_="note", id="view-note", aria_live="polite"),
         class_="looking",
     )
@@ -240,8 +243,11 @@ def _said(scene: Scene, names: Sequence[str]) -> str:
     return f"{names[scene.target]}, {said} ({percent(scene.confidence, 0)})"
 
 
-def _front(index: int, prefix: int) -> str:
-    return "the class token" if index == 0 else f"token {index + 1} of {prefix} in front"
+def _fronts(gallery: Gallery) -> list[str]:
+    """What the tokens in front of the patches are called."""
+    named = [f"the {name}" for name in gallery.record.fronts.tolist()]
+    prefix = _prefix(gallery)
+    return named or [f"token {index + 1} of {prefix} in front" for index in range(prefix)]
 
 
 def _as_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -362,7 +362,7 @@
     const where = (patch) => `row ${Math.floor(patch / columns) + 1}, column ${(patch % columns) + 1}`;
     const asked = () => (token < prefix ? data.fronts[token] : where(token - prefix));
     const named = (layer, head) =>
-      `layer ${layers[layer] + 1}, ${head === MEAN ? "mean of the heads" : `head ${heads[head] + 1}`}`;
+      `layer ${layers[layer] + 1}, ${head === MEAN ? "mean of the heads shown" : `head ${heads[head] + 1}`}`;
 
     const grid = one("#heads");
     const tiles = [];

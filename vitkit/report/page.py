@@ -40,9 +40,9 @@ def run_page(run: Run) -> str:
 
 def headline(run: Run) -> str:
     """A sentence: which model on which data reached what."""
-    model, data = run.fact("model") or "A model", run.fact("data")
+    model, data = run.evaluated("model") or "A model", run.evaluated("data")
     what = f"{model} on {data}" if data else f"{model}"
-    accuracy, images = run.measured("acc"), run.fact("images")
+    accuracy, images = run.measured("acc"), run.evaluated("images")
     if accuracy is None:
         loss = run.measured("loss")
         return f"{what}: {run.split} loss {loss:.4f}." if loss is not None else f"{what}."
@@ -55,7 +55,9 @@ def headline(run: Run) -> str:
         share = run.standard.facts.get("confidence", 0.95) if run.standard else 0.95
         level = f"{100 * float(str(share)):.3g}{SPACE}%"
         between = f", {level} interval {percent(low)} to {percent(high)}"
-    return f"{what}: {percent(accuracy)}{of} {run.split} images right{between}."
+    views = run.standard.facts.get("tta", "none") if run.standard else "none"
+    how = "" if views == "none" else f" (test-time augmentation: {views})"
+    return f"{what}: {percent(accuracy)}{of} {run.split} images right{how}{between}."
 
 
 def _opening(run: Run) -> Markup:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vitkit.errors import ConfigError
-from vitkit.nn import Attention
+from vitkit.nn import Attention, SwiGlu
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.muon import Muon
 
@@ -141,15 +141,14 @@ def _classifier_names(model: nn.Module) -> set[str]:
 
 
 def _heights(model: nn.Module, name: str, rows: int) -> list[int]:
-    """The matrices stacked in a layer: queries, keys and values under timm's name for the three."""
+    """The matrices stacked in a layer: queries, keys and values; gate and value of a GLU."""
     holder, _, own = name.rpartition(".")
-    attn = model.get_submodule(holder)
-    if own != "qkv":
-        return [rows]
-    if isinstance(attn, Attention):
-        kv = attn.num_kv_heads * attn.head_dim
-        return [attn.num_heads * attn.head_dim, kv, kv]
-    return [rows // 3] * 3 if rows % 3 == 0 else [rows]
+    module = model.get_submodule(holder)
+    if isinstance(module, Attention) and own in ("qkv", "kv"):
+        kv = module.num_kv_heads * module.head_dim
+        return [module.num_heads * module.head_dim, kv, kv] if own == "qkv" else [kv, kv]
+    parts = 3 if own == "qkv" else 2 if own == "fc1" and isinstance(module, SwiGlu) else 1
+    return [rows // parts] * parts if rows % parts == 0 else [rows]
 
 
 def _depths(model: nn.Module) -> dict[str, int]:

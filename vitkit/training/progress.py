@@ -70,7 +70,9 @@ class TrainingProgress(Callback):
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
         self._shown_at = 0.0
-        self._began_at, self._began_with = 0.0, 0.0
+        # When this part of the run took its first step, and how far it was: starting up uses
+        # some of a time limit and says nothing about the pace.
+        self._began: tuple[float, float] | None = None
 
     @property
     def per_second(self) -> float:
@@ -79,13 +81,13 @@ class TrainingProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the bar, where there is a terminal."""
-        self._began_at = self._shown_at = time.perf_counter()
-        self._began_with = self.plan.progress(trainer.global_step)
+        self._began, self._shown_at = None, time.perf_counter()
         if not self.show or not trainer.is_global_zero or not sys.stderr.isatty():
             return
         self._bar = progress_bar()
+        done = round(1000 * self.plan.progress(trainer.global_step))
         self._bar_task = self._bar.add_task(
-            "training", total=1000, completed=round(1000 * self._began_with), rate="", done=""
+            "training", total=1000, completed=done, rate="", done=""
         )
         self._bar.start()
 
@@ -94,6 +96,8 @@ class TrainingProgress(Callback):
     ) -> None:
         """Start the clock of this step."""
         self._started = time.perf_counter()
+        if self._began is None:
+            self._began = self._started, self.plan.progress(trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -124,10 +128,12 @@ class TrainingProgress(Callback):
                 self._bar.update(
                     self._bar_task, completed=round(1000 * done), rate=rate, done=steps
                 )
-        elif now - self._shown_at > PLAIN_LINE_SECONDS and done > self._began_with:
-            self._shown_at = now
-            pace = (now - self._began_at) / (done - self._began_with)
-            print(f"  {steps}  {rate}  {clock(pace * (1.0 - done))} left", flush=True)
+        elif now - self._shown_at > PLAIN_LINE_SECONDS and self._began is not None:
+            began_at, began_with = self._began
+            if done > began_with:
+                self._shown_at = now
+                left = (now - began_at) / (done - began_with) * (1.0 - done)
+                print(f"  {steps}  {rate}  {clock(left)} left", flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line: losses, accuracies, rate."""

@@ -50,6 +50,9 @@ class Job(ABC):
     unit: ClassVar[str] = "images"
     """What rates are counted in."""
 
+    shapes_vary: ClassVar[bool] = False
+    """Whether a batch may have any shape: then graphs are compiled for any."""
+
     model: nn.Module
     section: dict[str, Any]
     tested: Tested | None = None

@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 from vitkit.app.build_words import brought_tokenizer, build_words, pair_settings
 from vitkit.app.devices import process_count
 from vitkit.app.jobs.base import Job, place_of
-from vitkit.app.word_metrics import translation_metrics
+from vitkit.app.word_metrics import translation_metrics, write_translations
 from vitkit.config import RunConfig
 from vitkit.data.text.parallel import PairEvalLoader, PairTrainLoader
 from vitkit.data.text.sources import PairData, load_pairs
@@ -39,6 +39,7 @@ class TranslationJob(Job):
     """
 
     unit: ClassVar[str] = "tokens"
+    shapes_vary: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -131,12 +132,15 @@ class TranslationJob(Job):
         return [said, *self.built.lines()]
 
     def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
-        """Loss and BLEU on the test pairs; nothing where there are none."""
+        """Loss and BLEU on the test pairs, whose translations are written; nothing where there are
+        none.
+        """
         if "test" not in self.data.splits:
             return {}, {}
         found = translation_metrics(
             read_checkpoint(checkpoint), self.config, data=self.data, split="test", progress=show
         )
+        write_translations(checkpoint, "test", found.translations)
         return found.metrics, found.facts
 
     @property

@@ -152,11 +152,11 @@ class PairTrainLoader(EpochLoader[PairBatch]):
     """Micro-batches of pairs alike in length, one epoch after the other.
 
     The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted by their longer
-    side (those alike stay in the order of the permutation), cut into batches, and the batches
-    permuted. A batch is full where one more pair would make more than its share of ``tokens``
-    words of the longer side, padding included. Sizes do not depend on the epoch, so every epoch has
-    the same number of batches. A step takes micro_batches x world_size of them in a row; those left
-    over at an epoch's end are dropped.
+    side, then the shorter one (those alike stay in the order of the permutation), cut into batches,
+    and the batches permuted. A batch is full where one more pair would make more than its share of
+    ``tokens`` words of the longer side, padding included. Sizes do not depend on the epoch, so
+    every epoch has the same number of batches. A step takes micro_batches x world_size of them in a
+    row; those left over at an epoch's end are dropped.
 
     Args:
         pairs: the split; it lies on the device.
@@ -185,6 +185,8 @@ class PairTrainLoader(EpochLoader[PairBatch]):
         self.micro_batches = micro_batches
         self._parts = micro_batches * world_size
         self._sizes = pairs.sizes
+        shorter = torch.minimum(pairs.source_lengths, pairs.target_lengths)
+        self._shapes = self._sizes * (int(self._sizes.max()) + 1) + shorter
         self._cuts = _cuts(self._sizes.sort().values, tokens // self._parts)
         if len(self._cuts) < self._parts:
             raise DataError(
@@ -206,7 +208,7 @@ class PairTrainLoader(EpochLoader[PairBatch]):
     def _batches(self, epoch: int) -> list[Tensor]:
         """Places of the pairs of each batch, in the order of the epoch."""
         order = epoch_permutation(len(self._sizes), self.seed, epoch)
-        order = order[self._sizes[order].sort(stable=True).indices]
+        order = order[self._shapes[order].sort(stable=True).indices]
         parts = order.split(self._cuts)
         shuffled = epoch_permutation(len(parts), self.seed, BATCH_ORDER + epoch)
         return [parts[place] for place in shuffled.tolist()]

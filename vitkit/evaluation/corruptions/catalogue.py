@@ -55,8 +55,6 @@ EXTRA_CORRUPTIONS: dict[str, Corruption] = {
 
 CORRUPTIONS: dict[str, Corruption] = TEST_CORRUPTIONS | EXTRA_CORRUPTIONS
 
-LUMA = (0.299, 0.587, 0.114)
-
 
 def corrupt(images: Tensor, name: str, severity: int, *, indices: Tensor, seed: int = 0) -> Tensor:
     """Images under a corruption; the same for an image whatever batch it comes in.
@@ -96,7 +94,6 @@ def corrupt(images: Tensor, name: str, severity: int, *, indices: Tensor, seed: 
         x = x.expand(-1, 3, -1, -1)
     out = CORRUPTIONS[name](x, constants_for(name, severity, (height, width)), draws)
     if colour:
-        red, green, blue = out.clamp(0, 1).split(1, dim=1)
-        out = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
+        out = weather.luma(out.clamp(0, 1))
     # Cut off as in the published files, but not for what is short of a level by rounding alone.
     return (out.clamp(0, 1) * 255 + 2.0**-10).floor().to(torch.uint8)

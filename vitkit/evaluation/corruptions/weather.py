@@ -10,7 +10,7 @@ from vitkit.evaluation.corruptions.constants import Row
 from vitkit.evaluation.corruptions.randomness import Draws
 from vitkit.evaluation.corruptions.textures import FROSTS, frost_textures, plasma
 
-__all__ = ["fog", "frost", "snow", "spatter"]
+__all__ = ["fog", "frost", "luma", "snow", "spatter"]
 
 LUMA = (0.299, 0.587, 0.114)
 WATER = (175 / 255, 238 / 255, 238 / 255)
@@ -59,7 +59,7 @@ def snow(x: Tensor, c: Row, draws: Draws) -> Tensor:
     flakes = torch.where(flakes < c[3], 0.0, flakes)
     flakes = (flakes.clamp(0, 1) * 255 + 2.0**-10).floor() / 255
     flakes = filters.motion_blur(flakes, c[4], c[5], draws.uniform(1, low=-135.0, high=-45.0))
-    pale = torch.maximum(x, _luma(x) * 1.5 + 0.5)
+    pale = torch.maximum(x, luma(x) * 1.5 + 0.5)
     return x * c[6] + pale * (1 - c[6]) + flakes + flakes.flip(-1, -2)
 
 
@@ -133,7 +133,8 @@ def _equalized(levels: Tensor) -> Tensor:
     return spread.round().clamp(0, 255).gather(1, flat).view_as(levels)
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma(x: Tensor) -> Tensor:
+    """Brightness of colours, (B, 3, H, W) to (B, 1, H, W)."""
     red, green, blue = x.split(1, dim=1)
     return red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
 

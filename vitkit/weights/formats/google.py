@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitkit.weights.formats.layout import (
+    BEHIND_REPRESENTATION,
     HALF,
     Format,
     Resampling,
@@ -60,7 +61,7 @@ def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     has_representation = "pre_logits/kernel" in bare
     for name, tensor in bare.items():
         if has_representation and name.startswith(("pre_logits/", "head/")):
-            left[name] = "a representation layer, which the model lacks, and the head behind it"
+            left[name] = BEHIND_REPRESENTATION
         elif name in _ROOT:
             out[_ROOT[name]] = _torch_order(tensor) if name.endswith("kernel") else tensor
         elif match := _BLOCK.fullmatch(name):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "BEHIND_REPRESENTATION",
     "CIFAR",
     "HALF",
     "IMAGENET",
@@ -23,6 +24,9 @@ __all__ = [
     "join_parts",
     "left_out",
 ]
+
+BEHIND_REPRESENTATION = "a representation layer, which the model lacks, and the head behind it"
+"""Why a head is left out whose input is a layer that our models do not have."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of each tensor by its name."""

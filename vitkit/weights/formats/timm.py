@@ -9,13 +9,20 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from vitkit.weights.formats.layout import CIFAR, HALF, Format, Shapes, Translated, left_out
+from vitkit.weights.formats.layout import (
+    BEHIND_REPRESENTATION,
+    CIFAR,
+    HALF,
+    Format,
+    Shapes,
+    Translated,
+    left_out,
+)
 
 __all__ = ["OWN_COMPACT", "TIMM"]
 
 _REQUIRED = {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"}
 _FOREIGN = ("q_bias", "relative_position_bias_table", "bias_mask")
-_REPRESENTATION = "a representation layer, which the model lacks, and the head behind it"
 
 
 def _is_timm(shapes: Shapes) -> bool:
@@ -31,7 +38,7 @@ def _is_own_compact(shapes: Shapes) -> bool:
 def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     reasons = {}
     if any(name.startswith("pre_logits.fc.") for name in tensors):
-        reasons[r"pre_logits\..*|head\..*"] = _REPRESENTATION
+        reasons[r"pre_logits\..*|head\..*"] = BEHIND_REPRESENTATION
     return Translated(*left_out(tensors, reasons))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vitkit.weights.formats.layout import (
+    BEHIND_REPRESENTATION,
     IMAGENET,
     Format,
     Names,
@@ -43,7 +44,6 @@ _NAMES = Names(
         ("heads.head", "head"),
     ]
 )
-_REPRESENTATION = "a representation layer, which the model lacks, and the head behind it"
 
 
 def _is_torchvision(shapes: Shapes) -> bool:
@@ -53,7 +53,7 @@ def _is_torchvision(shapes: Shapes) -> bool:
 def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     reasons = {}
     if any(name.startswith("heads.pre_logits.") for name in tensors):
-        reasons[r"heads\..*"] = _REPRESENTATION
+        reasons[r"heads\..*"] = BEHIND_REPRESENTATION
     kept, left = left_out(tensors, reasons)
     return Translated(_NAMES.translate(kept), left)
 
