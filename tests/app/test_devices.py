@@ -50,3 +50,16 @@ def test_a_device_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError, match=f"accelerator={name}: this machine has no such device"):
         best_device(name)
     assert best_device("auto").type == best_device("cpu").type == "cpu"
+
+
+def test_devices_by_name_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_device(torch.device("cpu")) == torch.device("cpu")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert best_device("cuda:1") == best_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert best_device("gpu") == torch.device("cuda")
+    with pytest.raises(ConfigError, match="accelerator=cuda:2: this machine has no such device"):
+        best_device("cuda:2")
+    for name in ("xpu", "cudda", "cuda:first"):
+        with pytest.raises(ConfigError, match=f"device '{name}'; allowed: auto, cpu, cuda"):
+            best_device(name)

@@ -16,11 +16,13 @@ import pytest
 import timm
 import torch
 import transformers as hf
+from safetensors import SafetensorError
 from torch import nn
 
 import vitkit
 from tests.conftest import Command
 from tests.weights.foreign import images, randomised, worst
+from vitkit.app import exporter
 from vitkit.config import RunConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
@@ -168,6 +170,11 @@ def test_the_folder_holds_what_it_should(tmp_path: Path) -> None:
     assert torch.equal(loaded.model(images()), model(images()))
     with pytest.raises(RunError, match="not empty"):
         vitkit.export(path)
+    (tmp_path / "mounted").mkdir()
+    before = (tmp_path / "mounted").stat().st_ino
+    there = vitkit.export(path, out=tmp_path / "mounted")
+    assert before == (tmp_path / "mounted").stat().st_ino, "an empty folder stays the one it is"
+    assert [file.name for file in there.files] == [file.name for file in result.files]
     results["checkpoint"] = "best.ckpt"
     (tmp_path / "run" / "results.json").write_text(json.dumps(results))
     again = vitkit.export(path, out=tmp_path / "other")
@@ -179,11 +186,13 @@ def test_the_folder_holds_what_it_should(tmp_path: Path) -> None:
     [
         ("hf", {"class_token": False, "global_pool": "avg"}, "no ViT without class token"),
         ("hf", {"pos_embed": "rotary"}, "no rotary positions"),
+        ("hf", {"pos_embed": "relative"}, "no relative positions"),
         ("hf", {"norm_first": False}, "no post-norm blocks"),
         ("hf", {"qk_norm": True}, "no norm of q and k"),
         ("hf", {"init_values": 0.1, "mlp_ratio": 3.3}, "no MLP of 3.3 times the width"),
         ("hf", {"reg_tokens": 2, "img_size": [16, 32]}, "no pictures that are not square"),
         ("timm", {"pos_embed": "rotary"}, "no rotary positions"),
+        ("timm", {"pos_embed": "relative"}, "no relative positions"),
         ("timm", {"norm_eps": 1e-3}, "no norm epsilon of 0.001"),
         ("timm", {"head_dim": 8}, "no heads of another width"),
         ("timm", {"norm_first": False}, "no post-norm blocks"),
@@ -197,6 +206,26 @@ def test_what_cannot_be_exported_is_one_clear_error(
         vitkit.export(path, format, tmp_path / "out")
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == [tmp_path / "run"]  # nothing is left behind
+
+
+def test_into_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = _checkpoint(tmp_path / "run", VIT)
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    vitkit.export(path, out=".")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path = _checkpoint(tmp_path / "run", VIT)
+
+    def full(*args: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(exporter, "save_file", full)
+    with pytest.raises(RunError, match=r"cannot write .*out: .*No space left"):
+        vitkit.export(path, out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
 @pytest.mark.parametrize("name", ["cct_2_3x2_32", "vit_stem_nano_32", "resnet20_32"])

@@ -16,11 +16,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import vitkit
+from vitkit.app import train
 from vitkit.app.build import build, build_from_checkpoint
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.config import RunConfig, load_config, to_plain
 from vitkit.data.preprocess import Preprocessing
 from vitkit.models import VisionTransformer
+from vitkit.models.presets import CUSTOM
+from vitkit.models.registry import _BUILDERS
 from vitkit.weights import processor_config, read_checkpoint
 from vitkit.weights.stated import Stated, from_config, with_processor
 
@@ -90,6 +93,47 @@ def test_timms_own_weights_bring_theirs(monkeypatch: pytest.MonkeyPatch) -> None
     assert built.report.format == "timm"
     fresh = build(load_config([], settings))
     assert fresh.preprocessing.mean == fresh.info.mean
+
+
+def test_a_run_is_weights(tiny: Tiny) -> None:
+    """Its folder stands for the checkpoint that it tested."""
+    run = train(tiny("trainer.max_epochs=1", "run.report=true"), progress=False)
+    again = train(
+        tiny(f"model.weights={run.folder}", "optimizer.lr=1e-9", folder="again"), progress=False
+    )
+    assert again.metrics["test/loss"] == pytest.approx(run.metrics["test/loss"], rel=1e-4)
+    model = vitkit.load_model(run.folder).model
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    report = vitkit.load_weights(model, run.folder)
+    assert not report.new and not report.unused
+    assert any(bool(parameter.abs().sum()) for parameter in model.parameters())
+
+
+def test_a_model_whose_names_begin_like_a_wrapper_comes_back(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, num_classes: int = 4, img_size: object = 8, **more: object) -> None:
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(num_classes))
+            self.net(torch.zeros(1, 3, 8, 8))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.net(images)
+            return logits
+
+    monkeypatch.setitem(_BUILDERS, "wrapped", Wrapped)
+    monkeypatch.setitem(CUSTOM, "wrapped", "a layer in another")
+    words = [f"data.{name}" for name in ("name=synthetic", "synthetic_size=40", "img_size=8")]
+    words.append("data.batch_size=8")
+    config = load_config([], [*words, "model.name=wrapped", "trainer.max_epochs=1"])
+    run = train(config, [f"run.dir={tiny().run.dir}", "run.report=false"], progress=False)
+    out = vitkit.export(run.folder).folder
+    loaded = vitkit.load_model(out)
+    assert not loaded.report.new
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(loaded.model(images), vitkit.load_model(run.folder).model(images))
 
 
 def test_a_run_and_its_checkpoint_load_as_they_were(tiny: Tiny) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 
 from tests.training.test_resume import _stop_at
 from vitkit.app import resume, train
-from vitkit.config import RunConfig, load_config
+from vitkit.cli.advice import train_longer
+from vitkit.config import RunConfig, load_config, split_arguments
 from vitkit.errors import DataError, Interrupted
 from vitkit.training.budget import Clock
 from vitkit.weights import read_checkpoint
@@ -70,10 +72,13 @@ def test_resuming_does_not_need_the_weights_that_it_began_with(
 
 def test_a_finished_run_can_be_trained_on_as_a_new_one(tiny: Tiny, tmp_path: Path) -> None:
     """What the message of --resume advises."""
-    first = train(tiny("ema.enabled=true", "trainer.max_epochs=1", folder="one"), progress=False)
-    more = [f"model.weights={first.checkpoint}", f"run.dir={tmp_path / 'two'}"]
-    more += ["optimizer.lr=1e-9", "ema.enabled=false"]
-    second = train(load_config([first.folder / "config.yaml"], more), progress=False)
+    settings = ("ema.enabled=true", "trainer.max_epochs=1", f"run.root={tmp_path / 'runs'}")
+    first = train(tiny(*settings, folder="one"), progress=False)
+    _, _, command = train_longer(first.folder).partition("from its weights: ")
+    files, overrides = split_arguments(shlex.split(command)[2:])
+    more = [*overrides, "optimizer.lr=1e-9", "ema.enabled=false"]
+    second = train(load_config(files, more), progress=False)
+    assert second.folder.parents[1] == tmp_path / "runs"
     assert second.metrics["test/loss"] == pytest.approx(first.metrics["test/loss"], rel=1e-4)
 
 

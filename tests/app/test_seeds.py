@@ -81,7 +81,7 @@ def test_what_is_done_is_left_alone_and_what_was_stopped_goes_on(
     train_seeds(recipe, 3)
     one, two = child.commands
     assert one[-2:] == ["--resume", str(folder / "seed-1")]
-    assert two[-2:] == ["run.seed=2", f"run.dir={folder / 'seed-2'}"]
+    assert two[-2:] == ["run.seed=2", f'run.dir="{folder / "seed-2"}"']
 
 
 def test_a_folder_that_is_named_holds_all_seeds(

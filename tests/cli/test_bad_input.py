@@ -334,7 +334,7 @@ def test_spoilt_weights_never_replace_good_ones(
     code, _, err = run("train", *TINY, "run.dir=spoilt", *settings, "-q")
     assert code == 1
     last = Path("spoilt", "checkpoints", "last.ckpt")
-    _one_line(err, "weights became NaN or infinite by step", "still good", "run.dir=...")
+    _one_line(err, "weights became NaN or infinite by step", "still good", "run.dir=null")
     assert f"vitkit train {Path('spoilt', 'config.yaml')} model.weights={last}" in err
     kept = read_checkpoint(tmp_path / last)
     assert 1 <= kept.step < 9

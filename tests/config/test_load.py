@@ -70,6 +70,7 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
         ("optimizer.lr=.nan", "finite"),
         ("data=3", "an override names a section"),
         ("data.name=[1", "not valid YAML"),
+        ("data.root=trip #3", "what is behind # in trip #3 is a comment; quote it"),
         ("max_epochs=3", "; did you mean trainer.max_epochs=3?"),
         ("epochs=3", "; did you mean trainer.max_epochs=3?"),
         ("batch-size=3", "; did you mean data.batch_size=3?"),
@@ -184,6 +185,21 @@ def test_one_override_or_file_may_stand_alone(tmp_path: Path) -> None:
     assert (config.optimizer.lr, config.trainer.max_epochs) == (1e-2, 3)
 
 
+def test_a_way_of_fine_tuning_by_its_name_merges_with_its_other_settings() -> None:
+    file = CONFIGS[0].parent / "finetune_folder.yaml"
+    for words in (
+        ["task.finetune=lora", "task.finetune.rank=16"],
+        ["task.finetune.rank=16", "task.finetune=lora"],
+    ):
+        tuning = load_config([file], words).task.finetune
+        assert (tuning.mode, tuning.rank, tuning.zero_head) == ("lora", 16, True)
+
+
+def test_another_task_leaves_the_embedded_recipe() -> None:
+    assert load_config([], ["task.name=mae"]).model.name == "vit_digits"
+    assert not load_config([], ["task.name=dino"]).ema.enabled
+
+
 def test_the_embedded_default_steps_back_for_another_choice() -> None:
     assert load_config().model.name == "vit_digits"
     assert load_config([], ["run.seed=3"]).model.name == "vit_digits"
@@ -205,9 +221,12 @@ def test_every_shipped_config_loads_dumps_and_says_how_to_run_it(
     assert "easured" in head
 
 
-def test_arguments_split_into_files_and_overrides() -> None:
+def test_arguments_split_into_files_and_overrides(tmp_path: Path) -> None:
     assert split_arguments([]) == ([], [])
     assert split_arguments(["a.yaml", "b.c=1", "d"]) == (["a.yaml", "d"], ["b.c=1"])
+    (tmp_path / "lr=0.1").mkdir()
+    there = str(tmp_path / "lr=0.1")
+    assert split_arguments([there, "b.c=1"]) == ([there], ["b.c=1"])
     for words in (["data.root", "data"], ["x.yaml", "data.root", "=data"]):
         with pytest.raises(
             ConfigError, match=r"data\.root: a setting is one word, data\.root=data"

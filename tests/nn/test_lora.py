@@ -104,7 +104,12 @@ def test_cross_attention_and_grouped_queries() -> None:
         torch.testing.assert_close(attn(*given), plain)
         stir(attn)
         adapted = attn(*given)
-        torch.testing.assert_close(merge_lora(attn)(*given), adapted)
+        # A self attention that reads others' keys and values is adapted too.
+        beside = (x, torch.randn(2, 7, 8 if attn.is_cross else 16).double())
+        adapted_beside = attn(*beside)
+        merged = merge_lora(attn)
+        torch.testing.assert_close(merged(*given), adapted)
+        torch.testing.assert_close(merged(*beside), adapted_beside)
 
 
 def test_what_cannot_be_adapted_is_refused() -> None:

@@ -162,8 +162,23 @@ def test_a_batch_is_measured_as_written_out() -> None:
     assert means["loss"].requires_grad
     entropy = -(shares * shares.log()).sum(-1).mean()
     assert means["teacher_entropy"].item() == pytest.approx(entropy.item(), rel=1e-5)
+    assert torch.equal(before, made.center), "it moves with the step, not with a part of it"
+    made._recenter()
     torch.testing.assert_close(made.center, center)
-    assert not torch.equal(before, made.center)
+
+
+def test_the_centre_moves_once_a_step_by_the_mean_of_all_its_parts() -> None:
+    whole, parts = (task(DinoConfig(out_dim=12, center_momentum=0.8)) for _ in range(2))
+    parts.load_state_dict(whole.state_dict())
+    parts.teacher.network.load_state_dict(whole.teacher.network.state_dict())
+    x, places = _images(), torch.arange(4)
+    whole.measure(x, places, 0, training=True)
+    for half in (slice(0, 2), slice(2, 4)):
+        parts.measure(x[half], places[half], 0, training=True)
+    for made in (whole, parts):
+        made._recenter()
+    assert whole.center.abs().sum() > 0
+    torch.testing.assert_close(parts.center, whole.center)
 
 
 def test_entropy_shows_both_ways_to_collapse() -> None:

@@ -70,6 +70,18 @@ def test_a_teacher_sees_images_in_its_own_units() -> None:
     torch.testing.assert_close(teacher(student(images)), own(images), rtol=1e-5, atol=1e-6)
 
 
+def test_a_bare_file_of_a_model_of_one_size_gets_that_size(tiny: Tiny, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    for name, size in (("vit_tiny_patch4_32", (32, 32)), ("resnet20_32", None)):
+        path = tmp_path / f"{name}.pth"
+        torch.save(create_model(name, num_classes=4).state_dict(), path)
+        words = [f"task.distill.model={name}", f"task.distill.teacher={path}"]
+        config = tiny(*words)
+        teacher = build_teacher(config.task.distill, build(config))
+        assert teacher is not None and teacher.img_size == size
+        assert teacher(torch.randn(2, 3, 8, 8)).shape == (2, 4)
+
+
 def test_a_teacher_gets_its_own_size_and_is_neither_trained_nor_saved(tiny: Tiny) -> None:
     teacher_run = train(tiny("trainer.max_epochs=1", folder="teacher"))
     before = read_checkpoint(teacher_run.checkpoint)

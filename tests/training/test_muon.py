@@ -87,6 +87,20 @@ def test_the_rest_takes_adamws_steps() -> None:
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_are_counted_where_the_kernel_reads_them(fused: bool) -> None:
+    """Beside the weights for the fused kernel, which reads them there after a resume too."""
+    device = torch.device("meta")
+    weight = nn.Parameter(torch.zeros(3, device=device))
+    made = Muon([{"params": [weight]}], fused=fused)
+    assert made.param_groups[0]["fused"] is fused  # by which torch knows where to load them
+    wanted = "meta" if fused else "cpu"
+    assert made._steps(weight).device.type == wanted
+    made.state[weight]["step"] = torch.tensor(3.0, device="cpu" if fused else "meta")
+    if fused:  # as a checkpoint of an earlier version leaves it
+        assert made._steps(weight).device.type == "meta"
+
+
 def _muon_names(model: nn.Module) -> dict[str, list[int]]:
     names = {id(p): name for name, p in model.named_parameters()}
     groups = parameter_groups(model, OptimizerConfig(name="muon"))
@@ -126,6 +140,23 @@ def test_layer_decay_shrinks_the_rate_from_block_to_block() -> None:
     assert rates["head.weight"] == rates["fc_norm.bias"] == 1.0
     assert [rates[f"blocks.{i}.attn.qkv.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
     assert rates["pos_embed"] == rates["patch_embed.proj.bias"] == 0.0625
+
+
+def test_what_stands_before_the_blocks_has_the_lowest_rate_whatever_it_is() -> None:
+    for name, stem in (("vit_stem_mini_32", "patch_embed."), ("cct_2_3x2_32", "tokenizer.")):
+        model = create_model(name, depth=2)
+        groups = parameter_groups(model, OptimizerConfig(lr=1.0, layer_decay=0.5))
+        names = {id(p): name for name, p in model.named_parameters()}
+        rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+        assert {rate for key, rate in rates.items() if key.startswith(stem)} == {0.125}
+        assert rates["blocks.0.attn.qkv.weight"] == 0.25 and rates["head.weight"] == 1.0
+
+
+def test_rates_by_layer_need_layers() -> None:
+    with pytest.raises(ConfigError, match=r"layer_decay: CifarResNet has no blocks that are numbered"):
+        parameter_groups(create_model("resnet20_32"), OptimizerConfig(layer_decay=0.5))
+    with pytest.raises(ConfigError, match=r"head_lr_factor: Linear does not say which layer"):
+        parameter_groups(nn.Linear(2, 2), OptimizerConfig(head_lr_factor=2.0))
 
 
 @pytest.mark.parametrize("name", ["lion", "muon", "timm/lamb"])

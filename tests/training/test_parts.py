@@ -350,3 +350,17 @@ def test_stages_need_a_model_of_any_size(model: str) -> None:
         load_config([], stages)
     load_config([], [*stages, "model.dynamic_img_size=true"])
     load_config([], ["model.name=vit_stem_nano_32", stages[1]])  # takes any size as it is
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("cct_2_3x2_32", 16), ("vit_mini_patch4_32", 18), ("vit_stem_nano_32", 2)]
+)
+def test_stages_that_the_model_cannot_read_end_before_the_training(
+    tmp_path: Path, model: str, side: int
+) -> None:
+    words = [f"data.{name}" for name in ("name=synthetic", "synthetic_size=40", "img_size=32")]
+    words += [f"model.name={model}", f"task.progressive_sizes=[[0.3, {side}]]"]
+    words += ["model.dynamic_img_size=true"] * ("patch" in model) + [f"run.dir={tmp_path / 'run'}"]
+    with pytest.raises(ConfigError, match=rf"{model} cannot read images of {side} x {side}"):
+        train(load_config([], words), progress=False)
+    assert not (tmp_path / "run").exists()

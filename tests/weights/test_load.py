@@ -55,6 +55,14 @@ def test_positions_are_resampled_as_timm_does_and_another_head_is_new() -> None:
     assert any(line.startswith("resized") for line in report.lines())
 
 
+def test_the_classifier_of_another_model_of_timm_is_new_too() -> None:
+    theirs = timm.create_model("resnet10t", num_classes=7)
+    ours = vitkit.create_model("timm/resnet10t", num_classes=3)
+    report = load_weights(ours, theirs.state_dict())
+    assert set(report.new) == {"fc.weight", "fc.bias"}
+    assert torch.equal(ours.state_dict()["conv1.0.weight"], theirs.state_dict()["conv1.0.weight"])
+
+
 def test_what_does_not_fit_is_named() -> None:
     state = _timm().state_dict()
     state["extra.weight"] = state.pop("norm.weight")

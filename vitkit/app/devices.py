@@ -11,22 +11,31 @@ from vitkit.nn import hardware
 __all__ = ["best_device", "concrete_precision", "multiplies_bfloat16", "process_count"]
 
 
-def best_device(accelerator: str) -> torch.device:
-    """The device an accelerator's name stands for; ``auto`` takes the fastest there is.
+def best_device(accelerator: str | torch.device) -> torch.device:
+    """The device a name stands for; ``auto`` takes the fastest there is.
+
+    Args:
+        accelerator: ``auto``, ``cpu``, ``gpu``, ``cuda``, ``cuda:1`` or ``mps``; or a device.
 
     Raises:
-        ConfigError: this machine has no such device.
+        ConfigError: no device's name, or this machine has no such device.
     """
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = "cuda" if accelerator == "gpu" else accelerator
-    if not present.get(kind, True):
+    kind, _, index = str(accelerator).partition(":")
+    kind = "cuda" if kind == "gpu" else kind
+    if kind not in ("auto", "cpu", *present) or (index and not index.isdigit()):
+        raise ConfigError(
+            f"device {str(accelerator)!r}; allowed: auto, cpu, cuda, cuda:1 and so on, mps"
+        )
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not present.get(kind, True) or int(index or 0) >= count:
         raise ConfigError(
             f"trainer.accelerator={accelerator}: this machine has no such device that torch can "
             'use; trainer.accelerator=auto (in Python device="auto") takes what it has'
         )
     if kind == "auto":
         kind = next((name for name, there in present.items() if there), "cpu")
-    return torch.device(kind if kind in present else "cpu")
+    return torch.device(f"{kind}:{index}" if index and kind == "cuda" else kind)
 
 
 def concrete_precision(setting: str, device: torch.device) -> str:

@@ -195,10 +195,21 @@ def _of_weights(name: str | Path, overrides: Sequence[str], data_name: str | Non
         "model": str(loaded.section["name"]),
         "format": loaded.report.format,
     }
-    place = f"{Path(name).stem}-{data_name or config.data.name}"
+    place = f"{_short(name)}-{data_name or config.data.name}"
     return _elsewhere(
         loaded.model, loaded.section, loaded.preprocessing, config, place=place, facts=facts
     )
+
+
+def _short(name: str | Path) -> str:
+    """A model by its name or file, for a folder's name: what is called as all are by its folder's
+    name too.
+    """
+    path = Path(name)
+    if not path.exists():
+        return str(name)  # a name on a hub, in which a dot begins no suffix
+    usual = path.stem in ("model", "pytorch_model", "last", "best")
+    return f"{path.resolve().parent.name}-{path.stem}" if usual else path.stem
 
 
 def _of_timm(

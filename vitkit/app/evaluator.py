@@ -178,6 +178,8 @@ def compare(
 
     Where several checkpoints share a folder, their files are named by them: ``eval-best.json``.
     """
+    sources = [sources] if isinstance(sources, str | Path) else sources
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     if split not in SPLITS:
         raise ConfigError(f"--split: given {split!r}, allowed: {', '.join(SPLITS)}")
     if suite not in SUITES:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -75,14 +77,18 @@ def export(
     folder = Path(out) if out is not None else run / f"export-{format}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty, and nothing is overwritten; give another --out")
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
+    there = folder.is_dir()  # perhaps one that cannot be replaced, such as a mounted one
+    place = folder.resolve()
+    beside = (place / "export" if there else place).with_suffix(f".{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
         error = _write(read_checkpoint(path), format, beside, folder, run)
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
+        if not there:
+            beside.rename(place)
+        for file in list(beside.iterdir()) if there else ():
+            file.rename(place / file.name)
+    except SafetensorError as fault:  # says little of a full disk
+        raise RunError(f"cannot write {folder}: {fault}; is the disk full?") from fault
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return ExportResult(folder, tuple(sorted(folder.iterdir())), error)
@@ -103,7 +109,7 @@ def _write(
     card = model_card(
         str(checkpoint.model["name"]),
         format,
-        str(folder),
+        folder.as_posix(),
         preprocessing=plain,
         class_names=names,
         metrics=record.metrics,

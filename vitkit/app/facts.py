@@ -84,6 +84,8 @@ def _git_commit() -> str | None:
     """Commit of the source tree that runs, with ``+`` behind it where files were changed."""
     here = Path(__file__).resolve().parent
     try:
+        if Path(_git(here, "rev-parse", "--show-toplevel")) / "vitkit" != here.parent:
+            return None  # installed inside somebody's own repository
         commit = _git(here, "rev-parse", "--short=12", "HEAD")
         return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

@@ -140,6 +140,7 @@ def inspect(
         EvaluationError: pictures for a model without attention that can be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     of_timm = is_of_timm(source)
     _check(pictures, () if of_timm else overrides, layers, target, embedding)
     opened = opened_to_inspect(source, overrides, progress=progress)

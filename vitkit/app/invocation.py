@@ -39,5 +39,8 @@ def _found(program: str, path: str) -> str:
     """A program's bare name where the shell finds that very one, else its path from here."""
     if (there := shutil.which(program)) and os.path.samefile(Path(there).parent, Path(path).parent):
         return program
-    here = os.path.relpath(path)
+    try:
+        here = os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return path
     return path if here.startswith(os.pardir) else here

@@ -81,6 +81,7 @@ def probe(
             or test images.
     """
     started = time.perf_counter()
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     encoder = open_encoder(source, overrides, data_name=data.info.name if data else None)
     if data is None:
         data = _data_for(encoder, progress=progress)

@@ -8,6 +8,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from vitkit.app.invocation import resume_command
 from vitkit.config import RunConfig
 from vitkit.errors import RunError
 
@@ -32,13 +33,16 @@ def make_run_folder(config: RunConfig) -> Path:
     inherited = os.environ.get(FOLDER_VARIABLE)
     if inherited and int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return Path(inherited)
-    folder = Path(config.run.dir) if config.run.dir else _dated_folder(config)
+    folder = Path(config.run.dir or config.run.root)
     try:
         if config.run.dir and folder.exists() and any(folder.iterdir()):
+            resumable = (folder / "checkpoints" / "last.ckpt").is_file()
+            more = f", or go on with it: {resume_command(folder)}" if resumable else ""
             raise RunError(
-                f"{folder} is not empty, and a run is never overwritten; choose another run.dir, "
-                f"or go on with it: --resume {folder}"
+                f"{folder} is not empty, and a run is never overwritten; choose another run.dir"
+                + more
             )
+        folder = folder if config.run.dir else _dated_folder(config)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"vitkit")
@@ -86,6 +90,10 @@ def resumable_checkpoint(run: str | Path) -> Path:
         RunError: there is nothing to resume.
     """
     folder = Path(run)
+    if folder.is_file() and folder.parent.name == "checkpoints":
+        raise RunError(
+            f"nothing to resume: {folder} is a file; name its run: --resume {folder.parent.parent}"
+        )
     if not folder.is_dir():
         raise RunError(f"nothing to resume: {folder} is no run folder{_runs_beside(folder)}")
     path = folder / "checkpoints" / "last.ckpt"
@@ -166,7 +174,11 @@ def _dated_folder(config: RunConfig) -> Path:
     name = config.run.name or f"{model}-{config.data.name}"
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     parent = Path(config.run.root) / name
+    parent.mkdir(parents=True, exist_ok=True)
     folder, count = parent / stamp, 1
-    while folder.exists():
-        folder, count = parent / f"{stamp}-{count}", count + 1
-    return folder
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:  # another run's, of this very second
+            folder, count = parent / f"{stamp}-{count}", count + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import statistics
 import sys
@@ -97,7 +98,7 @@ def _train_one(recipe: Path, run: Path, seed: int, quiet: bool) -> None:
         command += ["--resume", str(run)]
     else:
         discard_run_folder(run)
-        command += [str(recipe), f"run.seed={seed}", f"run.dir={run}"]
+        command += [str(recipe), f"run.seed={seed}", f"run.dir={json.dumps(str(run))}"]
     print(f"seed {seed}", flush=True)
     with Popen([*command, *(["--quiet"] if quiet else [])]) as child, _leave_to(child):
         code = child.wait()

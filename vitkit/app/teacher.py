@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from vitkit.app.build import (
     Built,
     build_from_checkpoint,
@@ -60,5 +64,19 @@ def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) 
                 f"channels; give one for each"
             )
     return Teacher(
-        model, mean=mean, std=std, student_mean=own.mean, student_std=own.std, img_size=None
+        model,
+        mean=mean,
+        std=std,
+        student_mean=own.mean,
+        student_std=own.std,
+        img_size=_fixed_size(model),
     )
+
+
+def _fixed_size(model: nn.Module) -> tuple[int, int] | None:
+    """(height, width) of a model that takes no other; None of one that takes any."""
+    parts: list[Any] = [getattr(model, name, None) for name in ("patch_embed", "tokenizer")]
+    size = next((part.img_size for part in parts if hasattr(part, "img_size")), None)
+    if getattr(model, "dynamic_img_size", False):
+        return None
+    return None if size is None else (int(size[0]), int(size[1]))

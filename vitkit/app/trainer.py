@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from vitkit.app import assemble
 from vitkit.app.assemble import Run
 from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
 from vitkit.app.facts import environment_facts, peak_memory_mb
+from vitkit.app.invocation import command_words
 from vitkit.app.jobs import Job, job_class
 from vitkit.app.reporter import report_training
 from vitkit.app.runs import (
@@ -184,10 +186,11 @@ def _way_back(run: Run, last: Path) -> str:
     """How to go on after a training that failed."""
     if not last.is_file():
         return "There is no checkpoint yet; start anew"
-    elsewhere = " run.dir=..." if run.config.run.dir else ""
+    words = [str(run.folder / "config.yaml"), f"model.weights={last}"]
+    words += ["run.dir=null"] if run.config.run.dir else []
+    command = shlex.join([*command_words("train"), *words])
     return (
-        "The last checkpoint is still good; go on from its weights: vitkit train "
-        f"{run.folder / 'config.yaml'} model.weights={last}{elsewhere} and what you change"
+        f"The last checkpoint is still good; go on from its weights: {command} and what you change"
     )
 
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from vitkit.app.invocation import command_words
+from vitkit.config import load_config
 
 __all__ = ["next_commands", "train_longer"]
 
@@ -42,6 +43,8 @@ def next_commands(folder: Path, task: str = "classification") -> list[str]:
 def train_longer(folder: Path) -> str:
     """How to go on from a finished run."""
     config, weights = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-    files = [shlex.quote(str(config)), shlex.quote(f"model.weights={weights}")]
-    command = " ".join([*command_words("train"), *files])
+    words = [str(config), f"model.weights={weights}"]
+    if config.is_file() and load_config([config]).run.dir is not None:
+        words.append("run.dir=null")  # which holds this run
+    command = shlex.join([*command_words("train"), *words])
     return f"To train it longer or otherwise, start a new run from its weights: {command}"

@@ -357,8 +357,8 @@ def _named_data(files: list[str]) -> tuple[list[str], list[str]]:
             "my_pictures/), a data set by its name, or that of a YAML file"
         )
     if is_path or Path(first).is_dir():
-        return ["data.name=image_folder", f"data.root={first}"], rest
-    return [f"data.name={first}"], rest
+        return ["data.name=image_folder", f"data.root={json.dumps(first)}"], rest
+    return [f"data.name={json.dumps(first)}"], rest
 
 
 def _neither_set_nor_folder(error: UnknownNameError) -> VitkitError:

@@ -109,6 +109,7 @@ def _made_lasting(stream: TextIO | None, lasting: list[Lasting]) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        # A file's name need not be text: shown with its bytes, rather than an end in the middle.
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
         line_buffering=stream.isatty() or stream is sys.stderr,
     )

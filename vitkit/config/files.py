@@ -7,6 +7,7 @@ that a file can hold. A fault is a line added to a list, so that one reading rep
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,10 +125,15 @@ class _Reader:
         return None
 
 
+COMMENT = re.compile(r"\s#")
+
+
 def parse_value(text: str) -> tuple[Any, list[str]]:
     """The value of an override such as ``1e-3``, and what is wrong with it (empty if nothing)."""
     reader = _Reader("")
     value = reader.read(text)
+    if COMMENT.search(text) and "#" not in str(value):
+        reader.faults.append(f"what is behind # in {text} is a comment; quote it: '\"...\"'")
     return value, [fault.removeprefix(": ") for fault in reader.faults]
 
 

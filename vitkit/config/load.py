@@ -54,9 +54,14 @@ SYNONYMS = {
 OWN_CHOICES = ("data.name=", "model.name=")
 """Overrides that leave the embedded default: its recipe fits its own data and model only."""
 
+OWN_TASK = "task.name="
+LEARNED_SO = ("task", "ema")
+"""Sections of the embedded default that fit its own task only."""
+
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(files, overrides): an argument with ``=`` is an override, one without is a file.
+    """(files, overrides): an argument with ``=`` is an override, one without, or a path that is
+    there, is a file.
 
     Raises:
         ConfigError: a setting that was written without ``=``.
@@ -66,8 +71,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if dot and section in RunConfig.model_fields and argument in _all_keys():
             value = after.removeprefix("=") or "..."
             raise ConfigError(f"{argument}: a setting is one word, {argument}={value}")
-    files = [argument for argument in arguments if "=" not in argument]
-    return files, [argument for argument in arguments if "=" in argument]
+    files = [word for word in arguments if "=" not in word or Path(word).exists()]
+    return files, [word for word in arguments if word not in files]
 
 
 def suggest_key(name: str) -> str | None:
@@ -103,16 +108,18 @@ def load_config(
     files = [files] if isinstance(files, str | Path) else files
     overrides = [overrides] if isinstance(overrides, str) else overrides
     faults: list[str] = []
-    values: dict[str, Any] = dict(base or {})
+    values: dict[str, Any] = _spelled_out(base or {})
     if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):
-        values = EMBEDDED_DEFAULT
+        values = dict(EMBEDDED_DEFAULT)
+        if any(o.startswith(OWN_TASK) for o in overrides):
+            values = {name: part for name, part in values.items() if name not in LEARNED_SO}
     origins: dict[str, str] = {}
     for file in files:
         document = read_file(Path(file), faults)
-        values = merge(values, document.values)
+        values = merge(values, _spelled_out(document.values))
         origins |= document.origins
     for override in overrides:
-        values = merge(values, _nested(override, faults))
+        values = merge(values, _spelled_out(_nested(override, faults)))
         origins.pop(override.partition("=")[0], None)
     sections = _checked(values, faults)
     if not faults:
@@ -121,6 +128,15 @@ def load_config(
     if faults:
         raise ConfigError(located(fault, origins) for fault in faults)
     return config
+
+
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """With ``task.finetune: lora``, short for its mode, written so that it merges with the rest."""
+    task = values.get("task")
+    mode = task.get("finetune") if isinstance(task, Mapping) else None
+    if not isinstance(task, Mapping) or not isinstance(mode, str):
+        return dict(values)
+    return {**values, "task": {**task, "finetune": {"mode": mode}}}
 
 
 def dump_yaml(config: RunConfig, header: str = "") -> str:

@@ -46,6 +46,9 @@ class Augment:
         mean: of the training pixels, in [0, 1]: what a policy of timm's shows outside an image.
         size: training images; asked for by ``flip: alternate`` alone.
         repeats: places of each image in an epoch.
+
+    Raises:
+        DataError: changes of colour for images of neither 1 nor 3 channels.
     """
 
     def __init__(
@@ -66,6 +69,11 @@ class Augment:
         if config.color_jitter or config.color_jitter_hue:
             jitter = ColorJitter(config.color_jitter, config.color_jitter_hue)
             self.policies.append((JITTER, jitter))
+        if self.policies and len(mean) not in (1, 3):
+            raise DataError(
+                f"data.augment.policy and color_jitter are for 1 or 3 channels, the images have "
+                f"{len(mean)}; leave them out"
+            )
         self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, images: Tensor, positions: Tensor, epoch: int) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
@@ -110,17 +111,18 @@ def _check_files(config: ImageDataConfig, on_file: OnFile | None) -> DataReport:
     total, done = sum(len(pairs) for pairs in found.values()), 0
     for split, pairs in found.items():
         good[split] = []
-        for (path, target), image in decoded(
-            pairs, lambda path: open_picture(path, 3, config.max_pixels)
+        for (path, target), seen_picture in decoded(
+            pairs, lambda path: _seen(open_picture(path, 3, config.max_pixels))
         ):
             done += 1
             if on_file is not None:
                 on_file(done, total)
-            if isinstance(image, BadFile):
-                report.damaged.append(image)
+            if isinstance(seen_picture, BadFile):
+                report.damaged.append(seen_picture)
                 continue
-            report.sizes[(image.shape[1], image.shape[2])] += 1
-            good[split].append(_Picture(path, target, _digest(image.numpy().tobytes())))
+            digest, size = seen_picture
+            report.sizes[size] += 1
+            good[split].append(_Picture(path, target, digest))
     seen: dict[bytes, tuple[str, str]] = {}
     for split, pictures in _as_trained(good, config, report.notes).items():
         counts = Counter(picture.target for picture in pictures)
@@ -180,7 +182,12 @@ def _note(
 def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
     for index in range(len(split)):
         image = split.images[index] if isinstance(split, ResidentSplit) else split[index][0]
-        yield _digest(image.numpy().tobytes()), (int(image.shape[1]), int(image.shape[2]))
+        yield _seen(image)
+
+
+def _seen(image: Tensor) -> tuple[bytes, tuple[int, int]]:
+    """Digest of an image's pixels, and its (height, width): all that is kept of it."""
+    return _digest(image.numpy().tobytes()), (int(image.shape[1]), int(image.shape[2]))
 
 
 def _digest(content: bytes) -> bytes:

@@ -125,7 +125,7 @@ class AugmentConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_i
         return self
 
 
-class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True):
+class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
     """What all data take; :func:`~vitkit.data.kinds.data_class` finds the class of the right kind.
 
     Attributes:

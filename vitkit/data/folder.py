@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -31,6 +32,8 @@ __all__ = [
     "read_splits",
     "require_pixels",
 ]
+
+T = TypeVar("T")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
@@ -229,14 +232,14 @@ def _key(path: Path, root: Path) -> int:
 
 
 def decoded(
-    pairs: list[tuple[Path, int]], decode: Callable[[Path], Tensor]
-) -> Iterator[tuple[tuple[Path, int], Tensor | BadFile]]:
-    """Each (file, class index) with its picture or what is wrong with it, in order.
+    pairs: list[tuple[Path, int]], decode: Callable[[Path], T]
+) -> Iterator[tuple[tuple[Path, int], T | BadFile]]:
+    """Each (file, class index) with what is made of its picture, or is wrong with it, in order.
 
     Decoding runs in threads, for Pillow lets go of the interpreter meanwhile.
     """
 
-    def attempt(pair: tuple[Path, int]) -> Tensor | BadFile:
+    def attempt(pair: tuple[Path, int]) -> T | BadFile:
         try:
             return decode(pair[0])
         except DataError as error:

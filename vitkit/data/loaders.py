@@ -145,9 +145,13 @@ class _ResidentSource:
         self.device = device
 
     def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
-        for chosen, place in zip(indices, places, strict=True):
-            at = chosen.to(self.device)
-            yield Batch(self.images[at], self.targets[at], place.to(self.device))
+        if not indices:
+            return
+        # Sent once: a copy a batch would wait for all that is queued on the device.
+        counts = [len(chosen) for chosen in indices]
+        sent = (torch.cat(tensors).to(self.device).split(counts) for tensors in (indices, places))
+        for at, place in zip(*sent, strict=True):
+            yield Batch(self.images[at], self.targets[at], place)
 
 
 class _StreamedSource:

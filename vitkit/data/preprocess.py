@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,20 @@ Picture = Image.Image | np.ndarray[Any, Any] | Tensor
 ([channels, ]height, width)."""
 
 
+@lru_cache(maxsize=64)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What a pixel is multiplied by and what is added then, float32 (channels, 1, 1) each.
+
+    Kept, for sending them anew with each batch would wait for all that is queued on the device.
+    """
+    with torch.inference_mode(False):  # or they could be used in no training
+        scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=device)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)
+    return scale[:, None, None], shift[:, None, None]
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Size, channels and statistics that a model was trained with.
@@ -54,11 +69,8 @@ class Preprocessing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, channels, height, width) -> float32, (pixel / 255 - mean) / std."""
-        scale = torch.tensor([1.0 / (255.0 * s) for s in self.std], device=images.device)
-        shift = torch.tensor(
-            [-m / s for m, s in zip(self.mean, self.std, strict=True)], device=images.device
-        )
-        return torch.addcmul(shift[:, None, None], images.to(torch.float32), scale[:, None, None])
+        scale, shift = _scale_and_shift(self.mean, self.std, images.device)
+        return torch.addcmul(shift, images.to(torch.float32), scale)
 
     def prepare_image(self, picture: Picture) -> Tensor:
         """A picture of any size and kind -> uint8 (channels, height, width).

@@ -168,8 +168,8 @@ def labelled_indices(targets: Tensor, fraction: float, seed: int) -> Tensor:
 
 
 def sample_images(split: Split, count: int) -> Tensor:
-    """About ``count`` images spread evenly over a split, uint8 (N, channels, height, width)."""
-    step = max(1, len(split) // count)
+    """At most ``count`` images spread evenly over a split, uint8 (N, channels, height, width)."""
+    step = max(1, -(-len(split) // count))
     if isinstance(split, ResidentSplit):
         return split.images[::step]
     return torch.stack([split[index][0] for index in range(0, len(split), step)])

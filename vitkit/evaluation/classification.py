@@ -35,7 +35,7 @@ class ClassificationSums(Sums):
         """
         self.num_classes = logits.shape[1]
         logits = logits.detach().to(self.sums.dtype)
-        count = self.sums.new_tensor(float(len(targets)))
+        count = self.sums.new_full((), len(targets))
         if mean_loss is None:
             loss = F.cross_entropy(logits, targets, reduction="sum")
         else:

@@ -68,7 +68,9 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 class ModelConfig(BaseModel):
     """What every family takes. Use :func:`validate_model` to get the class of the right family."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
     family: ClassVar[str | None] = None
 
     name: str = Field(DEFAULT_MODEL, description="model name; `vitkit models` lists them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PatchEmbed", "as_pair"]
+__all__ = ["PatchEmbed", "as_pair", "patch_moments"]
 
 
 def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -86,15 +86,33 @@ class PatchEmbed(nn.Module):
         """
         weight = self.proj.weight
         height, width = self.patch_size
-        patches = images.unfold(2, height, height).unfold(3, width, width)
-        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, weight[0].numel()).double()
-        mean = rows.mean(0)
-        values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+        mean, squares = patch_moments(images, (height, width), stride=(height, width))
+        values, vectors = torch.linalg.eigh(squares - mean[:, None] * mean)
         count = min(len(weight), len(values))
         whitened = (vectors / (values + eps).sqrt()).T[-count:]
-        mixing = torch.randn(len(weight), count, dtype=rows.dtype)
+        mixing = torch.randn(len(weight), count, dtype=mean.dtype)
         mixing = torch.linalg.qr(mixing).Q * (std * (len(weight) / count) ** 0.5)
         kernels = mixing @ whitened
         weight.copy_(kernels.view_as(weight))
         if self.proj.bias is not None:
             self.proj.bias.copy_(-kernels @ mean)
+
+
+def patch_moments(
+    images: Tensor, size: tuple[int, int], stride: tuple[int, int], at_a_time: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Mean of all patches, and the mean of their outer products: float64 (P,) and (P, P).
+
+    Args:
+        images: float (N, channels, height, width).
+        size: (height, width) of a patch; P is channels x height x width.
+        stride: from patch to patch.
+        at_a_time: images whose patches are in memory together.
+    """
+    total, squares, count = torch.zeros(()), torch.zeros(()), 0
+    for some in images.split(at_a_time):
+        patches = some.unfold(2, size[0], stride[0]).unfold(3, size[1], stride[1])
+        rows = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()
+        total, squares = total + rows.sum(0), squares + rows.T @ rows
+        count += len(rows)
+    return total / count, squares / count

@@ -46,7 +46,7 @@ def _layers(value: object) -> object:
 Kinds = Annotated[tuple[str, ...], BeforeValidator(_kinds)]
 
 
-class StemLayerConfig(BaseModel, extra="forbid", frozen=True, strict=True):
+class StemLayerConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
     """Arguments of :class:`vitkit.models.stem.StemLayer`."""
 
     dim: Positive = Field(description="channels out")

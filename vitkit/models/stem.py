@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.patches import as_pair
+from vitkit.models.patches import as_pair, patch_moments
 from vitkit.nn import ACTIVATIONS
 
 __all__ = ["ConvStem", "StemLayer"]
@@ -154,9 +154,8 @@ class ConvStem(nn.Module):
         if bias is not None:
             bias.zero_()
         out_chans, in_chans, height, width = weight.shape
-        patches = images.unfold(2, height, 1).unfold(3, width, 1)
-        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, in_chans * height * width).double()
-        values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        _, squares = patch_moments(images, (height, width), stride=(1, 1))
+        values, vectors = torch.linalg.eigh(squares)
         kernels = (vectors / (values + eps).sqrt()).T.flip(0)[: out_chans // 2]
         kernels = kernels.view(-1, in_chans, height, width).to(weight)
         weight[: 2 * len(kernels)] = torch.cat([kernels, -kernels])

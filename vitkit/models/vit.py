@@ -140,7 +140,11 @@ class VisionTransformer(nn.Module):
             act_layer=act_layer,
         )
 
-        self.whitens = whiten_patches if conv_stem is None else whiten_stem
+        if whiten_stem and conv_stem is None:
+            raise ValueError("whiten_stem needs a conv_stem; for patches it is whiten_patches")
+        if whiten_patches and conv_stem is not None:
+            raise ValueError("whiten_patches goes without a conv_stem; with it, whiten_stem")
+        self.whitens = whiten_patches or whiten_stem
         self.patch_embed: PatchEmbed | ConvStem
         if conv_stem is None:
             self.patch_embed = PatchEmbed(
@@ -280,20 +284,19 @@ class VisionTransformer(nn.Module):
         """A fresh head for another number of classes, and another pooling if given.
 
         Raises:
-            ValueError: token pooling without a class token, or a change to or from ``map``
-                pooling's position of the norm that the weights do not allow.
+            ValueError: an unknown pooling, or token pooling without a class token.
         """
+        fresh: list[nn.Module] = []
         if global_pool is not None and global_pool != self.global_pool:
             _check_options(global_pool, "learn", self.has_class_token)
             self.global_pool = global_pool
             self.attn_pool = self._make_pool() if global_pool == "map" else None
+            fresh += [] if self.attn_pool is None else [self.attn_pool]
         self.num_classes = num_classes
         self.head = self._make_head(num_classes)
         like = self.patch_embed.proj.weight
-        for fresh in (self.head, self.attn_pool):
-            if fresh is not None:
-                fresh.to(like.device, like.dtype)
-        init_vit_weights(self.head)
+        for part in (*fresh, self.head):
+            part.to(like.device, like.dtype).apply(init_vit_weights)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from C to num_classes."""
@@ -356,7 +359,9 @@ class VisionTransformer(nn.Module):
         positions = self._positions(grid)
         if positions is not None and self.no_embed_class:
             x = x + positions
-        x = torch.cat([*prefix, x], dim=1) if prefix else x
+        # A convolution leaves the tokens of a channel side by side; were they not copied, every
+        # addition and norm behind it would go through memory crosswise.
+        x = torch.cat([*prefix, x], dim=1) if prefix else x.contiguous()
         if positions is not None and not self.no_embed_class:
             x = x + positions
         x = self.pos_drop(x)
@@ -386,7 +391,7 @@ class VisionTransformer(nn.Module):
         """A random share of each image's patches leaves; the prefix stays (arXiv 2208.07220)."""
         batch, prefix = x.shape[0], self.num_prefix_tokens
         count = x.shape[1] - prefix
-        keep = max(1, round(count * (1.0 - self.patch_drop_rate)))
+        keep = max(1, int(count * (1.0 - self.patch_drop_rate)))
         chosen = torch.rand(batch, count, device=x.device).argsort(dim=1)[:, :keep]
         return self._select(x, ctx, chosen)
 

@@ -252,7 +252,8 @@ class Attention(nn.Module):
         # Queries for x alone, keys and values for all of context: the rows of one weight.
         split = [heads * self.head_dim, 2 * shared * self.head_dim]
         own: Any = self._modules["qkv"]  # direct_calls may have put a function before it
-        w_q, w_kv = own.weight.split(split)
+        weight = own.whole_weight() if hasattr(own, "whole_weight") else own.weight
+        w_q, w_kv = weight.split(split)
         b_q, b_kv = (None, None) if own.bias is None else own.bias.split(split)
         (q,) = self._split(F.linear(x, w_q, b_q), (heads,))
         return q, *self._split(F.linear(context, w_kv, b_kv), (shared, shared))

@@ -214,7 +214,10 @@ def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | No
         scores = scores.masked_fill(~mask, float("-inf"))
         empty = ~mask.any(dim=-1, keepdim=True)
     else:
-        scores = scores + mask.to(scores.dtype)
+        # In place where the mask adds no axis: no product needs the scores to go back.
+        mask = mask.to(scores.dtype)
+        same = torch.broadcast_shapes(scores.shape, mask.shape) == scores.shape
+        scores = scores.add_(mask) if same else scores + mask
         empty = (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
     if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not empty.any():
         return torch.softmax(scores, dim=-1)  # looking costs less than two passes over the scores

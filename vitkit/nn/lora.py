@@ -61,9 +61,15 @@ class LoraLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        inner = F.linear(x, self.lora_a.flatten(0, 1))
-        # One product for all parts: the outputs are the largest tensors here, and made once.
-        return F.linear(x, self.weight, self.bias) + F.linear(inner, self._up())
+        rows = x.flatten(0, -2)
+        inner = F.linear(rows, self.lora_a.flatten(0, 1))
+        # One product for all parts, added as it is made: the outputs are the largest tensors here.
+        out = torch.addmm(F.linear(rows, self.weight, self.bias), inner, self._up().t())
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def whole_weight(self) -> Tensor:
+        """The layer's weight with its adapters, (out_features, in_features), to be trained on."""
+        return self.weight + self._up() @ self.lora_a.flatten(0, 1)
 
     def _up(self) -> Tensor:
         """The second matrices, scaled, each in rows and columns of its own: (out_features, parts

@@ -39,9 +39,11 @@ class WeightAverage(Callback):
         self._averaged: dict[str, Tensor] | None = None
         self._seen_step = 0
         self._swapped = False
+        self._both: tuple[list[Tensor], list[Tensor]] | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the first weights, on their device, or take up what a checkpoint held."""
+        self._both = None
         live = _tensors(_network(pl_module))
         held = self._averaged or {name: tensor.detach().clone() for name, tensor in live.items()}
         self._averaged = {name: held[name].to(tensor.device) for name, tensor in live.items()}
@@ -96,6 +98,7 @@ class WeightAverage(Callback):
         """Take up the average where the checkpoint left it."""
         own = checkpoint.get(CHECKPOINT_KEY, {})
         if own.get("averaged") is not None:
+            self._both = None
             names = _tensors(_network(pl_module)).keys()
             self._averaged = {name: own["averaged"][name] for name in names}
             self.updates = int(own["average_updates"])
@@ -109,9 +112,13 @@ class WeightAverage(Callback):
         return state
 
     def _pairs(self, pl_module: LightningModule) -> tuple[list[Tensor], list[Tensor]]:
-        assert self._averaged is not None
-        live = _tensors(_network(pl_module))
-        return [self._averaged[name] for name in live], [t.detach() for t in live.values()]
+        """Averaged and live tensors; looked up once, for a walk through the modules takes time."""
+        if self._both is None:
+            assert self._averaged is not None
+            live = _tensors(_network(pl_module))
+            self._both = [self._averaged[name] for name in live], list(live.values())
+        averaged, live_now = self._both
+        return averaged, [tensor.detach() for tensor in live_now]
 
     def _swap(self, pl_module: LightningModule) -> None:
         if self._averaged is None:

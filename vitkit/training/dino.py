@@ -151,6 +151,7 @@ class DinoTask(PretrainingTask):
         super().__init__(model, encoder=teacher.network.backbone, **shared)
         self.task, self.views, self.teacher = task, views, teacher
         self.register_buffer("center", torch.zeros(1, task.out_dim))
+        self._means: list[Tensor] = []  # of the teacher's outputs, a micro-batch of the step each
 
     def on_fit_start(self) -> None:
         """The teacher goes where the student is."""
@@ -172,12 +173,13 @@ class DinoTask(PretrainingTask):
         taught = ((outputs - self.center) / self._temperature()).softmax(dim=-1)
         loss = dino_loss(said, taught, len(images), self.task.student_temp)
         if training:
-            self._recenter(outputs)
+            self._means.append(outputs.mean(dim=0, keepdim=True))
         return {"loss": loss, "teacher_entropy": torch.special.entr(taught).sum(dim=-1).mean()}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The step, and the teacher's; here and not later, so that checkpoints have it."""
         super().optimizer_step(*args, **kwargs)
+        self._recenter()
         done = self.plan.progress(self.global_step)
         self.teacher.follow(self._student, teacher_momentum(done, self.task.momentum_teacher))
 
@@ -214,9 +216,10 @@ class DinoTask(PretrainingTask):
             warmup=self.task.teacher_temp_warmup,
         )
 
-    def _recenter(self, outputs: Tensor) -> None:
-        """Towards the mean of a batch, over all processes."""
-        mean = outputs.mean(dim=0, keepdim=True)
+    def _recenter(self) -> None:
+        """Towards the mean of a step's batch, over all its parts and processes."""
+        mean = torch.cat(self._means).mean(dim=0, keepdim=True)
+        self._means.clear()
         if self.trainer.world_size > 1:
             mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         self.center.lerp_(mean, 1.0 - self.task.center_momentum)

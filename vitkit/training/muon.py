@@ -60,6 +60,8 @@ class Muon(torch.optim.Optimizer):
             "ns_steps": ns_steps,
             "betas": betas,
             "eps": eps,
+            # A key that torch looks for: it then moves the counted steps to the weights' device.
+            "fused": fused,
         }
         super().__init__(groups, defaults)
         self.dtype, self.fused = dtype, fused
@@ -102,8 +104,7 @@ class Muon(torch.optim.Optimizer):
         params = [p for p in group["params"] if p.grad is not None]
         if not params:
             return
-        for p in params:
-            self.state[p].setdefault("step", torch.zeros((), dtype=torch.float32, device=p.device))
+        steps = [self._steps(p) for p in params]
         beta1, beta2 = group["betas"]
         adamw(
             params,
@@ -111,7 +112,7 @@ class Muon(torch.optim.Optimizer):
             [self._buffer(p, "exp_avg") for p in params],
             [self._buffer(p, "exp_avg_sq") for p in params],
             [],
-            [self.state[p]["step"] for p in params],
+            steps,
             fused=self.fused,
             amsgrad=False,
             beta1=beta1,
@@ -121,6 +122,17 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+    def _steps(self, parameter: Tensor) -> Tensor:
+        """How many steps a weight has had: beside it for the fused kernel, else on the CPU."""
+        state = self.state[parameter]
+        device = parameter.device if self.fused else torch.device("cpu")
+        if "step" not in state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        elif state["step"].device != device:  # as checkpoints of earlier versions leave it
+            state["step"] = state["step"].to(device)
+        steps: Tensor = state["step"]
+        return steps
 
     def _buffer(self, parameter: Tensor, name: str) -> Tensor:
         state = self.state[parameter]
@@ -161,7 +173,8 @@ def orthogonalized(
         for index, matrix in zip(indices, result, strict=True):
             done[index] = matrix
     pieces = iter(done)
-    return [torch.cat([next(pieces) for _ in heights]) for heights in rows]
+    stacks = [[next(pieces) for _ in heights] for heights in rows]
+    return [torch.cat(stack) if len(stack) > 1 else stack[0] for stack in stacks]
 
 
 def _newton_schulz(x: Tensor, steps: int) -> Tensor:

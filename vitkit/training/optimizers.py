@@ -22,6 +22,9 @@ TIMM = "timm/"
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
 """The usual names of a stack of blocks, in our models and in timm's."""
 
+EMBEDS = ("patch_embed.", "tokenizer.")
+"""What stands before the blocks, whatever numbers its own layers have."""
+
 
 def build_optimizer(
     model: nn.Module,
@@ -40,7 +43,7 @@ def build_optimizer(
         dtype: number format of Muon's products.
 
     Raises:
-        ConfigError: timm has no such optimiser.
+        ConfigError: timm has no such optimiser, or the model has no such layers.
     """
     groups = parameter_groups(model, config)
     lr, betas, eps = config.lr, config.betas, config.eps
@@ -72,13 +75,26 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     first layer, which reads pixels or words, nor the classifier, nor depthwise kernels. With
     ``layer_decay`` d, the rate of a block is d times that of the block after it; ``head_lr_factor``
     multiplies the classifier's. Frozen parameters are left out.
+
+    Raises:
+        ConfigError: ``layer_decay`` without numbered blocks, ``head_lr_factor`` without classifier.
     """
     named: Any = getattr(model, "no_weight_decay", set)
     spared = named()
     hidden = _hidden_matrices(model) if config.name == "muon" else {}
     depths = _depths(model)
     top = max(depths.values(), default=0)
+    if config.layer_decay < 1.0 and top < 2:
+        raise ConfigError(
+            f"optimizer.layer_decay: {type(model).__name__} has no blocks that are numbered; leave "
+            "it out"
+        )
     own_rate = _classifier_names(model) if config.head_lr_factor != 1.0 else set()
+    if config.head_lr_factor != 1.0 and not own_rate:
+        raise ConfigError(
+            f"optimizer.head_lr_factor: {type(model).__name__} does not say which layer is its "
+            "classifier (get_classifier()); leave it out"
+        )
     groups: defaultdict[tuple[bool, bool, int, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -154,7 +170,8 @@ def _heights(model: nn.Module, name: str, rows: int) -> list[int]:
 def _depths(model: nn.Module) -> dict[str, int]:
     """Layer of each parameter: 0 before the blocks, 1 to n in them, n + 1 behind."""
     names = [name for name, _ in model.named_parameters()]
-    numbers = [int(m.group(1)) if (m := NUMBERED.search(name)) else None for name in names]
+    found = [None if name.startswith(EMBEDS) else NUMBERED.search(name) for name in names]
+    numbers = [int(match.group(1)) if match else None for match in found]
     behind = max((n for n in numbers if n is not None), default=-1) + 2
     depths, outside = {}, 0
     for name, number in zip(names, numbers, strict=True):

@@ -16,7 +16,7 @@ from vitkit.training.mixing import mix_batch
 from vitkit.training.summed import SummedTask
 from vitkit.training.task_config import ClassificationConfig
 
-__all__ = ["ClassificationTask"]
+__all__ = ["ClassificationTask", "stage_size"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -139,7 +139,11 @@ class ClassificationTask(SummedTask[ClassificationSums]):
         sides = [side for until, side in self.task.progressive_sizes if done < until]
         if not sides:
             return images
-        height, width = images.shape[-2:]
-        scale = sides[0] / max(height, width)
-        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        size = stage_size(images.shape[-2], images.shape[-1], sides[0])
         return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def stage_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) of images whose longer side becomes ``side``."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))

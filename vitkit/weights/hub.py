@@ -52,7 +52,9 @@ def hub_folder(name: str, weight_files: Sequence[str]) -> Path:
     """
     repository, _, revision = name.partition("@")
     for description in DESCRIPTIONS:
-        _fetched(repository, description, revision)
+        path = _fetched(repository, description, revision)
+        if path is not None and "pretrained_cfg" in read_json(path):
+            break  # timm's, which says the preprocessing too
     for file in weight_files:
         path = _fetched(repository, file, revision)
         if path is None:
@@ -148,11 +150,11 @@ def _fetched(repository: str, file: str, revision: str) -> Path | None:
     except LocalEntryNotFoundError as error:
         if try_to_load_from_cache(repository, file, revision=revision or None) is _CACHED_NO_EXIST:
             return None  # the hub said so when it was within reach
-        raise _out_of_reach(where, error) from error
+        raise _out_of_reach(where, file, error) from error
     except EntryNotFoundError:
         return None
     except Exception as error:  # of whichever HTTP library the hub's client uses
-        raise _out_of_reach(where, error) from error
+        raise _out_of_reach(where, file, error) from error
 
 
 @contextmanager
@@ -167,9 +169,9 @@ def _silent() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _out_of_reach(where: str, error: Exception) -> WeightsError:
+def _out_of_reach(where: str, file: str, error: Exception) -> WeightsError:
     return WeightsError(
-        f"{where}: the hub cannot be reached and the file is not in its cache "
+        f"{where}: the hub cannot be reached and {file} is not in its cache "
         f"({_first_line(error.__cause__ or error)}); check the network, or give a downloaded folder"
     )
 

@@ -28,6 +28,7 @@ from vitkit.weights.stated import Stated
 __all__ = ["LoadReport", "Loaded", "build_and_load", "load_weights"]
 
 HEADS = ("head.", "head_dist.")
+"""How the names of classifiers begin, but for those that a model of timm states itself."""
 COUNTER = ".num_batches_tracked"
 """BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
 OWN_NAME = "vitkit"
@@ -168,13 +169,15 @@ def _known(source: Source, own: set[str] | None) -> _Known | None:
         own: the model's names, where there is a model: a file in just these needs no other look. An
             empty set stands for a model that the source states itself.
     """
+    if own is not None and not own:
+        return _Known(source, None, Translated(source.needed, dict(source.spare)))
     as_it_is = own is not None and set(source.tensors) <= own
     tensors, left = (source.tensors, {}) if as_it_is else unwrapped(source.needed)
     if not as_it_is:
         left = {**source.spare, **left}
     found = recognise(_shapes(tensors))
-    if own is not None and (not own or set(tensors) <= own):
-        return _Known(source, found if own else None, Translated(tensors, left))
+    if own is not None and set(tensors) <= own:
+        return _Known(source, found, Translated(tensors, left))
     if found is not None:
         translated = found.translate(tensors)
         translated.left.update(left)
@@ -240,7 +243,7 @@ def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
         elif (kernel := fit_kernel(model, name, tensor)) is not None:
             fitting[name] = kernel
             report.resized.append(name)
-        elif name.startswith(HEADS) and tensor.shape[1:] == own[name].shape[1:]:
+        elif name.startswith(_heads(model)) and tensor.shape[1:] == own[name].shape[1:]:
             report.new.append(name)
         else:
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
@@ -263,11 +266,19 @@ def _gaps(
     report.new += missing
     if not strict:
         return []
-    faults = [f"{name}: missing" for name in missing if not name.startswith(HEADS)]
+    heads = _heads(model)
+    faults = [f"{name}: missing" for name in missing if not name.startswith(heads)]
     spare = report.unused
     if not head_differs and getattr(model, "num_classes", None) == 0:
-        spare = [name for name in spare if not name.startswith(HEADS)]
+        spare = [name for name in spare if not name.startswith(heads)]
     return faults + [f"{name}: not in the model" for name in spare]
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """How the names of a model's classifiers begin."""
+    stated: Any = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    named = (stated,) if isinstance(stated, str) else tuple(stated)
+    return (*HEADS, *(f"{name}." for name in named))
 
 
 def _preprocessing(known: _Known) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
 
     Args:
         source: a state dict; a file (``.safetensors``, ``.npz``, ``.pth``, ``.pt``, ``.bin``,
-            ``.ckpt``); a folder with ``config.json`` and weights; ``hf-hub:<id>``,
+            ``.ckpt``); a run's folder; a folder with ``config.json`` and weights; ``hf-hub:<id>``,
             ``timm/<name>`` or ``torchvision/<name>``, which may need the network.
 
     Raises:
@@ -129,6 +129,7 @@ def _beside(path: Path) -> Stated:
 
 def _from_folder(folder: Path, where: str) -> Source:
     named = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
+    named = _of_run(folder) if named is None else named
     if named is None:
         files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
         if len(files) != 1:
@@ -136,6 +137,15 @@ def _from_folder(folder: Path, where: str) -> Source:
             raise WeightsError(f"{where} holds {shown}; give the file itself")
         named = files[0]
     return dataclasses.replace(_from_file(named), where=where)
+
+
+def _of_run(folder: Path) -> Path | None:
+    """The checkpoint of a run: the tested one, or else the last; None in another folder."""
+    results = folder / "results.json"
+    tested = read_json(results).get("checkpoint") if results.is_file() else None
+    names = [tested] if isinstance(tested, str) else []
+    paths = (folder / "checkpoints" / name for name in (*names, "last.ckpt"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _from_timm(name: str, model: nn.Module) -> Source:

@@ -87,6 +87,7 @@ def _check(family: str, full: Mapping[str, Any], kind: str) -> None:
         "norm behind the pooling": full["fc_norm"],
         "ViT without final norm": not full["final_norm"],
         "rotary positions in this class": full["pos_embed"] == "rotary",
+        "relative positions in this class": full["pos_embed"] == "relative",
         "post-norm blocks": not full["norm_first"],
         "norm before the blocks": full["pre_norm"],
         "RMSNorm": full["norm_layer"] != "layernorm",

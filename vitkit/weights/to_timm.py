@@ -88,6 +88,7 @@ def _check(family: str, full: Mapping[str, Any]) -> None:
     reasons = {
         "convolutional stem": full["conv_stem"] is not None,
         "rotary positions in this class": full["pos_embed"] == "rotary",
+        "relative positions in this class": full["pos_embed"] == "relative",
         "post-norm blocks with these names": not full["norm_first"],
         "heads of another width": full["head_dim"] not in (None, width),
         f"norm epsilon of {eps}": eps != 1e-6 and not needs_1e5,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from vitkit.app.build import Built
@@ -12,11 +14,11 @@ from vitkit.app.jobs.images import ImageJob
 from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig
 from vitkit.data.splits import ImageData
-from vitkit.errors import DataError
+from vitkit.errors import ConfigError, DataError
 from vitkit.records import Plain
 from vitkit.training.budget import StepPlan
 from vitkit.training.losses import balanced_class_weights
-from vitkit.training.task import ClassificationTask
+from vitkit.training.task import ClassificationTask, stage_size
 from vitkit.training.task_config import ClassificationConfig
 
 __all__ = ["ClassificationJob"]
@@ -37,6 +39,9 @@ class ClassificationJob(ImageJob):
                 f"{built.info.name} has one class only; task.name=classification needs two or more."
                 " Pre-train on it with task.name=mae or task.name=dino"
             )
+        task = config.task
+        assert isinstance(task, ClassificationConfig)
+        _require_stages(built, task.progressive_sizes)
         return built
 
     def task(self, plan: StepPlan) -> ClassificationTask:
@@ -84,3 +89,26 @@ class ClassificationJob(ImageJob):
         if self.built.info.num_skipped:
             facts["images_skipped"] = self.built.info.num_skipped
         return outcome.metrics, facts
+
+
+def _require_stages(built: Built, stages: Sequence[tuple[float, int]]) -> None:
+    """See that the model reads the images of each stage, rather now than in the middle.
+
+    Raises:
+        ConfigError: it does not; the message says why.
+    """
+    height, width = built.preprocessing.img_size
+    modes = {module: module.training for module in built.model.modules()}
+    built.model.eval()
+    for _, side in stages:
+        size = stage_size(height, width, side)
+        try:
+            with torch.no_grad():
+                built.model(torch.zeros(1, built.info.in_chans, *size))
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"task.progressive_sizes: {built.section['name']} cannot read images of "
+                f"{size[0]} x {size[1]} ({str(error).splitlines()[0]})"
+            ) from error
+    for module, mode in modes.items():
+        module.training = mode
