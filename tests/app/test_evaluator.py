@@ -224,6 +224,7 @@ def test_what_is_refused(
     name = "timm:vit_tiny_patch16_224"
     for source, settings, error, text in (
         (name, TIMM, ConfigError, "which weights"),
+        ("timm/vit_tiny_patch16_224", TIMM, ConfigError, "timm:vit_tiny_patch16_224 weights=FILE"),
         ((name, weights), [], ConfigError, "on which data"),
         ((name, weights), [*TIMM, "data.synthetic_classes=5"], WeightsError, "its own classes"),
         ((name, "none.pth"), TIMM, WeightsError, "none.pth"),

@@ -98,11 +98,15 @@ def opened_source(source: Source) -> Source | Checkpoint:
     """The checkpoint that a source stands for; a model of timm as it is.
 
     Raises:
+        ConfigError: a model of timm without weights.
         RunError: nothing there.
         WeightsError: damaged, or not ours.
     """
     if isinstance(source, tuple) or is_of_timm(source):
         return source
+    if str(source).startswith(TIMM_PREFIX) and not Path(source).exists():
+        name = str(source).removeprefix(TIMM_PREFIX)
+        raise ConfigError(f"{source}: give its weights too: {TIMM_SOURCE}{name} weights=FILE")
     return read_checkpoint(find_checkpoint(source))
 
 
