@@ -153,7 +153,9 @@ def test_what_stands_before_the_blocks_has_the_lowest_rate_whatever_it_is() -> N
 
 
 def test_rates_by_layer_need_layers() -> None:
-    with pytest.raises(ConfigError, match=r"layer_decay: CifarResNet has no blocks that are numbered"):
+    with pytest.raises(
+        ConfigError, match=r"layer_decay: CifarResNet has no blocks that are numbered"
+    ):
         parameter_groups(create_model("resnet20_32"), OptimizerConfig(layer_decay=0.5))
     with pytest.raises(ConfigError, match=r"head_lr_factor: Linear does not say which layer"):
         parameter_groups(nn.Linear(2, 2), OptimizerConfig(head_lr_factor=2.0))
