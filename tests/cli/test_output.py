@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists 
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Go]:
     """The ``vitkit`` command in this process; its exit code."""
+
+    # Started in the background, the tests would have inherited a Ctrl-C that is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def call(*arguments: str) -> int:
         monkeypatch.chdir(tmp_path)
@@ -32,7 +35,8 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Go:
             main()
         return int(left.value.code or 0)
 
-    return call
+    yield call
+    signal.signal(signal.SIGINT, before)
 
 
 def _closed_pipe() -> Any:
