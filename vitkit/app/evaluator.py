@@ -36,7 +36,7 @@ from vitkit.app.suites import (
 )
 from vitkit.app.word_metrics import word_metrics, word_splits, write_translations
 from vitkit.config import RunConfig, load_config
-from vitkit.data.splits import ImageData, pictures_digest
+from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
 from vitkit.evaluation.classification import Predictions
@@ -69,6 +69,13 @@ FILES = {"standard": "eval", "shift": "eval-shift", "speed": "eval-speed"}
 """Suite -> name of its record, without the suffix."""
 
 
+READ_OF_WORDS = (
+    *("data.", "task.num_beams", "task.length_penalty"),
+    *("trainer.accelerator", "run.report"),
+)
+"""How the settings begin that an evaluation of a model of words reads."""
+
+
 @dataclass(frozen=True)
 class EvalResult:
     """What an evaluation found.
@@ -89,6 +96,7 @@ class EvalResult:
         page: of the report, if one was written.
         tested: the model and what it said, of :func:`evaluate_checkpoint` alone.
         split: what was evaluated: ``train``, ``val`` or ``test``.
+        pictures: a digest of which pictures these were, of the standard suite.
     """
 
     metrics: dict[str, float]
@@ -104,6 +112,7 @@ class EvalResult:
     page: Path | None = None
     tested: Tested | None = None
     split: str = "test"
+    pictures: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,13 +128,6 @@ class Comparison:
 
     results: tuple[EvalResult, ...]
     paired: tuple[Paired | None, ...]
-
-
-READ_OF_WORDS = (
-    *("data.", "task.num_beams", "task.length_penalty"),
-    *("trainer.accelerator", "run.report"),
-)
-"""How the settings begin that an evaluation of a model of words reads."""
 
 
 def evaluate(
@@ -190,7 +192,6 @@ def compare(
         raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
     results: list[EvalResult] = []
     paired: list[Paired | None] = []
-    first = ""  # the pictures of the first result
     used: set[tuple[Path, str]] = set()
     for source in sources:
         started = time.perf_counter()
@@ -210,12 +211,8 @@ def compare(
             ending = _with_split(suffix, one, split, there)
             result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
-            pictures = pictures_digest(split_of(subject, one))
             if results:
-                against = _against(results[0], result, subject) if pictures == first else None
-                paired.append(against)
-            else:
-                first = pictures
+                paired.append(_against(results[0], result, subject))
             results.append(result)
     return Comparison(tuple(results), tuple(paired))
 
@@ -260,13 +257,16 @@ def _measured(
     records: dict[str, Record] = {}
     written: list[Path] = []
     predictions: Predictions | None = None
+    pictures = ""
     subject.folder.mkdir(parents=True, exist_ok=True)
     for name in SUITES[suite]:
         facts: dict[str, Plain] = {**subject.facts, "images": images, "split": split}
         if name == "standard":
             measured, predictions = standard_measures(subject, split, progress=progress)
             path = subject.folder / f"predictions{suffix}.npz"
-            record_of(subject, predictions, split).write(path)
+            record = record_of(subject, predictions, split)
+            record.write(path)
+            pictures = str(record.pictures)
             written.append(path)
             facts |= {"eval_seed": options.seed, "resamples": options.resamples}
             facts |= {"confidence": options.confidence, "tta": options.tta}
@@ -297,6 +297,7 @@ def _measured(
         written=tuple(written),
         page=page,
         split=split,
+        pictures=pictures,
     )
 
 
@@ -407,7 +408,7 @@ def _against(first: EvalResult, other: EvalResult, subject: Subject) -> Paired |
         return None
     if first.record.facts["data"] != other.record.facts["data"]:
         return None
-    if not torch.equal(a.targets, b.targets):
+    if first.pictures != other.pictures or not torch.equal(a.targets, b.targets):
         return None
     options = subject.config.eval
     return compare_paired(

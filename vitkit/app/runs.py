@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from datetime import datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from vitkit.app.invocation import resume_command
 from vitkit.config import RunConfig
 from vitkit.errors import RunError
+from vitkit.weights import tested_name
 
 __all__ = [
     "discard_run_folder",
@@ -18,10 +18,17 @@ __all__ = [
     "finished_results",
     "make_run_folder",
     "resumable_checkpoint",
+    "runs_folder",
 ]
 
 FOLDER_VARIABLE = "VITKIT_RUN_DIR"
 """Tells the processes that a run starts which folder is theirs."""
+
+
+def runs_folder(config: RunConfig) -> Path:
+    """``<root>/<name>``: where the runs of a config lie that name no folder of their own."""
+    model = config.model.name.replace("/", "-")
+    return Path(config.run.root) / (config.run.name or f"{model}-{config.data.name}")
 
 
 def make_run_folder(config: RunConfig) -> Path:
@@ -119,7 +126,7 @@ def find_checkpoint(source: str | Path) -> Path:
     if path.is_file():
         return path
     for folder in (path / "checkpoints", path):
-        for name in (_tested_name(path), "last.ckpt", "best.ckpt"):
+        for name in (tested_name(path), "last.ckpt", "best.ckpt"):
             if name and (folder / name).is_file():
                 return folder / name
     if path.is_dir():
@@ -156,24 +163,8 @@ def _runs_beside(path: Path) -> str:
     return f"; {inside}" if inside else ""
 
 
-def _tested_name(folder: Path) -> str | None:
-    results = folder / "results.json"
-    if not results.is_file():
-        return None
-    try:
-        tested = json.loads(results.read_text(encoding="utf-8")).get("checkpoint")
-    except (ValueError, AttributeError) as error:
-        raise RunError(
-            f"{results} is damaged ({error}); remove it, or name a checkpoint"
-        ) from error
-    return tested if isinstance(tested, str) else None
-
-
 def _dated_folder(config: RunConfig) -> Path:
-    model = config.model.name.replace("/", "-")
-    name = config.run.name or f"{model}-{config.data.name}"
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    parent = Path(config.run.root) / name
+    stamp, parent = datetime.now().strftime("%Y%m%d-%H%M%S"), runs_folder(config)
     parent.mkdir(parents=True, exist_ok=True)
     folder, count = parent / stamp, 1
     while True:

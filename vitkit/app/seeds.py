@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from vitkit.app.runs import discard_run_folder
+from vitkit.app.runs import discard_run_folder, runs_folder
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.errors import Interrupted, RunError
 from vitkit.records import Record, write_text
@@ -71,10 +71,7 @@ def train_seeds(config: RunConfig, count: int, *, quiet: bool = False) -> SeedSu
 
 
 def _folder(config: RunConfig) -> Path:
-    if config.run.dir:
-        return Path(config.run.dir)
-    model = config.model.name.replace("/", "-")
-    return Path(config.run.root) / (config.run.name or f"{model}-{config.data.name}") / "seeds"
+    return Path(config.run.dir) if config.run.dir else runs_folder(config) / "seeds"
 
 
 def _same_recipe(config: RunConfig, path: Path) -> None:

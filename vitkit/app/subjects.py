@@ -46,8 +46,11 @@ READ = ("data.", "eval.", "trainer.accelerator", "run.report", "model.img_size")
 """How the settings begin that an evaluation of a checkpoint reads; it has the others itself."""
 
 READ_OF_TIMM = ("data.", "eval.", "model.", "trainer.accelerator", "run.report", "run.root")
+"""The same of a model of timm, whose section and place are still open."""
 
 SIZES = ("model.img_size", "data.img_size")
+"""Either says the size of both; see :func:`_one_size`."""
+
 TIMM_SOURCE = "timm:"
 """In front of the name of one of timm's models."""
 

@@ -6,6 +6,7 @@ from vitkit.weights.checkpoint import (
     Checkpoint,
     is_own_checkpoint,
     read_checkpoint,
+    tested_name,
 )
 from vitkit.weights.files import read_file, read_tensors
 from vitkit.weights.hub import HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX
@@ -36,6 +37,7 @@ __all__ = [
     "read_file",
     "read_tensors",
     "stated_by_config",
+    "tested_name",
     "timm_folder",
     "write_onnx",
     "write_torch_export",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vitkit.errors import WeightsError
 from vitkit.nn import merge_lora_state
-from vitkit.weights.files import read_file
+from vitkit.weights.files import read_file, read_json
 
 __all__ = [
     "FORMAT_VERSION",
@@ -25,6 +25,7 @@ __all__ = [
     "is_own_checkpoint",
     "read_checkpoint",
     "spare_names",
+    "tested_name",
     "without_adapters",
 ]
 
@@ -88,6 +89,17 @@ def is_own_checkpoint(path: str | Path) -> bool:
     """
     path = Path(path)
     return path.suffix == ".ckpt" and path.is_file() and OWN_KEY in read_file(path)
+
+
+def tested_name(run: Path) -> str | None:
+    """The checkpoint's file that a run's ``results.json`` says was tested; None where it does not.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    results = run / "results.json"
+    tested = read_json(results).get("checkpoint") if results.is_file() else None
+    return tested if isinstance(tested, str) else None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

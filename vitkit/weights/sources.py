@@ -11,7 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
-from vitkit.weights.checkpoint import OWN_KEY, PREFIX, spare_names, without_adapters
+from vitkit.weights.checkpoint import (
+    OWN_KEY,
+    PREFIX,
+    spare_names,
+    tested_name,
+    without_adapters,
+)
 from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
 from vitkit.weights.hub import (
     HUB_PREFIX,
@@ -141,10 +147,7 @@ def _from_folder(folder: Path, where: str) -> Source:
 
 def _of_run(folder: Path) -> Path | None:
     """The checkpoint of a run: the tested one, or else the last; None in another folder."""
-    results = folder / "results.json"
-    tested = read_json(results).get("checkpoint") if results.is_file() else None
-    names = [tested] if isinstance(tested, str) else []
-    paths = (folder / "checkpoints" / name for name in (*names, "last.ckpt"))
+    paths = (folder / "checkpoints" / name for name in (tested_name(folder), "last.ckpt") if name)
     return next((path for path in paths if path.is_file()), None)
 
 

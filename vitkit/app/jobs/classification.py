@@ -15,6 +15,7 @@ from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError
+from vitkit.explain.anatomy import evaluating
 from vitkit.records import Plain
 from vitkit.training.budget import StepPlan
 from vitkit.training.losses import balanced_class_weights
@@ -98,17 +99,13 @@ def _require_stages(built: Built, stages: Sequence[tuple[float, int]]) -> None:
         ConfigError: it does not; the message says why.
     """
     height, width = built.preprocessing.img_size
-    modes = {module: module.training for module in built.model.modules()}
-    built.model.eval()
     for _, side in stages:
         size = stage_size(height, width, side)
         try:
-            with torch.no_grad():
+            with evaluating(built.model), torch.no_grad():
                 built.model(torch.zeros(1, built.info.in_chans, *size))
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"task.progressive_sizes: {built.section['name']} cannot read images of "
                 f"{size[0]} x {size[1]} ({str(error).splitlines()[0]})"
             ) from error
-    for module, mode in modes.items():
-        module.training = mode
