@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SUITE ?= attention input_pipeline train_step inference epoch memory eval_overhead
+SUITE ?= attention linear input_pipeline train_step inference epoch memory eval_overhead
 
 .DEFAULT_GOAL := help
 .PHONY: help train test check lint format bench bench-gpu docs clean

@@ -90,9 +90,9 @@ def measure(options: argparse.Namespace) -> Report:
         for dtype in dtypes:
             size = SIZES[name]
             learning = steps(options.folder, size, DTYPES[dtype], device)
-            writing = writers(options.folder, size, options.tokens, device)
             jobs = [(f"{size.window} x {size.batch}", size.window * size.batch, learning)]
             if dtype == "float32":
+                writing = writers(options.folder, size, options.tokens, device)
                 jobs.append((f"{options.tokens} written", options.tokens, writing))
             for what, characters, runs in jobs:
                 times = samples(runs, rounds=options.rounds, seconds=options.seconds, device=device)

@@ -100,18 +100,17 @@ def study(mixer: str, length: int, steps: int, seed: int = 0) -> Row:
     return row
 
 
-def sequences(places: Tensor, length: int, seed: int) -> tuple[Tensor, Tensor]:
+def sequences(places: Tensor, length: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise with a key at ``places``.
 
     Args:
         places: of the keys, int64 (B,).
         length: tokens of a sequence.
-        seed: of noise and keys.
+        draw: where noise and keys are from.
 
     Returns:
         Tokens int64 (B, length) and the keys' numbers int64 (B,).
     """
-    draw = torch.Generator().manual_seed(seed)
     tokens = torch.randint(NOISE, (len(places), length), generator=draw)
     keys = torch.randint(KEYS, (len(places),), generator=draw)
     return tokens.scatter(1, places[:, None], NOISE + keys[:, None]), keys
@@ -124,7 +123,8 @@ def recall_by_distance(model: nn.Module, length: int, each: int = 64) -> Tensor:
     with torch.no_grad():
         for distance in range(length):
             places = torch.full((each,), length - 1 - distance)
-            tokens, keys = sequences(places, length, seed=1_000_000_007 + distance)
+            draw = torch.Generator().manual_seed(distance)
+            tokens, keys = sequences(places, length, draw)
             right[distance] = (_answers(model, tokens).argmax(dim=1) == keys).float().mean()
     return right
 
@@ -159,13 +159,13 @@ def _train(model: nn.Module, length: int, steps: int, seed: int) -> float:
     """Train, and give the median time of a step in seconds."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0, fused=True)
     model.train()
+    draw = torch.Generator().manual_seed(1_000_000_007 + seed)  # not those of the questions
     seconds = []
     for step in range(steps):
         for group in optimizer.param_groups:  # a straight fall behind a short rise
             group["lr"] = 2e-3 * min(1.0, (step + 1) / 20) * (1.0 - step / steps)
-        draw = torch.Generator().manual_seed(seed + step)
         places = torch.randint(length, (BATCH,), generator=draw)
-        tokens, keys = sequences(places, length, seed + step)
+        tokens, keys = sequences(places, length, draw)
         started = time.perf_counter()
         optimizer.zero_grad()
         F.cross_entropy(_answers(model, tokens), keys).backward()

@@ -64,7 +64,11 @@ def trained(table: Path, name: str, settings: Sequence[str]) -> dict[str, object
 
 def main(arguments: Sequence[str]) -> list[dict[str, object]]:
     """Returns the lines of the table."""
-    weights, *settings = [word for word in arguments if word != "--quick"]
+    weights, *settings = [word for word in arguments if word != "--quick"] or [""]
+    if not weights or "=" in weights:
+        raise SystemExit(
+            "give the checkpoint to start from, then settings: CHECKPOINT data.root=FOLDER"
+        )
     start = f"model.weights={weights}"
     rows = {m: [start, f"task.finetune.mode={m}", *more] for m, more in MODES.items()}
     rows["scratch"] = ["model.whiten_patches=true"]  # so did the pre-trained one begin

@@ -166,7 +166,7 @@ def test_sequence_mixers_keep_what_they_measured(
 
 def test_keys_lie_where_they_should_and_are_asked_for_at_the_end() -> None:
     places = torch.tensor([0, 3, 6])
-    tokens, keys = sequence_mixers.sequences(places, 7, seed=1)
+    tokens, keys = sequence_mixers.sequences(places, 7, torch.Generator().manual_seed(1))
     is_key = tokens >= sequence_mixers.NOISE
     assert is_key.nonzero()[:, 1].tolist() == places.tolist()
     assert torch.equal(tokens[is_key] - sequence_mixers.NOISE, keys)

@@ -164,6 +164,21 @@ def test_several_models_are_held_against_the_first(runs: tuple[Path, Path]) -> N
     assert max(map(len, lines)) <= 80 and "McNemar" in lines[1] and "no paired test" in lines[-1]
 
 
+def test_another_checkpoint_of_a_run_leaves_the_runs_own_files_alone(
+    run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    evaluate(copy, progress=False)
+    own = {name: (copy / name).read_bytes() for name in ("eval.json", "predictions.npz")}
+    tested = json.loads((copy / "results.json").read_text())["checkpoint"]
+    other = "best.ckpt" if tested == "last.ckpt" else "last.ckpt"
+    evaluate(copy / "checkpoints" / other, progress=False)
+    assert own == {name: (copy / name).read_bytes() for name in own}
+    ending = Path(other).stem
+    assert (copy / f"eval-{ending}.json").exists() and (copy / f"predictions-{ending}.npz").exists()
+
+
 def test_many_models_wrap_to_eighty_columns() -> None:
     models = [{"test/corrupted/elastic_transform/acc": i / 20, f"own/{i}": 2.0} for i in range(9)]
     text = comparison_table(models)

@@ -20,6 +20,7 @@ from benchmarks import (
     gpu,
     inference,
     input_pipeline,
+    linear,
     memory,
     train_step,
     words,
@@ -70,8 +71,8 @@ def test_compile_compiles_everyone(run: Run, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(torch, "compile", fake)
     found = run(train_step.main, "--compile", "max-autotune")
-    libraries = found["rows"][0]["images_per_second"]
-    assert len(seen) == len(libraries) == len({id(model) for model, _ in seen})
+    models = sum(len(row["images_per_second"]) for row in found["rows"])  # a row a number format
+    assert len(seen) == models == len({id(model) for model, _ in seen})
     assert all(options == {"mode": "max-autotune", "dynamic": False} for _, options in seen)
     assert "torch.compile, mode max-autotune" in found["text"].replace("\n", " ")
 
@@ -94,7 +95,14 @@ def test_inference(run: Run) -> None:
     rows = {row["what"].strip(): row for row in run(inference.main)["rows"]}
     assert rows["micro/8 fp32 ms"]["medians"]["timm"] > 0
     assert set(rows["micro/8 fp32 img/s"]["batches"].values()) == {2}
-    assert rows["vitkit --help  ms"]["medians"]["vitkit"] > 0
+    assert rows["--help  ms"]["medians"]["vitkit"] > 0
+
+
+def test_linear(run: Run) -> None:
+    found = run(linear.main)
+    assert [row["backward"] for row in found["rows"]] == [False, True]
+    for row in found["rows"]:
+        assert row["gflops"].keys() == {"vitkit", "torch", "oneDNN"} and row["ratio"] > 0
 
 
 def test_attention(run: Run) -> None:

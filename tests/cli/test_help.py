@@ -92,8 +92,8 @@ def test_the_list_of_keys_says_where_it_does_not_hold(
         run_train()
     lines = capsys.readouterr().out.splitlines()
     assert "--print-config" in " ".join(lines[:2])
-    assert max(map(len, lines[:2])) <= 80
-    shown = dict(line.split(" = ", 1) for line in lines if re.match(r"\S+ = ", line))
-    for key, default, _ in describe_keys():
-        value = list(default) if isinstance(default, tuple) else default
-        assert parse_value(shown[key]) == (value, [])
+    assert max(map(len, lines[:3])) <= 80
+    shown = [line.split(" = ", 1) for line in lines if re.match(r"\S+ = ", line)]
+    for (name, value), (key, default, _) in zip(shown, describe_keys(), strict=True):
+        assert name == key
+        assert parse_value(value) == (list(default) if isinstance(default, tuple) else default, [])

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -127,7 +128,11 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
     """
     config = run.config
     keeper = TimeKeeper(
-        config.trainer.max_time, run.clock, run.plan, examples_after=run.job.evaluated
+        config.trainer.max_time,
+        run.clock,
+        run.plan,
+        examples_after=run.job.evaluated,
+        examples_in=run.job.examples_in,
     )
     callbacks: list[Callback] = [bar, keeper]
     if config.trainer.compile:
@@ -182,6 +187,8 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
     trainer = config.trainer
     precision = trainer.precision
     assert precision != "auto"  # _concrete() has decided
+    # Nothing reads memory before it is written; deterministic training would fill all of it first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with calm(), _no_such_device(trainer.accelerator, trainer.devices):
         return Trainer(
             accelerator=trainer.accelerator,

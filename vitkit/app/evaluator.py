@@ -42,7 +42,7 @@ from vitkit.evaluation.agreement import Paired, compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import Measured
 from vitkit.records import Plain, Record
-from vitkit.weights import Checkpoint
+from vitkit.weights import Checkpoint, tested_name
 
 __all__ = [
     "SUITES",
@@ -178,7 +178,8 @@ def compare(
     With ``split="all"`` each split that there is in turn, train first; their files are named by
     them (``eval-train.json``), but for the one that ``auto`` would take.
 
-    Where several checkpoints share a folder, their files are named by them: ``eval-best.json``.
+    Files about a checkpoint of a run that the run did not test, and of a second one of a folder,
+    are named by it: ``eval-best.json``.
     """
     sources = [sources] if isinstance(sources, str | Path) else sources
     overrides = [overrides] if isinstance(overrides, str) else overrides
@@ -302,8 +303,12 @@ def _measured(
 
 
 def _suffix(path: Path, folder: Path, used: set[tuple[Path, str]]) -> str:
-    """What is put behind the names of files where a folder has some of another checkpoint."""
-    names = chain(["", f"-{path.stem}"], (f"-{path.stem}-{n}" for n in count(2)))
+    """What is put behind the names of files where a folder has some of another checkpoint.
+
+    A run's own names belong to the checkpoint that it tested, whichever is evaluated first.
+    """
+    own = path.parent.name != "checkpoints" or path.name == (tested_name(folder) or "last.ckpt")
+    names = chain([""] if own else [], [f"-{path.stem}"], (f"-{path.stem}-{n}" for n in count(2)))
     suffix = next(name for name in names if (folder, name) not in used)
     used.add((folder, suffix))
     return suffix

@@ -172,7 +172,8 @@ def translation_metrics(
     bleu = corpus_bleu(translations, references)
     metrics = sums.metrics(data.characters_per_token(split)) | {"bleu": bleu.score}
     if task.num_beams > 1:
-        greedy = translator.translate(sources, num_beams=1)
+        with counted("translating, greedy", "sentences", show=progress) as tell:
+            greedy = translator.translate(sources, num_beams=1, on_batch=tell)
         metrics["bleu_greedy"] = corpus_bleu(greedy, references).score
     facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": split}
     facts |= {"tokens": sums.count, "pairs": len(sources), "bleu_signature": bleu.signature}

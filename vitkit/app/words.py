@@ -282,8 +282,8 @@ class Translator:
             length_penalty=alpha,
             use_cache=use_cache,
         ).ids[:, 0]
-        # Special tokens, the end's and padding, stand for no text.
-        return [self.tokenizer.decode(ids) for ids in best.tolist()]
+        # Special tokens, the end's and padding, stand for no text; a translation is one line.
+        return [" ".join(self.tokenizer.decode(ids).splitlines()) for ids in best.tolist()]
 
 
 def load_writer(source: str | Path, *, device: str = "auto") -> Writer:

@@ -374,6 +374,7 @@ def _print_keys() -> None:
 
     print("# What a setting is where nothing sets it. train.py without a file and without")
     print("# data.name or model.name starts from its own recipe: train.py --print-config")
+    print("# What a model leaves null is as its name says, or else as its class does.")
     for key, default, description in describe_keys():
         print(f"{key} = {json.dumps(default)}\n    {description}")
 

@@ -30,10 +30,11 @@ SECTIONS |= {"data": ImageDataConfig, "task": ClassificationConfig}
 """Section -> its class, but for the model's; of data and task the usual one."""
 
 OTHERS: dict[str, dict[str, type[BaseModel]]] = {
+    "model": dict(CONFIGS),
     "data": dict(DATA_CONFIGS),
     "task": {name: kind for name, kind in TASKS.items() if kind is not ClassificationConfig},
 }
-"""Section -> the classes that ``name`` chooses in place of the usual one."""
+"""Section -> the classes that ``name`` chooses in place of the usual one; of models, by family."""
 
 SYNONYMS = {
     "arch": "model.name",
@@ -145,19 +146,21 @@ def dump_yaml(config: RunConfig, header: str = "") -> str:
 
 
 def describe_keys() -> list[tuple[str, Any, str]]:
-    """(dotted key, default, description) of every setting; the model's are those of a ViT.
+    """(dotted key, default, description) of every setting.
 
-    Keys that only another ``data.name`` or ``task.name`` has stand behind the section's usual ones.
+    Behind a section's usual keys (the model's are a ViT's) stand those that only another kind of
+    model, ``data.name`` or ``task.name`` has, and those whose default is another one there.
     """
-    rows = _described(CONFIGS["vit"], "model")
-    for name, section in SECTIONS.items():
+    rows: list[tuple[str, Any, str]] = []
+    for name, section in {"model": CONFIGS["vit"], **SECTIONS}.items():
         usual = _described(section, name)
         rows += usual
-        known = {key for key, _, _ in usual}
+        known = {key: default for key, default, _ in usual}
         for choice, other in OTHERS.get(name, {}).items():
-            own = [row for row in _described(other, name) if row[0] not in known]
-            rows += [(key, default, f"{choice}: {text}") for key, default, text in own]
-            known |= {key for key, _, _ in own}
+            for key, default, text in _described(other, name):
+                if key not in known or (default != known[key] and not key.endswith(".name")):
+                    rows.append((key, default, f"{choice}: {text}"))
+                    known.setdefault(key, default)
     return rows
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.nn import Attention
 
-__all__ = ["Anatomy", "anatomy_of", "chosen_layers", "evaluating", "hooked"]
+__all__ = ["Anatomy", "anatomy_of", "chosen_layers", "hooked"]
 
 EMBED_NAMES = ("patch_embed", "tokenizer", "stem")
 TIMM_ATTENTION = {"timm.layers.attention.Attention", "timm.models.vision_transformer.Attention"}
@@ -172,18 +172,6 @@ def chosen_layers(count: int, layers: Sequence[int] | None, what: str = "layer")
                 "counted from the end"
             )
     return list(dict.fromkeys(index % count for index in layers))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode inside the ``with`` block, and as it was behind it."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError, EvaluationError
-from vitkit.explain.anatomy import evaluating
 from vitkit.explain.filters import principal_components
+from vitkit.nn import evaluating
 
 __all__ = ["METHODS", "embedding_map", "pooled_features"]
 

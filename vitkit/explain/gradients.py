@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
-from vitkit.explain.anatomy import Anatomy, anatomy_of, evaluating
+from vitkit.explain.anatomy import Anatomy, anatomy_of
 from vitkit.explain.maps import recorded_weights
+from vitkit.nn import evaluating
 
 __all__ = ["relevance"]
 

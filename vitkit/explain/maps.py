@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import EvaluationError
-from vitkit.explain.anatomy import anatomy_of, chosen_layers, evaluating
-from vitkit.nn import Attention, attention_weights, record_attention
+from vitkit.explain.anatomy import anatomy_of, chosen_layers
+from vitkit.nn import Attention, attention_weights, evaluating, record_attention
 
 __all__ = ["attention_maps", "recorded_weights"]
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError, EvaluationError
-from vitkit.explain.anatomy import Anatomy, anatomy_of, evaluating
+from vitkit.explain.anatomy import Anatomy, anatomy_of
 from vitkit.explain.maps import recorded_weights
-from vitkit.nn import Attention, record_attention
+from vitkit.nn import Attention, evaluating, record_attention
 
 __all__ = ["FUSIONS", "attention_rollout", "rollout"]
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.explain.anatomy import EMBED_NAMES, evaluating
+from vitkit.explain.anatomy import EMBED_NAMES
+from vitkit.nn import evaluating
 
 __all__ = ["ShapeStep", "token_shapes"]
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.explain.anatomy import anatomy_of, chosen_layers, evaluating, hooked
+from vitkit.explain.anatomy import anatomy_of, chosen_layers, hooked
+from vitkit.nn import evaluating
 
 __all__ = ["block_tokens", "class_token_similarity", "token_norms"]
 

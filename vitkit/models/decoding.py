@@ -14,7 +14,7 @@ from vitkit.models.beams import Hypotheses, beam_search, greedy_search
 from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
 from vitkit.models.seq2seq import EncoderDecoder, Memory
 from vitkit.models.text import CausalLanguageModel
-from vitkit.nn import LayerCache, direct_calls
+from vitkit.nn import LayerCache, direct_calls, evaluating
 
 __all__ = ["continuations", "filter_logits", "generate", "stream", "translate"]
 
@@ -96,7 +96,7 @@ def stream(
 
     def words() -> Iterator[Tensor]:
         text = ids
-        with _evaluating(model):
+        with _writing(model):
             stepper = _of_language(model, use_cache)
             for _ in range(max_new_tokens):
                 with torch.inference_mode():  # not across the yield: it would be the caller's too
@@ -144,7 +144,7 @@ def continuations(
     model.check_length(ids.shape[1] + max_new_tokens)
     ids = ids.long()
     limits = ids.new_full((len(ids),), max_new_tokens)
-    with _evaluating(model):
+    with _writing(model):
         stepper = _of_language(model, use_cache)
         return _search(stepper, ids, limits, num_beams, length_penalty, eos_id, pad_id, num_return)
 
@@ -193,7 +193,7 @@ def translate(
     if model.max_len is not None:
         limits = limits.clamp(max=model.max_len)
     prefix = source.new_full((len(source), 1), bos_id, dtype=torch.int64)
-    with _evaluating(model):
+    with _writing(model):
         memory, caches = model.encode(source, lengths), model.new_caches() if use_cache else None
         stepper = _Stepper(model.decode, model.forward_head, caches, memory)
         return _search(
@@ -300,15 +300,10 @@ def _source_lengths(model: Translator, source: Tensor, lengths: Tensor | None) -
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout inside the ``with`` block, and quick; the mode is given back."""
-    was_training = model.training
-    model.eval()
-    try:
-        with direct_calls(model):
-            yield
-    finally:
-        model.train(was_training)
+def _writing(model: nn.Module) -> Iterator[None]:
+    """Without dropout inside the ``with`` block, and quick."""
+    with evaluating(model), direct_calls(model):
+        yield
 
 
 def _pick(

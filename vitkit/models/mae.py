@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from vitkit.models.patches import PatchEmbed
 from vitkit.models.vit import VisionTransformer, init_vit_weights
-from vitkit.nn import BlockContext, encoder_blocks, make_norm, resize_position_grid, sincos_2d
+from vitkit.nn import (
+    BlockContext,
+    Linear,
+    encoder_blocks,
+    make_norm,
+    resize_position_grid,
+    sincos_2d,
+)
 
 __all__ = ["DECODER_NAMES", "MaskedAutoencoder", "Reconstruction", "count_visible"]
 
@@ -74,7 +81,7 @@ class MaskedAutoencoder(VisionTransformer):
         _check_mask(self.patches.num_patches, mask_ratio)
         norm = make_norm(encoder.get("norm_layer", "layernorm"), encoder.get("norm_eps", 1e-6))
         rows, columns = self.patches.patch_size
-        self.decoder_embed = nn.Linear(self.embed_dim, decoder_embed_dim)
+        self.decoder_embed = Linear(self.embed_dim, decoder_embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
         table = sincos_2d(self.patches.grid_size, decoder_embed_dim)[None]
         before = table.new_zeros(1, self.num_prefix_tokens, decoder_embed_dim)
@@ -88,7 +95,7 @@ class MaskedAutoencoder(VisionTransformer):
             act_layer=encoder.get("act_layer", "gelu"),
         )
         self.decoder_norm = norm(decoder_embed_dim)
-        self.decoder_pred = nn.Linear(decoder_embed_dim, rows * columns * self.in_chans)
+        self.decoder_pred = Linear(decoder_embed_dim, rows * columns * self.in_chans)
         for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
             part.apply(init_vit_weights)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -88,7 +88,7 @@ def _small_vits() -> Iterator[tuple[str, Preset]]:
     average: Kwargs = {"class_token": False, "global_pool": "avg"}
     digits: Kwargs = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": 10}
     digits |= {"embed_dim": 64, "depth": 4, "num_heads": 4, **average}
-    yield "vit_digits", Preset("vit", digits, "8 px grey, patch 2: the default, trains in seconds")
+    yield "vit_digits", Preset("vit", digits, "8 px grey, patch 2: the model of `make train`")
     mini: Kwargs = {"img_size": 32, "patch_size": 4, "num_classes": 10}
     mini |= {"embed_dim": 128, "depth": 6, "num_heads": 4, **average}
     yield "vit_mini_patch4_32", Preset("vit", mini, "32 px, patch 4: small and quick")

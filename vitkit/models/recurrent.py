@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from vitkit.models.seq2seq import Memory
-from vitkit.nn import Attention, Dropout, LayerCache, Recurrent, RecurrentState, padding_mask
+from vitkit.nn import (
+    Attention,
+    Dropout,
+    LayerCache,
+    Linear,
+    Recurrent,
+    RecurrentState,
+    linear,
+    padding_mask,
+)
 
 __all__ = ["RecurrentLanguageModel", "RecurrentSeq2Seq"]
 
@@ -53,7 +61,7 @@ class RecurrentLanguageModel(nn.Module):
         self.words = nn.Embedding(vocab_size, embed_dim)
         self.rnn = Recurrent(embed_dim, hidden_dim, cell=cell, depth=depth, drop=drop_rate)
         self.drop = Dropout(drop_rate)
-        self.head = None if tie_embeddings else nn.Linear(hidden_dim, vocab_size)
+        self.head = None if tie_embeddings else Linear(hidden_dim, vocab_size)
         if tie_embeddings:
             nn.init.normal_(self.words.weight, std=embed_dim**-0.5)
 
@@ -75,7 +83,7 @@ class RecurrentLanguageModel(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Outputs (B, N, hidden_dim) -> logits (B, N, vocab_size)."""
         tokens = self.drop(tokens)
-        return F.linear(tokens, self.words.weight) if self.head is None else self.head(tokens)
+        return linear(tokens, self.words.weight) if self.head is None else self.head(tokens)
 
     def new_caches(self) -> list[LayerCache]:
         """One cache that holds the state of all layers."""
@@ -150,9 +158,9 @@ class RecurrentSeq2Seq(nn.Module):
         self.cross_attn = (
             Attention(hidden_dim, 1, context_dim=hidden_dim, proj_bias=False) if attention else None
         )
-        self.mix = nn.Linear(hidden_dim * (2 if attention else 1), embed_dim)
+        self.mix = Linear(hidden_dim * (2 if attention else 1), embed_dim)
         self.drop = Dropout(drop_rate)
-        self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
+        self.head = None if tie_embeddings else Linear(embed_dim, vocab_size, bias=False)
 
     def forward(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
@@ -207,7 +215,7 @@ class RecurrentSeq2Seq(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, embed_dim) -> logits (B, N, vocab_size)."""
         tokens = self.drop(tokens)
-        return F.linear(tokens, self.words.weight) if self.head is None else self.head(tokens)
+        return linear(tokens, self.words.weight) if self.head is None else self.head(tokens)
 
     def new_caches(self) -> list[LayerCache]:
         """One cache that holds the decoder's state and the projected memory."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.models.words import WordEmbed, position_bias
@@ -18,8 +17,10 @@ from vitkit.nn import (
     DecoderBlock,
     Dropout,
     LayerCache,
+    Linear,
     Trunk,
     drop_path_ramp,
+    linear,
     make_mlp,
     make_norm,
     padding_mask,
@@ -171,7 +172,7 @@ class EncoderDecoder(nn.Module):
         )
         self.words = words()
         self.target_words = None if tie_embeddings else words()
-        self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
+        self.head = None if tie_embeddings else Linear(embed_dim, vocab_size, bias=False)
         self.bias = position_bias(pos_embed, num_heads, bidirectional=True)
         self.decoder_bias = position_bias(pos_embed, num_heads, bidirectional=False)
         self.pos_drop = Dropout(pos_drop_rate)
@@ -241,9 +242,7 @@ class EncoderDecoder(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, C) -> logits (B, N, vocab_size)."""
         tokens = self.head_drop(tokens)
-        return (
-            F.linear(tokens, self.words.tokens.weight) if self.head is None else self.head(tokens)
-        )
+        return linear(tokens, self.words.tokens.weight) if self.head is None else self.head(tokens)
 
     def new_caches(self) -> list[LayerCache]:
         """Empty caches, one a layer of the decoder."""

@@ -11,8 +11,10 @@ from vitkit.nn import (
     BlockContext,
     Dropout,
     LayerCache,
+    Linear,
     Trunk,
     encoder_blocks,
+    linear,
     make_norm,
     padding_mask,
     window_mask,
@@ -290,7 +292,7 @@ class CausalLanguageModel(nn.Module):
         )
         self.norm = norm(embed_dim) if final_norm else nn.Identity()
         self.head_drop = Dropout(drop_rate)
-        self.head = None if tie_embeddings else nn.Linear(embed_dim, vocab_size, bias=False)
+        self.head = None if tie_embeddings else Linear(embed_dim, vocab_size, bias=False)
         self.apply(init_vit_weights)
         _shrink_branches(self.blocks)
         self.words = WordEmbed(
@@ -337,9 +339,7 @@ class CausalLanguageModel(nn.Module):
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, C) -> logits (B, N, vocab_size)."""
         tokens = self.head_drop(tokens)
-        return (
-            F.linear(tokens, self.words.tokens.weight) if self.head is None else self.head(tokens)
-        )
+        return linear(tokens, self.words.tokens.weight) if self.head is None else self.head(tokens)
 
     def new_caches(self) -> list[LayerCache]:
         """Empty key/value caches, one a layer."""

@@ -26,6 +26,7 @@ from vitkit.nn.functional import attention, attention_kernel, attention_weights
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora, merge_lora_state
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
 from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceActivatedMlp
+from vitkit.nn.modes import evaluating
 from vitkit.nn.positions import (
     Alibi,
     RelativeBias,
@@ -40,6 +41,7 @@ from vitkit.nn.positions import (
     sincos_1d,
     sincos_2d,
 )
+from vitkit.nn.products import Linear, linear
 from vitkit.nn.record import record_attention
 from vitkit.nn.recurrent import CELLS, Recurrent, RecurrentState
 from vitkit.nn.trunk import Trunk, encoder_blocks, make_mlp
@@ -61,6 +63,7 @@ __all__ = [
     "KeyValueCache",
     "LayerCache",
     "LayerScale",
+    "Linear",
     "LoraLinear",
     "MixerBlock",
     "Mlp",
@@ -85,7 +88,9 @@ __all__ = [
     "direct_calls",
     "drop_path_ramp",
     "encoder_blocks",
+    "evaluating",
     "grid_positions",
+    "linear",
     "make_mlp",
     "make_norm",
     "merge_lora",

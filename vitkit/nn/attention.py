@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.functional import attention, attention_weights
 from vitkit.nn.masks import combine_masks
 from vitkit.nn.positions import Rotation
+from vitkit.nn.products import Linear, linear
 
 __all__ = ["Attention", "KeyValueCache"]
 
@@ -59,7 +59,8 @@ class KeyValueCache:
             return new if store is None else torch.cat([store[:, :, : self.length], new], dim=2)
         if store is None or store.shape[2] < end:
             batch, heads, _, width = new.shape
-            grown = new.new_empty(batch, heads, max(16, 2 * end), width)
+            room = end if store is None else max(16, 2 * end)  # a memory never grows
+            grown = new.new_empty(batch, heads, room, width)
             if store is not None:
                 grown[:, :, : self.length] = store[:, :, : self.length]
             store = grown
@@ -124,13 +125,13 @@ class Attention(nn.Module):
         inner, shared = num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         self.is_cross = context_dim is not None
         if context_dim is None:
-            self.qkv = nn.Linear(embed_dim, inner + 2 * shared, bias=qkv_bias)
+            self.qkv = Linear(embed_dim, inner + 2 * shared, bias=qkv_bias)
         else:
-            self.q = nn.Linear(embed_dim, inner, bias=qkv_bias)
-            self.kv = nn.Linear(context_dim, 2 * shared, bias=qkv_bias)
+            self.q = Linear(embed_dim, inner, bias=qkv_bias)
+            self.kv = Linear(context_dim, 2 * shared, bias=qkv_bias)
         self.q_norm = norm_layer(self.head_dim) if qk_norm else None
         self.k_norm = norm_layer(self.head_dim) if qk_norm else None
-        self.proj = nn.Linear(inner, embed_dim, bias=proj_bias)
+        self.proj = Linear(inner, embed_dim, bias=proj_bias)
         self.proj_drop = dropout_or_none(proj_drop)
         self.recorder: Recorder | None = None
 
@@ -255,8 +256,8 @@ class Attention(nn.Module):
         weight = own.whole_weight() if hasattr(own, "whole_weight") else own.weight
         w_q, w_kv = weight.split(split)
         b_q, b_kv = (None, None) if own.bias is None else own.bias.split(split)
-        (q,) = self._split(F.linear(x, w_q, b_q), (heads,))
-        return q, *self._split(F.linear(context, w_kv, b_kv), (shared, shared))
+        (q,) = self._split(linear(x, w_q, b_q), (heads,))
+        return q, *self._split(linear(context, w_kv, b_kv), (shared, shared))
 
     def _split(self, x: Tensor, counts: tuple[int, ...]) -> tuple[Tensor, ...]:
         """(B, N, sum(counts) D) -> (B, count, N, D) for each count: the views that

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitkit.nn.attention import Attention, KeyValueCache, NormLayer
 from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.positions import Rotation
+from vitkit.nn.products import Linear
 from vitkit.nn.recurrent import RecurrentState
 
 __all__ = [
@@ -182,10 +183,10 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
-        self.fc1 = nn.Linear(embed_dim, hidden_dim, bias=bias)
+        self.fc1 = Linear(embed_dim, hidden_dim, bias=bias)
         self.act = ACTIVATIONS[act_layer]()
         self.drop1 = dropout_or_none(inner)
-        self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.fc2 = Linear(hidden_dim, embed_dim, bias=bias)
         self.drop2 = dropout_or_none(outer)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,10 +217,10 @@ class SwiGlu(nn.Module):
     ) -> None:
         super().__init__()
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
-        self.fc1 = nn.Linear(embed_dim, 2 * hidden_dim, bias=bias)
+        self.fc1 = Linear(embed_dim, 2 * hidden_dim, bias=bias)
         self.act = nn.SiLU()
         self.drop1 = dropout_or_none(inner)
-        self.fc2 = nn.Linear(hidden_dim, embed_dim, bias=bias)
+        self.fc2 = Linear(hidden_dim, embed_dim, bias=bias)
         self.drop2 = dropout_or_none(outer)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,7 +284,7 @@ class Block(nn.Module):
             type(self).forward is Block.forward
             and isinstance(attn, Attention)
             and not attn.is_cross
-            and type(attn.qkv) is nn.Linear
+            and type(attn.qkv) in (Linear, nn.Linear)
             and isinstance(self.mlp, TOKENWISE)
             and isinstance(self.norm1, TOKENWISE)
             and isinstance(self.norm2, TOKENWISE)

@@ -9,11 +9,12 @@ from torch import nn
 
 from vitkit.nn.attention import Attention
 from vitkit.nn.blocks import Mlp, SwiGlu, is_hooked
+from vitkit.nn.products import Linear
 
 __all__ = ["direct_calls"]
 
 KNOWN = (
-    *(Attention, Mlp, SwiGlu, nn.Linear, nn.LayerNorm, nn.RMSNorm),
+    *(Attention, Mlp, SwiGlu, Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm),
     *(nn.GELU, nn.SiLU, nn.ReLU),
 )
 """Layers that others only call."""

@@ -211,14 +211,15 @@ def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | No
     if mask is None:
         return torch.softmax(scores, dim=-1)
     if mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, float("-inf"))
+        # Added, not filled in: one pass over the scores, and none on the way back.
         empty = ~mask.any(dim=-1, keepdim=True)
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
     else:
-        # In place where the mask adds no axis: no product needs the scores to go back.
         mask = mask.to(scores.dtype)
-        same = torch.broadcast_shapes(scores.shape, mask.shape) == scores.shape
-        scores = scores.add_(mask) if same else scores + mask
         empty = (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
+    # In place where the mask adds no axis: no product needs the scores to go back.
+    same = torch.broadcast_shapes(scores.shape, mask.shape) == scores.shape
+    scores = scores.add_(mask) if same else scores + mask
     if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not empty.any():
         return torch.softmax(scores, dim=-1)  # looking costs less than two passes over the scores
     # An empty row is made finite before the softmax and zero after it: clearing the NaN afterwards

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention
 from vitkit.nn.blocks import Mlp, SwiGlu
+from vitkit.nn.products import Linear, linear
 
 __all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora", "merge_lora_state"]
 
@@ -62,9 +63,9 @@ class LoraLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         rows = x.flatten(0, -2)
-        inner = F.linear(rows, self.lora_a.flatten(0, 1))
+        inner = linear(rows, self.lora_a.flatten(0, 1))
         # One product for all parts, added as it is made: the outputs are the largest tensors here.
-        out = torch.addmm(F.linear(rows, self.weight, self.bias), inner, self._up().t())
+        out = torch.addmm(linear(rows, self.weight, self.bias), inner, self._up().t())
         return out.view(*x.shape[:-1], self.out_features)
 
     def whole_weight(self) -> Tensor:
@@ -82,13 +83,13 @@ class LoraLinear(nn.Linear):
         return torch.cat(columns, dim=1) * self.scale
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def merged(self) -> Linear:
         """The plain layer that gives the same outputs."""
         weight = self.weight.clone()
         for (first, rows), down, up in zip(self.parts, self.lora_a, self.lora_b, strict=True):
             weight[first : first + rows] += self.scale * (up @ down)
         with torch.device("meta"):
-            plain = nn.Linear(self.in_features, self.out_features, self.bias is not None)
+            plain = Linear(self.in_features, self.out_features, self.bias is not None)
         plain.weight = nn.Parameter(weight)
         plain.bias = self.bias
         return plain.train(self.training)

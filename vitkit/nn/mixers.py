@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitkit.nn.attention import NormLayer
 from vitkit.nn.blocks import ACTIVATIONS, NO_CONTEXT, BlockContext, DropPath, Mlp
 from vitkit.nn.dropout import Dropout, through
+from vitkit.nn.products import Linear
 from vitkit.nn.recurrent import Recurrent, real_tokens
 
 __all__ = ["ConvMixerBlock", "MixerBlock", "RecurrentBlock", "TwiceActivatedMlp"]
@@ -167,7 +168,7 @@ class RecurrentBlock(nn.Module):
         self.norm1 = norm_layer(embed_dim)
         hidden_dim = embed_dim if hidden_dim is None else hidden_dim
         self.rnn = Recurrent(embed_dim, hidden_dim, cell=cell, bidirectional=bidirectional)
-        self.proj = nn.Linear(self.rnn.output_dim, embed_dim)
+        self.proj = Linear(self.rnn.output_dim, embed_dim)
         self.proj_drop = Dropout(drop)
         self.norm2 = norm_layer(embed_dim)
         self.mlp = Mlp(embed_dim, mlp_dim, act_layer=act_layer, drop=drop)

@@ -124,12 +124,18 @@ class Recurrent(nn.Module):
     ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         if bool((real[:, 1:] & ~real[:, :-1]).any()):
             raise ValueError("padding in front of a token; a recurrent layer wants it behind")
+        lengths = real.sum(dim=1).cpu()
+        if bool((lengths == x.shape[1]).all()):
+            out, after = self.rnn(x, given)  # quicker than packed
+            return out, after
         # A text of nothing is read as one token, and its output cleared: torch refuses length 0.
-        lengths = real.sum(dim=1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False
+        )
         out, after = self.rnn(packed, given)
         out, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
-        return out.masked_fill(~real[:, :, None], 0.0), after
+        empty = bool((lengths == 0).any())
+        return (out.masked_fill(~real[:, :, None], 0.0) if empty else out), after
 
 
 def real_tokens(mask: Tensor | None, batch: int) -> Tensor | None:

@@ -75,7 +75,12 @@ class TrainingTask(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed whatever is random in this step by where the step is, not by what came before."""
-        torch.manual_seed(step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        if self.device.type == "cpu":
+            # As torch.manual_seed, which also tells accelerators that are not there: a millisecond.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def configure_optimizers(self) -> Any:
         """One optimiser; the learning rate is a function of how far the training is."""

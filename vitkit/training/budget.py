@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from vitkit.nn import evaluating
+
 __all__ = ["Clock", "StepPlan", "TimeKeeper"]
 
 
@@ -73,7 +75,8 @@ class TimeKeeper(Callback):
         seconds: from the start of the run to its results; 0: no limit.
         clock: of the run.
         plan: whose ``time_done`` to keep.
-        examples_after: examples (rows of a batch) evaluated after the last step.
+        examples_after: examples evaluated after the last step.
+        examples_in: examples of a batch, its rows unless given.
         margin: further seconds set aside: checkpoint, results.
     """
 
@@ -87,18 +90,24 @@ class TimeKeeper(Callback):
         plan: StepPlan,
         *,
         examples_after: int,
+        examples_in: Callable[[Any], int] = lambda batch: len(batch[0]),
         margin: float = 3.0,
     ) -> None:
         self.seconds, self.clock, self.plan = seconds, clock, plan
-        self.examples_after, self.margin = examples_after, margin
+        self.examples_after, self.examples_in = examples_after, examples_in
+        self.margin = margin
         self._reserve: float | None = None
         self._steps_here, self._seen_step = 0, 0
         self._step_began: float | None = None
         self._step_seconds = 0.0
+        self._ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first learning rates go by what starting has taken."""
+        """The first learning rates go by what starting has taken. What had used up its time and was
+        stopped in its test stays ended: how much time that needs is not known yet.
+        """
         self._seen_step = trainer.global_step
+        trainer.should_stop |= self._ended
         if self.seconds:
             self._look(trainer)
 
@@ -121,7 +130,7 @@ class TimeKeeper(Callback):
         if not self.seconds:
             return
         if trainer.global_step != self._seen_step:
-            self._end_step(trainer, pl_module, batch[0])
+            self._end_step(trainer, pl_module, batch)
         self._stop_in_time(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -133,14 +142,15 @@ class TimeKeeper(Callback):
             self._stop_in_time(trainer)
 
     def state_dict(self) -> dict[str, float]:
-        """Seconds used so far, for a run that goes on later."""
-        return {"seconds": self.clock.seconds()}
+        """Seconds used so far, and whether that was all, for a run that goes on later."""
+        return {"seconds": self.clock.seconds(), "ended": float(self._ended)}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """See :meth:`state_dict`."""
         self.clock.add(float(state_dict["seconds"]))
+        self._ended = bool(state_dict.get("ended", False))
 
-    def _end_step(self, trainer: Trainer, pl_module: LightningModule, inputs: Any) -> None:
+    def _end_step(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Time the step that has ended, and after some of them an evaluation pass."""
         self._seen_step = trainer.global_step
         self._steps_here += 1
@@ -149,15 +159,16 @@ class TimeKeeper(Callback):
             self._step_began = None
         goes_on = self.clock.seconds() + self._step_seconds <= self.seconds - self.margin
         if goes_on and self._steps_here in self.TIMED_AFTER_STEPS:
-            per_example = _seconds_of(lambda: pl_module(inputs), pl_module) / len(inputs)
-            self._reserve = self.margin + per_example * self.examples_after
+            batches = self.examples_after / self.examples_in(batch)
+            seconds = _seconds_of(lambda: pl_module(batch[0]), pl_module)
+            self._reserve = self.margin + seconds * batches
 
     def _stop_in_time(self, trainer: Trainer) -> None:
         """End the training if its time is used up, or would be within another step."""
         with_another = self._look(trainer)
         between_steps = self._step_began is None
         if self.plan.time_done >= 1.0 or (between_steps and with_another > 1.0):
-            trainer.should_stop = True
+            self._ended = trainer.should_stop = True
 
     def _look(self, trainer: Trainer) -> float:
         """Set how much of the time is used; returns how much will be with another step."""
@@ -174,17 +185,13 @@ class TimeKeeper(Callback):
 
 def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
     """Time of one evaluation pass, the second of two; every submodule keeps its mode."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    with torch.no_grad():
+    with evaluating(module), torch.no_grad():
         forward()
         _wait(module.device)
         start = time.perf_counter()
         forward()
         _wait(module.device)
-    for child, mode in modes.items():
-        child.training = mode
-    return time.perf_counter() - start
+        return time.perf_counter() - start
 
 
 def _wait(device: torch.device) -> None:

@@ -47,19 +47,19 @@ def classification_loss(
 def token_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy over all tokens, in float32.
 
-    Where a gradient is wanted of many logits on a CPU, it takes the place of the logits: read them
-    before.
+    Where a gradient is wanted of many logits on a CPU, it takes the place of the logits, in their
+    format: read them before.
 
     Args:
         logits: (B, N, vocab_size).
         targets: int64 (B, N), -100 where there is none.
         label_smoothing: share of each target spread evenly over all tokens, the right one included.
     """
-    flat = logits.flatten(0, 1).float()
+    flat = logits.flatten(0, 1)
     if flat.is_cpu and flat.requires_grad and not logits.is_leaf and flat.numel() > LARGE:
         loss: Tensor = _LossInPlace.apply(flat, targets.flatten(), label_smoothing)  # type: ignore[no-untyped-call]
         return loss
-    return F.cross_entropy(flat, targets.flatten(), label_smoothing=label_smoothing)
+    return F.cross_entropy(flat.float(), targets.flatten(), label_smoothing=label_smoothing)
 
 
 class _LossInPlace(torch.autograd.Function):
@@ -76,9 +76,10 @@ class _LossInPlace(torch.autograd.Function):
         gradient = logits.detach()  # will be one
         real = targets >= 0
         share = (real.float() / real.sum())[:, None]
-        right, total = targets.clamp(min=0)[:, None], logits.new_zeros(())
+        right, total = targets.clamp(min=0)[:, None], share.new_zeros(())
         rows = max(1, CHUNK // logits.shape[1])
-        for z, t, w in zip(*(x.split(rows) for x in (gradient, right, share)), strict=True):
+        for own, t, w in zip(*(x.split(rows) for x in (gradient, right, share)), strict=True):
+            z = own.float()  # themselves, where they are
             chosen, mean = z.gather(1, t), z.mean(dim=1, keepdim=True)
             top = z.amax(dim=1, keepdim=True)
             norm = z.sub_(top).exp_().sum(dim=1, keepdim=True)
@@ -86,6 +87,8 @@ class _LossInPlace(torch.autograd.Function):
             total += (w * (top + norm.log() - wanted)).sum()
             z.mul_(w / norm).sub_(w * (smoothing / z.shape[1]))
             z.scatter_add_(1, t, (smoothing - 1) * w)
+            if z is not own:
+                own.copy_(z)
         ctx.gradient = gradient
         return total
 

@@ -113,7 +113,7 @@ class Muon(torch.optim.Optimizer):
             [self._buffer(p, "exp_avg_sq") for p in params],
             [],
             steps,
-            fused=self.fused,
+            fused=self.fused or None,  # False would forbid the grouped kernels too
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,

@@ -22,8 +22,9 @@ TIMM = "timm/"
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
 """The usual names of a stack of blocks, in our models and in timm's."""
 
-EMBEDS = ("patch_embed.", "tokenizer.")
-"""What stands before the blocks, whatever numbers its own layers have."""
+EMBEDS = re.compile(r"(?:^|\.)(?:patch_embed|tokenizer|words|target_words)\.")
+"""What stands before the blocks, whatever numbers its own layers have and wherever it is listed; a
+table of words that the output shares is there too."""
 
 
 def build_optimizer(
@@ -38,8 +39,9 @@ def build_optimizer(
     Args:
         model: whose parameters to train.
         config: name and settings.
-        fused: torch's one-pass kernels, where the device has them. They unscale float16 gradients
-            themselves, which forbids clipping, so float16 training turns them off.
+        fused: torch's one-pass kernels, where the device has them; false: as torch chooses among
+            the others. They unscale float16 gradients themselves, which forbids clipping, so
+            float16 training turns them off.
         dtype: number format of Muon's products.
 
     Raises:
@@ -58,9 +60,9 @@ def build_optimizer(
             fused=fused,
         )
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused)
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, fused=fused or None)
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused or None)
     if config.name == "lion":
         lion: torch.optim.Optimizer = _timm_optimizers().Lion(groups, lr=lr, betas=betas)
         return lion
@@ -170,14 +172,15 @@ def _heights(model: nn.Module, name: str, rows: int) -> list[int]:
 def _depths(model: nn.Module) -> dict[str, int]:
     """Layer of each parameter: 0 before the blocks, 1 to n in them, n + 1 behind."""
     names = [name for name, _ in model.named_parameters()]
-    found = [None if name.startswith(EMBEDS) else NUMBERED.search(name) for name in names]
+    before = {name for name in names if EMBEDS.search(name)}
+    found = [None if name in before else NUMBERED.search(name) for name in names]
     numbers = [int(match.group(1)) if match else None for match in found]
     behind = max((n for n in numbers if n is not None), default=-1) + 2
     depths, outside = {}, 0
     for name, number in zip(names, numbers, strict=True):
         if number is not None:
             outside = behind
-        depths[name] = outside if number is None else number + 1
+        depths[name] = 0 if name in before else outside if number is None else number + 1
     return depths
 
 

@@ -76,7 +76,7 @@ def test_batches_hold_their_pairs_and_no_more_words_than_asked_for() -> None:
 
 def test_pairs_alike_in_length_stand_together() -> None:
     sizes = pairs().sizes
-    shorter = torch.minimum(pairs().source_lengths, pairs().target_lengths)
+    longer_source = pairs().source_lengths - pairs().target_lengths
     for batch in loader():
         own = sizes[batch.positions]
         # Nobody else's size lies strictly between those of a batch.
@@ -84,9 +84,18 @@ def test_pairs_alike_in_length_stand_together() -> None:
         others[batch.positions] = False
         between = (sizes[others] > own.min()) & (sizes[others] < own.max())
         assert not between.any()
-        if own.unique().numel() == 1:  # then the same holds for the other language
-            mine, theirs = shorter[batch.positions], shorter[others & (sizes == own[0])]
+        if own.unique().numel() == 1:  # then the same holds for how much longer the source is
+            mine, theirs = longer_source[batch.positions], longer_source[others & (sizes == own[0])]
             assert not ((theirs > mine.min()) & (theirs < mine.max())).any()
+
+
+def test_little_of_a_batch_is_padding_in_either_language() -> None:
+    many = pairs(2000)
+    batches = list(PairTrainLoader(many, tokens=300))
+    sources = sum(batch.source.numel() for batch in batches)
+    targets = sum(batch.inputs.numel() for batch in batches)
+    assert sources < 1.1 * int(many.source_lengths.sum())
+    assert targets < 1.1 * int(many.target_lengths.sum())
 
 
 def test_epochs_differ_and_have_the_same_number_of_batches() -> None:

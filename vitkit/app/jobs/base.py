@@ -85,7 +85,11 @@ class Job(ABC):
     @property
     @abstractmethod
     def evaluated(self) -> int:
-        """Examples, as a batch's first axis counts them, evaluated after the last step."""
+        """Examples, as :meth:`examples_in` counts them, evaluated after the last step."""
+
+    def examples_in(self, batch: Any) -> int:
+        """How many examples a batch holds: its rows."""
+        return len(batch[0])
 
     @abstractmethod
     def loaders(self, trainer: Trainer) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError
-from vitkit.explain.anatomy import evaluating
+from vitkit.nn import evaluating
 from vitkit.records import Plain
 from vitkit.training.budget import StepPlan
 from vitkit.training.losses import balanced_class_weights

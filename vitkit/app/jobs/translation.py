@@ -12,7 +12,7 @@ from vitkit.app.devices import process_count
 from vitkit.app.jobs.base import Job, place_of
 from vitkit.app.word_metrics import translation_metrics, write_translations
 from vitkit.config import RunConfig
-from vitkit.data.text.parallel import PairEvalLoader, PairTrainLoader
+from vitkit.data.text.parallel import PairBatch, PairEvalLoader, PairTrainLoader
 from vitkit.data.text.sources import PairData, load_pairs
 from vitkit.evaluation.text import require_bleu
 from vitkit.records import Plain
@@ -23,11 +23,11 @@ from vitkit.weights import Checkpoint, read_checkpoint
 
 __all__ = ["TranslationJob"]
 
-SEARCH_COST = 5
-"""Passes over a pair that the search for its translation costs, set aside in budgets of time.
+SEARCH_COST = 6
+"""Passes over a pair that the searches for its translation cost, set aside in budgets of time.
 
 About one was seen (beam 4, one core) where translations end with their sources, more where they end
-late.
+late; and the likeliest tokens are searched for by themselves.
 """
 
 
@@ -88,9 +88,13 @@ class TranslationJob(Job):
 
     @property
     def evaluated(self) -> int:
-        """Validation pairs, and test pairs as many times as the search costs passes."""
-        counts = {split: len(pairs) for split, pairs in self.data.splits.items()}
-        return counts.get("val", 0) + counts.get("test", 0) * (1 + SEARCH_COST)
+        """Words of the validation sources, and those of the test as often as they are passed."""
+        words = {split: len(pairs.source) for split, pairs in self.data.splits.items()}
+        return words.get("val", 0) + words.get("test", 0) * (1 + SEARCH_COST)
+
+    def examples_in(self, batch: PairBatch) -> int:
+        """Words of its sources and their padding: of longer sentences it has fewer pairs."""
+        return batch.source.numel()
 
     def loaders(self, trainer: Trainer) -> tuple[PairTrainLoader, PairEvalLoader | None]:
         """The training loader of this process, and the validation loader if there are pairs."""

@@ -31,6 +31,8 @@ __all__ = [
 IGNORED = -100
 """Target where there is none: what torch's cross entropy leaves out."""
 
+BYTE_ORDER_MARK = "\ufeff"
+
 TEXT_SUFFIXES = (".txt", ".abc")
 """Files of a folder that are read."""
 
@@ -81,7 +83,7 @@ def read_text(path: str | Path) -> str:
 
 
 def decode_text(content: bytes, where: str, *, first_line: int = 1) -> str:
-    """Bytes in UTF-8 as text.
+    """Bytes in UTF-8 as text, without the mark that some editors put in front.
 
     Args:
         content: the bytes.
@@ -92,13 +94,14 @@ def decode_text(content: bytes, where: str, *, first_line: int = 1) -> str:
         DataError: not UTF-8.
     """
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + first_line
         raise DataError(
             f"{where}: byte 0x{content[error.start]:02x} in line {line} is not UTF-8; convert it "
             "to UTF-8"
         ) from None
+    return text.removeprefix(BYTE_ORDER_MARK) if first_line == 1 else text
 
 
 def read_texts(root: str | Path) -> str:

@@ -151,9 +151,9 @@ def encode_pairs(
 class PairTrainLoader(EpochLoader[PairBatch]):
     """Micro-batches of pairs alike in length, one epoch after the other.
 
-    The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted by their longer
-    side, then the shorter one (those alike stay in the order of the permutation), cut into batches,
-    and the batches permuted. A batch is full where one more pair would make more than its share of
+    The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted as
+    :func:`_shapes` says (those alike stay in the order of the permutation), cut into batches, and
+    the batches permuted. A batch is full where one more pair would make more than its share of
     ``tokens`` words of the longer side, padding included. Sizes do not depend on the epoch, so
     every epoch has the same number of batches. A step takes micro_batches x world_size of them in a
     row; those left over at an epoch's end are dropped.
@@ -184,9 +184,7 @@ class PairTrainLoader(EpochLoader[PairBatch]):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.micro_batches = micro_batches
         self._parts = micro_batches * world_size
-        self._sizes = pairs.sizes
-        shorter = torch.minimum(pairs.source_lengths, pairs.target_lengths)
-        self._shapes = self._sizes * (int(self._sizes.max()) + 1) + shorter
+        self._sizes, self._shapes = pairs.sizes, _shapes(pairs)
         self._cuts = _cuts(self._sizes.sort().values, tokens // self._parts)
         if len(self._cuts) < self._parts:
             raise DataError(
@@ -240,7 +238,8 @@ class PairEvalLoader:
     ) -> None:
         if len(pairs) < world_size:
             raise DataError(f"{len(pairs)} pairs cannot be shared by {world_size} processes")
-        sizes, order = pairs.sizes.sort(stable=True)
+        order = _shapes(pairs).sort(stable=True).indices
+        sizes = pairs.sizes[order]
         # Round by round each process gets a pair; an incomplete round comes first, among the short.
         rest = len(pairs) % world_size
         rounds = torch.cat([sizes[:rest][-1:], sizes[rest:][world_size - 1 :: world_size]])
@@ -297,6 +296,15 @@ class _PairTable:
         at = starts[places.to(self.device)][:, None] + inside
         words = ids[at.clamp(max=len(ids) - 1)].long()
         return words.masked_fill(inside >= known[:, None], fill), known
+
+
+def _shapes(pairs: SentencePairs) -> Tensor:
+    """Numbers, int64 (P,), that grow with the longer side, and among equals run from the longest
+    target to the longest source; back again for the next size, so that neighbours are alike in both
+    languages and little of a batch is padding.
+    """
+    sizes, longer_source = pairs.sizes, pairs.source_lengths - pairs.target_lengths
+    return sizes * (2 * int(sizes.max()) + 1) + longer_source * (1 - 2 * (sizes % 2))
 
 
 def _cuts(sizes: Tensor, tokens: int) -> list[int]:

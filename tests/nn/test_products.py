@@ -1,0 +1,125 @@
+"""Linear layers by oneDNN: torch's numbers and gradients, and torch's own where it is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitkit.nn import Linear, hardware, linear, products
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """As on a processor where oneDNN is quicker, for products of any size; counts them."""
+    monkeypatch.setattr(hardware, "ONEDNN_IS_QUICKER", True)
+    monkeypatch.setattr(products, "LEAST", 1)
+    calls: list[int] = []
+    own: Callable[..., Tensor] = products._times
+
+    def counted(*arguments: Tensor) -> Tensor:
+        calls.append(1)
+        return own(*arguments)
+
+    monkeypatch.setattr(products, "_times", counted)
+    return calls
+
+
+def layer(rows: tuple[int, ...], out: int, *, bias: bool = True) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [rows, (out, rows[-1]), *[(out,)] * bias]
+    return tuple(torch.randn(s, generator=generator).requires_grad_() for s in shapes)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("out", [3, 24, 64])
+@pytest.mark.parametrize("rows", [(24,), (40, 24), (5, 7, 24)])
+def test_numbers_and_gradients_are_torchs(
+    rows: tuple[int, ...], out: int, bias: bool, quick: list[int]
+) -> None:
+    given = layer(rows, out, bias=bias)
+    got, want = linear(*given), F.linear(*given)
+    assert got.shape == want.shape and quick
+    torch.testing.assert_close(got, want)
+    weights = torch.randn(want.shape, generator=torch.Generator().manual_seed(1))
+    mine = torch.autograd.grad((got * weights).sum(), given)
+    theirs = torch.autograd.grad((want * weights).sum(), given)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_inputs_may_lie_in_memory_as_they_like() -> None:
+    x, weight, bias = layer((6, 8, 24), 16)
+    turned, strided = x.transpose(0, 1), weight.detach().t().contiguous().t()
+    torch.testing.assert_close(linear(turned, strided, bias), F.linear(turned, strided, bias))
+    torch.testing.assert_close(linear(x[:, ::2], weight), F.linear(x[:, ::2], weight))
+
+
+def test_only_the_gradients_that_are_wanted_are_made(quick: list[int]) -> None:
+    x, weight, bias = layer((40, 24), 16)
+    quick.clear()
+    linear(x.detach(), weight, bias).sum().backward()
+    assert len(quick) == 2 and x.grad is None and weight.grad is not None
+    quick.clear()
+    linear(x, weight.detach(), bias.detach()).sum().backward()
+    assert len(quick) == 2 and x.grad is not None
+
+
+def test_gradients_can_be_differentiated_again() -> None:
+    given = layer((6, 24), 16)
+
+    def penalty(f: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        grads = torch.autograd.grad(f(*given).pow(3).sum(), given, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in grads), given)
+
+    for a, b in zip(penalty(linear), penalty(F.linear), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-2)
+
+
+def test_torchs_own_is_called_where_it_is_watched(quick: list[int]) -> None:
+    x, weight, bias = layer((40, 24), 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(x, weight, bias).dtype == torch.bfloat16
+    with FlopCounterMode(display=False) as counter:
+        linear(x, weight, bias)
+    assert counter.get_total_flops() == 2 * 40 * 24 * 16
+    torch.func.vmap(lambda row: linear(row, weight.detach()))(x.detach())
+    compiled = torch.compile(linear, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x, weight, bias), F.linear(x, weight, bias))
+    assert linear(x.double(), weight.double()).dtype == torch.float64
+    assert not quick
+
+
+def test_small_products_are_torchs(monkeypatch: pytest.MonkeyPatch, quick: list[int]) -> None:
+    given = layer((40, 24), 16)
+    monkeypatch.setattr(products, "LEAST", 40 * 24 * 16 + 1)
+    linear(*given)
+    assert not quick
+    monkeypatch.setattr(products, "LEAST", 40 * 24 * 16)
+    linear(*given)
+    assert quick
+
+
+def test_the_layer_is_torchs_in_all_else() -> None:
+    torch.manual_seed(0)
+    ours = Linear(24, 16)
+    torch.manual_seed(0)
+    theirs = nn.Linear(24, 16)
+    assert isinstance(ours, nn.Linear) and ours.state_dict().keys() == theirs.state_dict().keys()
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+    x = torch.randn(5, 24)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_training_goes_on_bit_for_bit() -> None:
+    """The same product twice is the same to the bit."""
+    given = layer((64, 96), 48)
+    assert torch.equal(linear(*given), linear(*given))
