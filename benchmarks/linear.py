@@ -68,7 +68,8 @@ def measure(options: argparse.Namespace) -> Report:
             report.add(
                 [
                     f"{rows} {inputs} {outputs} {'b' if backward else 'f'}",
-                    *(f"{ratio:.2f}", rate(rates[TORCH]), rate(rates[ONEDNN])),
+                    *(f"{ratio:.2f}", rate(rates[TORCH])),
+                    rate(rates[ONEDNN]) if ONEDNN in rates else "-",
                 ],
                 shape=[rows, inputs, outputs],
                 backward=backward,
@@ -88,11 +89,9 @@ def _onednn(x: Tensor, weight: Tensor) -> Tensor:
     return product
 
 
-CONTESTANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    OURS: linear,
-    TORCH: F.linear,
-    ONEDNN: _onednn,
-}
+CONTESTANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {OURS: linear, TORCH: F.linear}
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # some builds of torch have no oneDNN
+    CONTESTANTS[ONEDNN] = _onednn
 
 
 def _runner(

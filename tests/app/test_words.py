@@ -214,8 +214,16 @@ def test_what_cannot_be_translated(pairs: Path) -> None:
         list(translator.lines(["one", "two", "@"], chunk=2))
 
 
+def test_a_translation_is_one_line(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = load_translator(pairs)
+    monkeypatch.setattr(type(translator.tokenizer), "decode", lambda self, ids: "a\nb\r\nc")
+    assert list(translator.lines(["one", "two"])) == ["a b c", "a b c"]
+
+
 def test_lines_of_bytes() -> None:
     assert list(utf8_lines([b"a\r\n", "ü\n".encode(), b"\n", b"b"], "x")) == ["a", "ü", "", "b"]
+    marked = ["\ufeffa\n".encode(), "\ufeffb".encode()]  # of the first line it is no character
+    assert list(utf8_lines(marked, "x")) == ["a", "\ufeffb"]
     with pytest.raises(DataError, match="x: byte 0xff in line 2 is not UTF-8"):
         list(utf8_lines([b"a\n", b"\xff\n"], "x"))
 

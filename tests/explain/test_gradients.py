@@ -181,7 +181,7 @@ def test_relevance_points_at_the_patch_that_decides(
     hits = [_share_of_hits(name, more, noise, steps, seed) for seed in range(3)]
     # Chance is 1 in 16. Seen over six seeds, with two libraries of products: 0.72 to 0.87 in the
     # mean, 0.5 to 0.98 for one model, which may know a class by the absence of the others.
-    assert sum(hits) / len(hits) > 0.6
+    assert sum(hits) / len(hits) > 0.6 and min(hits) > 0.3
 
 
 def _share_of_hits(name: str, more: dict[str, Any], noise: float, steps: int, seed: int) -> float:

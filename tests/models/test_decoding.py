@@ -121,6 +121,10 @@ def test_dropout_is_off_and_the_mode_is_given_back() -> None:
         generate(model, ids, 9, temperature=0.0), generate(model, ids, 9, temperature=0.0)
     )
     assert model.training
+    frozen = model.get_submodule("blocks.0")
+    frozen.eval()
+    generate(model, ids, 1)
+    assert model.training and not any(part.training for part in frozen.modules())
     model.eval()
     assert not generate(model, ids, 1).requires_grad and not model.training
 

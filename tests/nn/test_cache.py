@@ -108,3 +108,9 @@ def test_growth_keeps_what_was_there(length: int) -> None:
     for item in items:
         keys, _ = cache.append(item, item)
     assert torch.equal(keys, torch.cat(list(items), 2))
+
+
+def test_a_memory_takes_no_more_room_than_it_needs() -> None:
+    cache = KeyValueCache()
+    keys, _ = cache.append(torch.randn(1, 2, 21, 3), torch.randn(1, 2, 21, 3))
+    assert keys.untyped_storage().nbytes() == 2 * 21 * 3 * 4

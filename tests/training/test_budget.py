@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import signal
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.training.test_resume import _stop_at
 from vitkit.app import process_seconds, resume, train
+from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
 from vitkit.training import budget
@@ -73,6 +76,34 @@ def test_a_resumed_run_has_only_the_time_that_is_left(
     # 2 of 6 seconds were used, and half a second more: a fourth step would end too late.
     assert result.record.facts["steps"] == 5
     assert float(str(result.record.facts["wall_seconds"])) == 5.5
+
+
+def test_what_had_used_up_its_time_trains_no_more(
+    tiny: Tiny, ticks: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its test, when more was set aside than a resumed run knows of."""
+    config = tiny("trainer.max_epochs=100", "trainer.max_time=30", folder="x")
+    end_step = TimeKeeper._end_step
+
+    def set_aside(self: TimeKeeper, *arguments: Any) -> None:
+        end_step(self, *arguments)
+        self._reserve = 19.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimeKeeper, "_end_step", set_aside)
+        patch.setattr(ClassificationJob, "test", _interrupted)
+        with pytest.raises(Interrupted):
+            train(config, progress=False)
+    assert config.run.dir is not None
+    steps = read_checkpoint(Path(config.run.dir) / "checkpoints" / "last.ckpt").step
+    assert steps == 11
+    ticks[0] = 0.0
+    result = resume(config.run.dir, progress=False)
+    assert result.record.facts["steps"] == steps and "val/acc" in result.metrics
+
+
+def _interrupted(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_evaluation_is_timed_and_set_aside(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

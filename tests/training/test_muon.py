@@ -143,13 +143,25 @@ def test_layer_decay_shrinks_the_rate_from_block_to_block() -> None:
 
 
 def test_what_stands_before_the_blocks_has_the_lowest_rate_whatever_it_is() -> None:
-    for name, stem in (("vit_stem_mini_32", "patch_embed."), ("cct_2_3x2_32", "tokenizer.")):
+    pictures = (("vit_stem_mini_32", "patch_embed."), ("cct_2_3x2_32", "tokenizer."))
+    for name, stem in (*pictures, ("text_pixels_mini_32", "text.words.")):
         model = create_model(name, depth=2)
         groups = parameter_groups(model, OptimizerConfig(lr=1.0, layer_decay=0.5))
         names = {id(p): name for name, p in model.named_parameters()}
         rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
         assert {rate for key, rate in rates.items() if key.startswith(stem)} == {0.125}
-        assert rates["blocks.0.attn.qkv.weight"] == 0.25 and rates["head.weight"] == 1.0
+        inside = "text." if stem.startswith("text.") else ""
+        assert rates[f"{inside}blocks.0.attn.qkv.weight"] == 0.25
+        assert rates[f"{inside}head.weight"] == 1.0
+
+
+def test_an_embedding_inside_a_block_is_of_the_block() -> None:
+    inner = {"blocks": nn.ModuleList([nn.ModuleDict({"patch_embed": nn.Linear(2, 2)})] * 1)}
+    model = nn.ModuleDict({**inner, "head": nn.Linear(2, 2)})
+    groups = parameter_groups(model, OptimizerConfig(lr=1.0, layer_decay=0.5))
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+    assert rates["blocks.0.patch_embed.weight"] == 0.5 and rates["head.weight"] == 1.0
 
 
 def test_rates_by_layer_need_layers() -> None:

@@ -187,8 +187,6 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
     trainer = config.trainer
     precision = trainer.precision
     assert precision != "auto"  # _concrete() has decided
-    # Nothing reads memory before it is written; deterministic training would fill all of it first.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with calm(), _no_such_device(trainer.accelerator, trainer.devices):
         return Trainer(
             accelerator=trainer.accelerator,
@@ -201,6 +199,18 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
             enable_model_summary=False,
             **options,
         )
+
+
+@contextmanager
+def unfilled_memory() -> Iterator[None]:
+    """Inside, deterministic training does not fill memory that is written before it is read."""
+    switch: Any = torch.utils.deterministic
+    before = switch.fill_uninitialized_memory
+    switch.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        switch.fill_uninitialized_memory = before
 
 
 @contextmanager

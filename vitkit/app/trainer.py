@@ -259,7 +259,7 @@ def _run_fit(
     val_loader: Any,
     checkpoint: Path | None,
 ) -> None:
-    with assemble.calm():
+    with assemble.calm(), assemble.unfilled_memory():
         try:
             trainer.fit(task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:

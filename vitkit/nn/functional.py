@@ -217,8 +217,10 @@ def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | No
     else:
         mask = mask.to(scores.dtype)
         empty = (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
-    # In place where the mask adds no axis: no product needs the scores to go back.
+    # In place where the mask adds no axis, seen or of a transform: no product needs the scores to
+    # go back.
     same = torch.broadcast_shapes(scores.shape, mask.shape) == scores.shape
+    same = same and not torch._C._are_functorch_transforms_active()
     scores = scores.add_(mask) if same else scores + mask
     if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not empty.any():
         return torch.softmax(scores, dim=-1)  # looking costs less than two passes over the scores

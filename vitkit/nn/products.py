@@ -1,7 +1,7 @@
 """Linear layers, by the quicker of the two libraries that torch multiplies with on a CPU.
 
-torch gives float32 products to MKL and others to oneDNN. On processors that are not Intel's MKL
-leaves half of AVX-512 unused; oneDNN does not ask who made them. ``python -m
+torch gives float32 products to MKL and others to oneDNN. MKL takes AVX-512 on Intel's processors
+alone; oneDNN does not ask who made them. ``python -m
 benchmarks.linear`` measures both.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from vitkit.nn import hardware
 
@@ -41,11 +42,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         hardware.ONEDNN_IS_QUICKER
         and x.dtype == weight.dtype == torch.float32
         and x.is_cpu
-        and not _watched()  # first: a compiler must not see the size that follows
+        and not _watched()  # first: a compiler must not see the sizes that follow
+        and x.shape[-1] == weight.shape[1]  # or torch's own says what is wrong
         and x.numel() * len(weight) >= LEAST
     ):
-        product: Tensor = OneDnnProduct.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return product
+        # Rows outside of the function: what it returns may then be written to.
+        rows: Tensor = OneDnnProduct.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        return rows.view(*x.shape[:-1], len(weight))
     return F.linear(x, weight, bias)
 
 
@@ -56,6 +59,7 @@ def _watched() -> bool:
         or torch.is_autocast_enabled("cpu")
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or torch._C._is_tracing()
     )
 
@@ -65,28 +69,28 @@ class OneDnnProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """As :func:`linear`."""
-        ctx.save_for_backward(x, weight)
+        """As :func:`linear`, of x (rows, in_features)."""
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
         return _times(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Of those that are wanted."""
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        product = linear if torch.is_grad_enabled() else _times
-        rows, sent = x.reshape(-1, x.shape[-1]), grad.reshape(-1, len(weight))
+        product = linear if torch.is_grad_enabled() or _watched() else _times
         of_weight = None
-        if wants_weight:
-            # oneDNN copies a first factor that lies the wrong way round: let it be the narrower.
-            if len(weight) <= weight.shape[1]:
-                of_weight = product(sent.t(), rows.t())
+        if x is not None:
+            # oneDNN copies a first factor that lies the wrong way round, and what comes out so is
+            # copied into the gradient: the way of less to copy.
+            if grad.numel() <= x.numel() + grad.shape[1] * x.shape[1]:
+                of_weight = product(grad.t(), x.t())
             else:
-                of_weight = product(rows.t(), sent.t()).t()
+                of_weight = product(x.t(), grad.t()).t()
         return (
-            product(grad, weight.t()) if wants_x else None,
+            None if weight is None else product(grad, weight.t()),
             of_weight,
-            sent.sum(0) if wants_bias else None,
+            grad.sum(0) if ctx.needs_input_grad[2] else None,
         )
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.nn import Linear, linear
 from vitkit.training.base import CHECKPOINT_KEY
 from vitkit.training.pretraining import PretrainingTask, pooled_features
 from vitkit.training.task_config import DinoConfig
@@ -51,22 +52,22 @@ class ProjectionHead(nn.Module):
     def __init__(self, in_dim: int, *, hidden_dim: int, bottleneck_dim: int, out_dim: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(in_dim, hidden_dim),
+            Linear(in_dim, hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden_dim, hidden_dim),
+            Linear(hidden_dim, hidden_dim),
             nn.GELU(),
-            nn.Linear(hidden_dim, bottleneck_dim),
+            Linear(hidden_dim, bottleneck_dim),
         )
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.last_layer = nn.Linear(bottleneck_dim, out_dim, bias=False)
+        self.last_layer = Linear(bottleneck_dim, out_dim, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C) -> (B, K), each from -1 to 1."""
         x = F.normalize(self.mlp(features), dim=-1)
-        return F.linear(x, F.normalize(self.last_layer.weight, dim=-1).to(x.dtype))
+        return linear(x, F.normalize(self.last_layer.weight, dim=-1).to(x.dtype))
 
 
 class SelfDistilled(nn.Module):

@@ -172,7 +172,7 @@ def _heights(model: nn.Module, name: str, rows: int) -> list[int]:
 def _depths(model: nn.Module) -> dict[str, int]:
     """Layer of each parameter: 0 before the blocks, 1 to n in them, n + 1 behind."""
     names = [name for name, _ in model.named_parameters()]
-    before = {name for name in names if EMBEDS.search(name)}
+    before = {name for name in names if _is_embedding(name)}
     found = [None if name in before else NUMBERED.search(name) for name in names]
     numbers = [int(match.group(1)) if match else None for match in found]
     behind = max((n for n in numbers if n is not None), default=-1) + 2
@@ -182,6 +182,12 @@ def _depths(model: nn.Module) -> dict[str, int]:
             outside = behind
         depths[name] = 0 if name in before else outside if number is None else number + 1
     return depths
+
+
+def _is_embedding(name: str) -> bool:
+    """Of a stem or a table of words; one inside a block belongs to the block."""
+    embeds, numbered = EMBEDS.search(name), NUMBERED.search(name)
+    return embeds is not None and (numbered is None or embeds.start() < numbered.start())
 
 
 def _timm_optimizers() -> Any:
