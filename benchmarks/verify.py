@@ -1,4 +1,4 @@
-"""Does a config still give the accuracy that its opening comment states?
+"""Does a config still give the result that its opening comment states?
 
     python -m benchmarks.verify configs/text_pixels_mini_cifar10.yaml data.root=data
 
@@ -11,10 +11,12 @@ The sentence may run over several lines and ends with a full stop; in brackets w
     Measured: 65.60 % test accuracy[ with KEY=VALUE[, KEY=VALUE]...][, seed N][
     (mean of N seeds[ from N], sd X[, spread X])][ (anything)]...[; anything].
 
-One seed, 0, unless it says otherwise; ``from`` is the first of several. Values hold no blanks. It
-holds if the mean lies no further from the stated one than the larger of three standard deviations
-(sd) and the spread, which is 0.5 points unless stated; a spread belongs to recipes whose length is
-a time, on another machine than the one that was measured. Better is no failure, but is said.
+In place of ``% test accuracy`` may stand ``test BLEU`` or ``validation loss``, of which less is
+better. One seed, 0, unless it says otherwise; ``from`` is the first of several. Values hold no
+blanks. It holds if the mean is no worse than the stated one by more than the larger of three
+standard deviations (sd) and the spread, which is 0.5 (0.03 of a loss) unless stated; a spread
+belongs to recipes whose length is a time, on another machine than the one that was measured.
+Better is no failure, but is said.
 
 The runs lie in ``runs/verify-<config>-<commit and settings>``: the same command goes on where it
 stopped, and starts anew once a change was committed, or always while one is not.
@@ -41,14 +43,37 @@ from vitkit.records import write_text
 
 __all__ = ["Claim", "main", "opening", "read_claim"]
 
-SPREAD = 0.5
-"""Points of accuracy that a run may differ by for no reason that a recipe names."""
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured.
+
+    Attributes:
+        metric: its name in ``results.json``.
+        scale: from there to what is stated.
+        sign: 1 where more is better, else -1.
+        spread: what a run may differ by for no reason that a recipe names.
+    """
+
+    metric: str
+    scale: float = 1.0
+    sign: int = 1
+    spread: float = 0.5
+
+
+ACCURACY = "% test accuracy"
+QUANTITIES = {
+    ACCURACY: Quantity("test/acc", scale=100.0),
+    "test BLEU": Quantity("test/bleu"),
+    "validation loss": Quantity("val/loss", sign=-1, spread=0.03),
+}
+"""As a sentence names it -> what it is."""
 
 SENTENCE = re.compile(r"\bMeasured: (.*?)\.(?= |$)")
 NUMBER = r"\d+(?:\.\d+)?"
 SETTING = r"\w+(?:\.\w+)+=[^\s,;]+"
 CLAIM = re.compile(
-    rf"(?P<accuracy>{NUMBER}) ?% test accuracy"
+    rf"(?P<value>{NUMBER}) ?(?P<what>{'|'.join(QUANTITIES)})"
     rf"(?: with (?P<settings>{SETTING}(?:, {SETTING})*))?"
     r"(?:, seed (?P<seed>\d+))?"
     rf"(?: \(mean of (?P<count>\d+) seeds(?: from (?P<first>\d+))?, sd (?P<sd>{NUMBER})"
@@ -63,25 +88,32 @@ class Claim:
     """What an opening comment states.
 
     Attributes:
-        accuracy: on the test set, in per cent.
+        value: what was measured.
+        what: one of :data:`QUANTITIES`.
         settings: overrides to train with.
         seeds: how many, from ``first`` on.
         first: the first seed.
-        sd: standard deviation over the seeds, in points.
-        spread: difference that is allowed whatever the deviation, in points.
+        sd: standard deviation over the seeds.
+        spread: difference that is allowed whatever the deviation; the quantity's unless stated.
     """
 
-    accuracy: float
+    value: float
     settings: tuple[str, ...] = ()
     seeds: int = 1
     first: int = 0
     sd: float = 0.0
-    spread: float = SPREAD
+    spread: float | None = None
+    what: str = ACCURACY
+
+    @property
+    def quantity(self) -> Quantity:
+        """What is stated."""
+        return QUANTITIES[self.what]
 
     @property
     def tolerance(self) -> float:
-        """Largest difference in points that still holds."""
-        return max(3.0 * self.sd, self.spread)
+        """Largest difference that still holds."""
+        return max(3.0 * self.sd, self.quantity.spread if self.spread is None else self.spread)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,26 +145,28 @@ def _verify(options: argparse.Namespace) -> int:
         name = f"run.name=verify-{path.stem}-{_fingerprint(config)}"
         config = load_config([path], [*claim.settings, f"run.seed={claim.first}", *overrides, name])
     summary = train_seeds(config, claim.seeds, quiet=options.quiet)
-    accuracy = 100.0 * summary.record.metrics["test/acc/mean"]
-    deviation = 100.0 * summary.record.metrics["test/acc/sd"]
-    difference = accuracy - claim.accuracy
-    holds = difference >= -claim.tolerance
+    quantity, metrics = claim.quantity, summary.record.metrics
+    value = quantity.scale * metrics[f"{quantity.metric}/mean"]
+    deviation = quantity.scale * metrics[f"{quantity.metric}/sd"]
+    better = quantity.sign * (value - claim.value)
+    holds = better >= -claim.tolerance
     print(f"\n{path}, {claim.seeds} seed{'s' * (claim.seeds > 1)} on {machine()}")
-    print(f"stated   {claim.accuracy:.2f} %, sd {claim.sd:.2f}, tolerance {claim.tolerance:.2f}")
-    print(f"now      {accuracy:.2f} %, sd {deviation:.2f}, difference {difference:+.2f} points")
-    print(_verdict(difference, claim.tolerance))
+    print(f"stated   {claim.value:.2f} {claim.what}, sd {claim.sd:.2f}")
+    print(f"now      {value:.2f}, sd {deviation:.2f}")
+    print(f"better by {better:+.3f}; tolerance {claim.tolerance:.2f}")
+    print(_verdict(better, claim.tolerance))
     if options.json is not None:
-        found = {"accuracy": accuracy, "sd": deviation, "holds": holds}
+        found = {"value": value, "sd": deviation, "holds": holds}
         facts = {"config": str(path), "settings": options.settings, "stated": asdict(claim)}
         whole = {**facts, "now": found, "environment": environment_facts()}
         write_text(options.json, json.dumps(whole, indent=2) + "\n")
     return 0 if holds else 1
 
 
-def _verdict(difference: float, tolerance: float) -> str:
-    if difference < -tolerance:
+def _verdict(better: float, tolerance: float) -> str:
+    if better < -tolerance:
         return "It does NOT hold."
-    return "It holds." if difference <= tolerance else "It holds; state the better number."
+    return "It holds." if better <= tolerance else "It holds; state the better number."
 
 
 def opening(path: Path) -> str:
@@ -174,12 +208,13 @@ def read_claim(comment: str, name: str = "the config") -> Claim:
     if found["seed"] is not None and found["count"] is not None:
         raise ConfigError(f"{name}: 'seed' is one seed, 'mean of' several; leave one of them out")
     return Claim(
-        accuracy=float(found["accuracy"]),
+        value=float(found["value"]),
+        what=found["what"],
         settings=tuple((found["settings"] or "").split(", ")) if found["settings"] else (),
         seeds=int(found["count"] or 1),
         first=int(found["seed"] or found["first"] or 0),
         sd=float(found["sd"] or 0.0),
-        spread=float(found["spread"] or SPREAD),
+        spread=float(found["spread"]) if found["spread"] else None,
     )
 
 

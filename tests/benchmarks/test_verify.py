@@ -34,6 +34,8 @@ trainer: {{max_epochs: 3, accelerator: cpu}}
     [
         ("65.60 % test accuracy", Claim(65.6)),
         ("65% test accuracy, seed 4", Claim(65.0, first=4)),
+        ("38.54 test BLEU, seed 0 (M2)", Claim(38.54, what="test BLEU")),
+        ("1.506 validation loss with a.b=3", Claim(1.506, ("a.b=3",), what="validation loss")),
         (
             "65.60 % test accuracy with trainer.max_epochs=3, seed 0 (docs/results.md)",
             Claim(65.6, ("trainer.max_epochs=3",)),
@@ -95,13 +97,24 @@ def test_nothing_measured_is_said(comment: str) -> None:
 def test_every_config_that_states_a_result_can_be_verified(path: Path) -> None:
     comment = opening(path)
     if "Measured:" in comment:
-        assert 0 < read_claim(comment, path.name).accuracy <= 100
+        assert 0 < read_claim(comment, path.name).value <= 100
 
 
 def test_the_tolerance() -> None:
     assert Claim(90.0).tolerance == 0.5
     assert Claim(90.0, sd=0.3).tolerance == pytest.approx(0.9)
     assert Claim(90.0, sd=0.3, spread=2.0).tolerance == 2.0
+    assert Claim(1.5, what="validation loss").tolerance == 0.03
+
+
+@pytest.mark.parametrize(("loss", "code"), [(1.4, 0), (1.52, 0), (1.54, 1)])
+def test_of_a_loss_less_is_better(
+    config: Path, monkeypatch: pytest.MonkeyPatch, loss: float, code: int
+) -> None:
+    config.write_text(CONFIG.format("1.506 validation loss"))
+    found = SeedSummary(Path(), {}, Record({"val/loss/mean": loss, "val/loss/sd": 0.0}))
+    monkeypatch.setattr(verify, "train_seeds", lambda config, count, *, quiet: found)
+    assert main([str(config), "run.name=mine", "--quiet"]) == code
 
 
 @pytest.fixture
@@ -173,7 +186,7 @@ def test_it_really_trains(config: Path, tmp_path: Path, capsys: pytest.CaptureFi
     code = main([str(config), f"run.root={tmp_path}", "run.name=v", "--quiet"])
     record = Record.read(tmp_path / "v" / "seeds" / "seed-5" / "results.json")
     assert code == int(record.metrics["test/acc"] < 0.495)
-    assert f"now      {100 * record.metrics['test/acc']:.2f} %" in capsys.readouterr().out
+    assert f"now      {100 * record.metrics['test/acc']:.2f}, sd" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
