@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import Report, arguments_of, duel, geometric_mean, rate, samples
-from vitkit.nn import linear
+from vitkit.nn import hardware, linear
 from vitkit.nn.products import OneDnnProduct
 
 __all__ = ["main", "measure", "options_of"]
@@ -90,16 +90,17 @@ def _onednn(x: Tensor, weight: Tensor) -> Tensor:
 
 
 CONTESTANTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {OURS: linear, TORCH: F.linear}
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # some builds of torch have no oneDNN
+if hardware.HAS_ONEDNN_LINEAR:
     CONTESTANTS[ONEDNN] = _onednn
 
 
 def _runner(
     call: Callable[[Tensor, Tensor], Tensor], rows: int, inputs: int, outputs: int, backward: bool
 ) -> Callable[[], object]:
-    x, weight, grad = (torch.randn(s) for s in ((rows, inputs), (outputs, inputs), (rows, outputs)))
+    x = torch.randn(rows, inputs, requires_grad=backward)
+    weight = torch.randn(outputs, inputs, requires_grad=backward)
     if backward:
-        x.requires_grad_(), weight.requires_grad_()
+        grad = torch.randn(rows, outputs)
         return lambda: torch.autograd.grad(call(x, weight), (x, weight), grad)
 
     def forward() -> Tensor:

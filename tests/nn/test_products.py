@@ -14,9 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitkit.nn import Linear, hardware, linear, products
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no oneDNN"
-)
+pytestmark = pytest.mark.skipif(not hardware.HAS_ONEDNN_LINEAR, reason="this torch has no oneDNN")
 
 
 @pytest.fixture(autouse=True)

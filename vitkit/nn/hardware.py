@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["HAS_AVX512", "MULTIPLIES_BFLOAT16", "ONEDNN_IS_QUICKER"]
+__all__ = ["HAS_AVX512", "HAS_ONEDNN_LINEAR", "MULTIPLIES_BFLOAT16", "ONEDNN_IS_QUICKER"]
 
 
 def _multiplies_bfloat16() -> bool:
@@ -42,10 +42,10 @@ HAS_AVX512: bool = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 MULTIPLIES_BFLOAT16: bool = _multiplies_bfloat16()
 """Whether the CPU multiplies bfloat16 matrices; elsewhere torch emulates, far slower."""
 
+HAS_ONEDNN_LINEAR: bool = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether this torch has oneDNN's linear layer; some builds have not."""
+
 ONEDNN_IS_QUICKER: bool = (
-    HAS_AVX512
-    and _is_wide_amd()
-    and torch.backends.mkl.is_available()
-    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    HAS_AVX512 and _is_wide_amd() and torch.backends.mkl.is_available() and HAS_ONEDNN_LINEAR
 )
 """Whether torch's default for float32 products, MKL, uses less of the CPU than oneDNN does."""

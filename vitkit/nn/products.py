@@ -1,8 +1,7 @@
 """Linear layers, by the quicker of the two libraries that torch multiplies with on a CPU.
 
 torch gives float32 products to MKL and others to oneDNN. MKL takes AVX-512 on Intel's processors
-alone; oneDNN does not ask who made them. ``python -m
-benchmarks.linear`` measures both.
+alone; oneDNN does not ask who made them. ``python -m benchmarks.linear`` measures both.
 """
 
 from __future__ import annotations

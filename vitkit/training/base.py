@@ -77,7 +77,7 @@ class TrainingTask(LightningModule):
         """Seed whatever is random in this step by where the step is, not by what came before."""
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         if self.device.type == "cpu":
-            # As torch.manual_seed, which also tells accelerators that are not there: a millisecond.
+            # As torch.manual_seed, which also looks for accelerators, with a stack trace for each.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

@@ -76,7 +76,7 @@ class TimeKeeper(Callback):
         clock: of the run.
         plan: whose ``time_done`` to keep.
         examples_after: examples evaluated after the last step.
-        examples_in: examples of a batch, its rows unless given.
+        examples_in: how many examples a batch holds.
         margin: further seconds set aside: checkpoint, results.
     """
 
@@ -90,7 +90,7 @@ class TimeKeeper(Callback):
         plan: StepPlan,
         *,
         examples_after: int,
-        examples_in: Callable[[Any], int] = lambda batch: len(batch[0]),
+        examples_in: Callable[[Any], int],
         margin: float = 3.0,
     ) -> None:
         self.seconds, self.clock, self.plan = seconds, clock, plan
