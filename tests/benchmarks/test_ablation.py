@@ -96,20 +96,42 @@ def test_a_plan_that_is_none(tmp_path: Path) -> None:
         ablation.read_plan(tmp_path / "bad.yaml")
 
 
+def _run(folder: Path, table: str, **metrics: float) -> Path:
+    (folder / "metrics.csv").write_text(table)
+    Record(metrics, {"wall_seconds": 120.0, "steps": 20}).write(folder / "results.json")
+    return folder
+
+
 def test_a_curve_is_validation_by_minutes_and_the_test_at_the_end(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(
+    table = (
         "step,epoch,lr,val/acc,seconds\n9,0,0.1,,\n10,0,,0.5,\n10,0,,,60\n20,1,,0.75,\n20,1,,,90\n"
     )
-    Record({"test/acc": 0.7}, {"wall_seconds": 120.0}).write(tmp_path / "results.json")
-    curve, end = curves.read_curve(tmp_path)
-    assert curve == [(1.0, 50.0), (1.5, 75.0)]
-    assert end == (2.0, pytest.approx(70.0))
+    run = _run(tmp_path, table, **{"test/acc": 0.7})
+    assert curves.read_curve(run) == [(1.0, 50.0), (1.5, 75.0)]
+    assert curves.read_end(run) == [(2.0, pytest.approx(70.0))]
+    assert curves.read_end(run, by="steps") == [(20.0, pytest.approx(70.0))]
 
 
-def test_a_picture_of_runs_and_of_others_figures(tmp_path: Path) -> None:
+def test_a_curve_of_losses_lies_between_the_times_that_are_known(tmp_path: Path) -> None:
+    table = "step,train/loss,val/loss,seconds\n5,3,,\n10,2,2.5,60\n15,1,,\n20,,1.5,90\n25,1,,\n"
+    run = _run(tmp_path, table, **{"val/loss": 1.5})
+    # Half-way to the first time, half-way to the second; nothing is known of step 25.
+    assert curves.read_curve(run, "train/loss") == [(0.5, 3.0), (1.0, 2.0), (1.25, 1.0)]
+    assert curves.read_curve(run, "val/loss", "steps") == [(10.0, 2.5), (20.0, 1.5)]
+    assert curves.read_end(run, "val/loss") == []
+
+
+def test_a_picture_of_runs_and_of_others_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
-    (tmp_path / "metrics.csv").write_text("step,val/acc,seconds\n9,0.5,60\n19,0.75,90\n")
-    Record({"test/acc": 0.7}, {"wall_seconds": 120.0}).write(tmp_path / "results.json")
+    table = "step,train/loss,val/acc,seconds\n9,2,0.5,60\n14,1.5,,\n19,1,0.75,90\n"
+    run = str(_run(tmp_path, table, **{"test/acc": 0.7}))
     out = tmp_path / "out" / "curves.svg"
-    assert curves.main([str(tmp_path), "--out", str(out), "--points", "other", "1:40", "2:60"]) == 0
+    assert curves.main([run, "--out", str(out), "--points", "other", "1:40", "2:60"]) == 0
     assert out.read_text().count("<svg") == 1
+    more = ["--metrics", "val/acc", "train/loss", "--by", "steps"]
+    assert curves.main([run, "--out", str(out), *more]) == 0
+    capsys.readouterr()
+    assert curves.main([run, "--metrics", "val/los"]) == 2
+    assert "has no val/los" in capsys.readouterr().err
