@@ -149,6 +149,10 @@ def test_hugging_face_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     assert processor["image_mean"] == list(MEAN[: section["in_chans"]])
     assert processor["resample"] == 2
+    # And the way back.
+    again = vitkit.load_model(folder)
+    assert worst(again.model(x), model(x)) <= TOLERANCE
+    assert again.class_names == NAMES
 
 
 def test_the_folder_holds_what_it_should(tmp_path: Path) -> None:

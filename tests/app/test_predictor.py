@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.conftest import Command
 from vitkit.app import train
 from vitkit.app.class_names import read_class_names
 from vitkit.app.predictor import Predictor, load
@@ -118,6 +119,22 @@ def test_weights_of_others_predict(of_timm: tuple[nn.Module, Path]) -> None:
     named = load(file, class_names=("daisy", "rose", "tulip"), device="cpu")
     top = dict(named.predict(picture)[0].top)
     assert top == {n: found[f"class {i}"] for i, n in enumerate(named.class_names)}
+
+
+def test_the_command_tells_what_was_guessed_and_takes_a_limit(
+    of_timm: tuple[nn.Module, Path], tmp_path: Path, vitkit_command: Command
+) -> None:
+    _, file = of_timm
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "large.png")
+    code, out, err = vitkit_command("predict", file, tmp_path / "large.png", "--csv")
+    assert code == 0
+    assert out.startswith("file,rank,class,probability")
+    notes = [line for line in err.splitlines() if line.startswith("note: ")]
+    assert any("mean 0.5" in note for note in notes)
+    code, _, err = vitkit_command("predict", file, tmp_path / "large.png", "--max-pixels", "599")
+    assert code == 1
+    assert "600 pixels" in err
+    assert "--max-pixels" in err
 
 
 def test_names_must_be_as_many_as_the_classes(of_timm: tuple[nn.Module, Path]) -> None:

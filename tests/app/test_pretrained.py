@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,15 @@ from torchvision.transforms import v2
 
 import vitkit
 from vitkit.app import train
-from vitkit.app.build import build, build_from_checkpoint
-from vitkit.app.expectations import stated_preprocessing
+from vitkit.app.build import build, build_data, build_from_checkpoint
+from vitkit.app.expectations import run_preprocessing, stated_preprocessing
 from vitkit.config import RunConfig, load_config, to_plain
 from vitkit.data.preprocess import Preprocessing
+from vitkit.data.splits import ImageData
 from vitkit.models import VisionTransformer
 from vitkit.models.presets import CUSTOM
 from vitkit.models.registry import _BUILDERS
-from vitkit.weights import processor_config, read_checkpoint
+from vitkit.weights import LoadReport, processor_config, read_checkpoint
 from vitkit.weights.stated import Stated, from_config, with_processor
 
 Tiny = Callable[..., RunConfig]
@@ -73,11 +75,50 @@ def test_a_config_that_overrides_them_says_so(tiny: Tiny, tmp_path: Path) -> Non
     assert without.preprocessing.mean == without.info.mean
 
 
-def test_another_size_and_other_classes_are_noted(tiny: Tiny, tmp_path: Path) -> None:
+def test_another_size_is_noted(tiny: Tiny, tmp_path: Path) -> None:
     first = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
     built = build(tiny(f"model.weights={first.checkpoint}", "model.img_size=16", folder="next"))
     assert built.report is not None
     assert "trained on 8 x 8 px, used at 16 x 16 px" in " ".join(built.report.notes)
+
+
+def test_the_head_follows_the_names_of_the_classes(tiny: Tiny) -> None:
+    """In another order they keep their rows; of other names it begins anew."""
+    first = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
+    trained = read_checkpoint(first.checkpoint)
+    data, config = build_data(tiny()), tiny(f"model.weights={first.checkpoint}", folder="next")
+    names = trained.data["class_names"]
+    for other, kept in ((names[::-1], True), ([f"{name}?" for name in names], False)):
+        info = replace(data.info, class_names=tuple(other))
+        built = build(config, ImageData(info, data.train, data.val, data.test))
+        same = torch.equal(built.model.head.weight, trained.weights["head.weight"].flip(0))
+        assert same == kept
+        assert built.report is not None
+        assert ("head.weight" in built.report.new) != kept
+        assert "head" in " ".join(built.report.notes)
+
+
+def test_a_head_that_is_zeroed_does_not_count_as_loaded(tiny: Tiny) -> None:
+    """configs/finetune_folder.yaml does so, whatever the weights."""
+    first = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
+    weights = f"model.weights={first.checkpoint}"
+    report = build(tiny(weights, "task.finetune.zero_head=true", folder="next")).report
+    assert report is not None
+    assert set(report.new) == {"head.weight", "head.bias"}
+    assert not {"head.weight", "head.bias"} & set(report.loaded)
+    assert "task.finetune.zero_head: head.weight, head.bias" in " ".join(report.notes)
+
+
+def test_how_pictures_are_fitted_is_noted_where_the_weights_say_otherwise(tiny: Tiny) -> None:
+    config = tiny(folder="next")
+    report = LoadReport(
+        preprocessing={"crop_pct": 0.875, "interpolation": "bilinear", "crop_mode": "center"}
+    )
+    built = build(config)
+    run_preprocessing(built.model, built.info, config, report)
+    (note,) = report.notes
+    assert "interpolation bilinear, crop_pct 0.875" in note
+    assert "crop_mode" not in note
 
 
 def test_timms_own_weights_bring_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

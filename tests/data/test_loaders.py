@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from vitkit.data.augment import Augment
 from vitkit.data.config import AugmentConfig
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.random import epoch_permutation, position_uniform
-from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.data.splits import ResidentSplit, StreamedSplit, Strings
 from vitkit.errors import DataError
 
 
@@ -201,3 +203,17 @@ def test_what_workers_prepare_ahead() -> None:
     alone = TrainLoader(streamed, batch_size=4, prefetch_factor=5, persistent_workers=True)
     assert alone._source._loader.prefetch_factor is None  # type: ignore[union-attr]
     assert next(iter(alone)).images.shape == (4, 5, 1, 1)
+
+
+def test_paths_of_a_streamed_split_are_no_objects(tmp_path: Path) -> None:
+    """A list of strings would be copied into every worker, page by page."""
+    paths = [f"{tmp_path}/{name}.png" for name in ("a", "ein längerer Name", "bad\udce9bytes", "")]
+    split = StreamedSplit(paths, range(4), lambda item: torch.zeros(1))
+    assert isinstance(split.items, Strings)
+    assert list(split.items) == paths
+    assert split.items[-1] == paths[-1]
+    assert split.items[1:3] == paths[1:3]
+    assert split.subset(torch.tensor([2, 0])).items[0] == paths[2]
+    held = [thing for thing in gc.get_referents(vars(split.items)) if isinstance(thing, str)]
+    assert not set(paths) & set(held)
+    assert len(StreamedSplit([], [], torch.as_tensor)) == 0

@@ -21,6 +21,7 @@ from vitkit.data.splits import ImageData, sample_images
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.registry import create_model
+from vitkit.nn import classifier_names
 from vitkit.training.finetune import adapt
 from vitkit.training.task_config import ClassificationConfig
 from vitkit.weights import Checkpoint, LoadReport, load_weights
@@ -93,7 +94,9 @@ def build(
         model = build_model({**section, **fetching})
     report: LoadReport | None
     if config.model.weights:
-        report = load_weights(model, config.model.weights)
+        report = load_weights(
+            model, config.model.weights, class_names=() if encoder else data.info.class_names
+        )
     else:
         report = pretrained_report(config, model)
     preprocessing = run_preprocessing(model, data.info, config, report)
@@ -102,6 +105,8 @@ def build(
         willing.init_from_images(preprocessing(sample_images(data.train, SAMPLE)))
     if isinstance(config.task, ClassificationConfig):
         adapt(model, config.task.finetune)
+        if report is not None and config.task.finetune.zero_head:
+            report.begin_anew(classifier_names(model), "task.finetune.zero_head")
     return Built(model, section, preprocessing, data.info, data, report)
 
 

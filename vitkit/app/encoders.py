@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Encoder:
         device: where it is.
         folder: where records go.
         facts: about the model, plain values.
+        notes: what a person should know about how its weights were read, a line each.
     """
 
     model: nn.Module
@@ -67,6 +68,7 @@ class Encoder:
     device: torch.device
     folder: Path
     facts: dict[str, Plain]
+    notes: tuple[str, ...] = ()
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, height, width) of any size -> float32 (B, C), on the CPU.
@@ -196,9 +198,10 @@ def _of_weights(name: str | Path, overrides: Sequence[str], data_name: str | Non
         "format": loaded.report.format,
     }
     place = f"{_short(name)}-{data_name or config.data.name}"
-    return _elsewhere(
+    found = _elsewhere(
         loaded.model, loaded.section, loaded.preprocessing, config, place=place, facts=facts
     )
+    return replace(found, notes=tuple(loaded.report.notes))
 
 
 def _short(name: str | Path) -> str:

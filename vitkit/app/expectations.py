@@ -77,11 +77,8 @@ def _own_or_overridden(
     size = values.get("img_size")
     if size is not None and tuple(size) != tuple(info.img_size):
         report.notes.append(f"trained on {_by(size)} px, used at {_by(info.img_size)} px")
-    names = report.class_names
-    if len(names) == info.num_classes and names != info.class_names and not report.new:
-        report.notes.append(
-            f"the head is of other classes: {names[0]}, ..., not {info.class_names[0]}, ..."
-        )
+    if own := _way_to_fit(values):
+        report.notes.append(f"fitted as the data are (bicubic, the whole); the weights' own: {own}")
     if not values.get("mean"):
         return info.mean, info.std
     mean = _for_channels(values["mean"], info.in_chans)
@@ -94,6 +91,13 @@ def _own_or_overridden(
             f"{_rounded(std)}"
         )
     return info.mean, info.std
+
+
+def _way_to_fit(values: Mapping[str, Any]) -> str:
+    """How weights want a picture fitted, where that is not how the loaders do it."""
+    usual = {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
+    other = {key: values[key] for key in usual if values.get(key, usual[key]) != usual[key]}
+    return ", ".join(f"{key} {value}" for key, value in other.items())
 
 
 def _for_channels(values: Any, in_chans: int) -> tuple[float, ...]:

@@ -59,6 +59,7 @@ class Predictor:
         preprocessing: from a picture to the model's input.
         device: where the model is.
         max_pixels: larger picture files are refused.
+        notes: what a person should know about how the weights were read, a line each.
     """
 
     model: nn.Module
@@ -66,6 +67,7 @@ class Predictor:
     preprocessing: Preprocessing
     device: torch.device
     max_pixels: int = MAX_PIXELS
+    notes: tuple[str, ...] = ()
 
     def predict(
         self,
@@ -205,7 +207,13 @@ def _of_weights(source: str | Path) -> Predictor:
             f"model.weights={source}), or look at its features: vitkit probe {source}"
         )
     names = loaded.class_names or tuple(f"class {index}" for index in range(count))
-    return Predictor(loaded.model, names, loaded.preprocessing, torch.device("cpu"))
+    return Predictor(
+        loaded.model,
+        names,
+        loaded.preprocessing,
+        torch.device("cpu"),
+        notes=tuple(loaded.report.notes),
+    )
 
 
 def picture_files(path: Path) -> list[Path]:

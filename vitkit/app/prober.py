@@ -47,11 +47,13 @@ class ProbeResult:
             ``probe/linear_val_acc``.
         record: all of ``probe.json``.
         path: of that file.
+        notes: what a person should know about how the weights were read, a line each.
     """
 
     metrics: dict[str, float]
     record: Record
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 def probe(
@@ -111,7 +113,7 @@ def probe(
     path = encoder.folder / FILE
     encoder.folder.mkdir(parents=True, exist_ok=True)
     record.write(path)
-    return ProbeResult(metrics, record, path)
+    return ProbeResult(metrics, record, path, encoder.notes)
 
 
 def _measured(

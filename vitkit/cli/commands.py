@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from vitkit.cli.advice import next_commands, train_longer
-from vitkit.cli.output import is_child, results_are_on_disk
+from vitkit.cli.output import is_child, results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
 __all__ = [
@@ -226,6 +227,9 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="One line a picture and class.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A list of objects.")] = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Refuse larger pictures.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Name the most likely classes of pictures, with probabilities.
@@ -243,7 +247,11 @@ def predict(
         print(f"error: {error}", file=sys.stderr, flush=True)
 
     names = () if classes is None else read_class_names(classes)
-    predictions = load(source, class_names=names).predict(pictures, top=top, on_error=tell)
+    predictor = load(source, class_names=names)
+    tell_notes(predictor.notes)
+    if max_pixels is not None:
+        predictor = replace(predictor, max_pixels=max_pixels)
+    predictions = predictor.predict(pictures, top=top, on_error=tell)
     if as_json:
         rows = [
             {"file": p.source, "top": [{"class": c, "probability": v} for c, v in p.top]}

@@ -10,11 +10,11 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["Lasting", "is_child", "lasting_output", "loss", "results_are_on_disk"]
+__all__ = ["Lasting", "is_child", "lasting_output", "loss", "results_are_on_disk", "tell_notes"]
 
 _on_disk = False
 
@@ -22,6 +22,12 @@ _on_disk = False
 def is_child() -> bool:
     """Whether this is not the first of a training's processes, which speaks for all."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Beside the results: on standard error."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 class Lasting(io.RawIOBase):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitkit.cli.commands import Debug, Quiet, models_and_settings
-from vitkit.cli.output import results_are_on_disk
+from vitkit.cli.output import results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def probe(
             f"{facts['train_images']:,} + {facts['val_images']:,} images to learn from, "
             f"{facts['test_images']:,} to test"
         )
+    tell_notes(result.notes)
     for line in probe_table(result.metrics, facts):
         print(line)
     print(f"results: {result.path}")

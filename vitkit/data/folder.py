@@ -102,7 +102,10 @@ def require_pixels(path: str | Path, picture: Image.Image, max_pixels: int) -> N
     """
     pixels = picture.width * picture.height
     if pixels > max_pixels:
-        raise DataError(f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,}")
+        raise DataError(
+            f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,} (vitkit predict: "
+            "--max-pixels)"
+        )
 
 
 def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:

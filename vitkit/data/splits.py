@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,6 +20,7 @@ __all__ = [
     "ResidentSplit",
     "Split",
     "StreamedSplit",
+    "Strings",
     "keys_of",
     "labelled_indices",
     "labelled_part",
@@ -54,11 +58,38 @@ class ResidentSplit:
         return replace(self, targets=targets)
 
 
+class Strings(Sequence[str]):
+    """Strings, such as paths, in one piece of memory.
+
+    Reading a string from a list counts a reference, which is written beside it: every worker
+    process would come to have a copy of all of them.
+
+    Args:
+        strings: as file systems know them.
+    """
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        self._bytes = np.array([os.fsencode(string) for string in strings], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [os.fsdecode(one) for one in self._bytes[index].tolist()]
+        return os.fsdecode(self._bytes[index].item())
+
+
 class StreamedSplit(Dataset[tuple[Tensor, int]]):
     """Images decoded one by one: for data that does not fit in memory.
 
     Args:
-        items: what stands for each image, such as its path.
+        items: what stands for each image, such as its path; if all are strings, they are held as
+            :class:`Strings`.
         targets: class index of each image.
         decode: item -> uint8 (channels, height, width), of one size for all items.
         keys: as of :class:`ResidentSplit`.
@@ -71,7 +102,8 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
         decode: Callable[[object], Tensor],
         keys: Tensor | None = None,
     ) -> None:
-        self.items = list(items)
+        words = [item for item in items if isinstance(item, str)]
+        self.items: Sequence[object] = Strings(words) if len(words) == len(items) else list(items)
         self.targets = torch.as_tensor(list(targets), dtype=torch.int64)
         self.decode = decode
         self.keys = keys

@@ -23,6 +23,7 @@ from vitkit.nn.blocks import (
 from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
+from vitkit.nn.heads import classifier_names, classifiers
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora, merge_lora_state
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
 from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceActivatedMlp
@@ -84,6 +85,8 @@ __all__ = [
     "attention_kernel",
     "attention_weights",
     "causal_mask",
+    "classifier_names",
+    "classifiers",
     "combine_masks",
     "direct_calls",
     "drop_path_ramp",

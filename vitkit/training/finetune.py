@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from vitkit.errors import ConfigError
-from vitkit.nn import Trunk, add_lora
-from vitkit.training.optimizers import classifiers
+from vitkit.nn import Trunk, add_lora, classifiers
 from vitkit.training.task_config import FinetuneConfig
 
 __all__ = ["adapt", "keep_frozen_norms_still"]

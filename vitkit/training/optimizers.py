@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from vitkit.errors import ConfigError
-from vitkit.nn import Attention, SwiGlu
+from vitkit.nn import Attention, SwiGlu, classifier_names, classifiers
 from vitkit.training.config import OptimizerConfig
 from vitkit.training.muon import Muon
 
-__all__ = ["build_optimizer", "classifiers", "parameter_groups"]
+__all__ = ["build_optimizer", "parameter_groups"]
 
 TIMM = "timm/"
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
@@ -91,7 +91,7 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             f"optimizer.layer_decay: {type(model).__name__} has no blocks that are numbered; leave "
             "it out"
         )
-    own_rate = _classifier_names(model) if config.head_lr_factor != 1.0 else set()
+    own_rate = set(classifier_names(model)) if config.head_lr_factor != 1.0 else set()
     if config.head_lr_factor != 1.0 and not own_rate:
         raise ConfigError(
             f"optimizer.head_lr_factor: {type(model).__name__} does not say which layer is its "
@@ -144,18 +144,6 @@ def _outer_layers(model: nn.Module, layers: Sequence[nn.Module]) -> set[nn.Modul
         head = getattr(model, "head", None)
         return {*heads, head} if isinstance(head, nn.Linear) else {*heads}
     return {*layers[:1], *(heads or layers[-1:])}
-
-
-def classifiers(model: nn.Module) -> tuple[nn.Module, ...]:
-    """The last layer, or the two of a distilled model; empty if the model does not say."""
-    named: Any = getattr(model, "get_classifier", None)
-    heads = () if named is None else named()
-    return heads if isinstance(heads, tuple) else (heads,)
-
-
-def _classifier_names(model: nn.Module) -> set[str]:
-    own = {id(p) for head in classifiers(model) for p in head.parameters()}
-    return {name for name, p in model.named_parameters() if id(p) in own}
 
 
 def _heights(model: nn.Module, name: str, rows: int) -> list[int]:

@@ -10,7 +10,8 @@ from vitkit.weights.checkpoint import (
 )
 from vitkit.weights.files import read_file, read_tensors
 from vitkit.weights.hub import HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX
-from vitkit.weights.load import Loaded, LoadReport, build_and_load, load_weights
+from vitkit.weights.load import Loaded, build_and_load, load_weights
+from vitkit.weights.load_report import LoadReport
 from vitkit.weights.own_folder import own_folder
 from vitkit.weights.programs import write_onnx, write_torch_export
 from vitkit.weights.stated import from_config as stated_by_config

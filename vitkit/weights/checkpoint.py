@@ -24,6 +24,7 @@ __all__ = [
     "checkpoint_of",
     "is_own_checkpoint",
     "read_checkpoint",
+    "require_version",
     "spare_names",
     "tested_name",
     "without_adapters",
@@ -127,12 +128,7 @@ def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
         raise WeightsError(
             f"{path} is not a vitkit checkpoint; to start from foreign weights use model.weights="
         )
-    version = own.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise WeightsError(
-            f"{path} has checkpoint format {version!r}; this version of vitkit reads up to "
-            f"{FORMAT_VERSION}. Update vitkit"
-        )
+    require_version(own, path)
     state = content["state_dict"]
     return Checkpoint(
         path=path,
@@ -149,6 +145,24 @@ def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
         tokenizer=own.get("tokenizer"),
         pretraining=dict(own.get("pretraining") or {}),
     )
+
+
+def require_version(own: Mapping[str, Any], path: Path) -> None:
+    """Refuse what this version cannot read.
+
+    Args:
+        own: what the checkpoint holds under :data:`OWN_KEY`.
+        path: of it.
+
+    Raises:
+        WeightsError: it is of a newer format.
+    """
+    version = own.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has checkpoint format {version!r}; this version of vitkit reads up to "
+            f"{FORMAT_VERSION}. Update vitkit"
+        )
 
 
 def without_adapters(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ __all__ = ["SUFFIXES", "read_file", "read_json", "read_tensors", "tensors_in"]
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".npz")
 GIT_LFS = b"version https://git-lfs"
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
-WRAPPERS = ("state_dict", "model", "model_state_dict", "module", "net", "teacher", "model_ema")
+AVERAGED = ("state_dict_ema", "model_ema")
+WRAPPERS = (
+    *AVERAGED,
+    *("state_dict", "model", "model_state_dict", "module", "net", "teacher"),
+)
+"""Where training files keep the weights; averaged ones first, for they are what was evaluated."""
 SHARDS = ".index.json"
 PLAIN_CLASSES: list[Any] = [argparse.Namespace]
 """What training files of DeiT, MAE and others hold beside tensors: attributes, no behaviour."""
@@ -70,11 +76,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def tensors_in(content: dict[str, Any]) -> dict[str, Tensor]:
+def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The tensors of a state dict, out of the usual wrappers."""
     inner: Any = content
     for _ in WRAPPERS:
-        wrapper = next((w for w in WRAPPERS if isinstance(inner.get(w), dict)), None)
+        wrapper = next((w for w in WRAPPERS if isinstance(inner.get(w), Mapping)), None)
         if wrapper is None:
             break
         inner = inner[wrapper]

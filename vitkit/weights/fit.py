@@ -141,9 +141,13 @@ def resample_positions(cells: Tensor, old: Grid, new: Grid, resampling: Resampli
     if old == new:
         return cells
     image = cells.float().unflatten(1, old).permute(0, 3, 1, 2)
+    where: dict[str, Any] = {"size": new}
+    if resampling.offset:
+        sides = zip(new, old, strict=True)
+        where = {"scale_factor": tuple((n + resampling.offset) / o for n, o in sides)}
     image = F.interpolate(
         image,
-        size=new,
+        **where,
         mode=resampling.mode,
         antialias=resampling.antialias,
         align_corners=resampling.align_corners,

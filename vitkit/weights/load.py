@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
 from vitkit.models.registry import create_model
+from vitkit.models.stem import ConvStem
 from vitkit.weights.fit import fit_kernel, fit_positions
 from vitkit.weights.formats import (
     FORMATS,
@@ -21,55 +22,20 @@ from vitkit.weights.formats import (
     stranger,
     unwrapped,
 )
+from vitkit.weights.guesses import SQUARE, guessed, guessed_statistics
+from vitkit.weights.heads import head_prefixes, match_classes
+from vitkit.weights.load_report import LoadReport, some
 from vitkit.weights.shapes import infer_section, told
 from vitkit.weights.sources import Source, read_source
 from vitkit.weights.stated import Stated
 
-__all__ = ["LoadReport", "Loaded", "build_and_load", "load_weights"]
+__all__ = ["Loaded", "build_and_load", "load_weights"]
 
-HEADS = ("head.", "head_dist.")
-"""How the names of classifiers begin, but for those that a model of timm states itself."""
 COUNTER = ".num_batches_tracked"
 """BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
 OWN_NAME = "vitkit"
-SQUARE = (
-    "positions taken to be a square grid, for nothing says another; if they are not, "
-    "load_model(..., img_size=(height, width))"
-)
-
-
-@dataclass
-class LoadReport:
-    """What became of each tensor.
-
-    Attributes:
-        loaded: names taken as they were.
-        resized: names resampled to the model's grid, patch size or channels.
-        new: names of the model that the source lacks (a head for other classes): kept as they are.
-        unused: names of the source that the model lacks.
-        format: the layout that the source was in.
-        preprocessing: what the weights expect of a picture, fields of ``Preprocessing`` as plain
-            values: stated by the source, else the format's documented default, else nothing.
-        class_names: of the head, where the source states them.
-        notes: what else a person should know, a line each.
-    """
-
-    loaded: list[str] = field(default_factory=list)
-    resized: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    format: str = ""
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    notes: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """A short table, one line a kind."""
-        rows = [("loaded", self.loaded), ("resized", self.resized)]
-        rows += [("new", self.new), ("unused", self.unused)]
-        lines = [f"{kind:8}{len(names):4}  {_some(names)}" for kind, names in rows if names]
-        head = [f"{'format':14}{self.format}"] if self.format else []
-        return [*head, *lines, *(f"{'note':14}{note}" for note in self.notes)]
+NORM_BEHIND = "fc_norm."
+NORM_MOVED = "the norm before the pooling; the model has a new one behind it"
 
 
 @dataclass(frozen=True)
@@ -105,7 +71,11 @@ class _Known:
 
 
 def load_weights(
-    model: nn.Module, source: Mapping[str, Tensor] | str | Path, *, strict: bool = True
+    model: nn.Module,
+    source: Mapping[str, Tensor] | str | Path,
+    *,
+    strict: bool = True,
+    class_names: Sequence[str] = (),
 ) -> LoadReport:
     """Load weights of any known layout into a model.
 
@@ -118,6 +88,8 @@ def load_weights(
         source: see :func:`vitkit.weights.sources.read_source`; of a checkpoint of ours the averaged
             weights are taken, if there are any.
         strict: any other missing or left-over tensor is an error; False reports it instead.
+        class_names: what the rows of the model's head mean. Where the source states its own, rows
+            are taken by name, and the head stays the model's if one of these is not among them.
 
     Raises:
         WeightsError: tensors that do not fit, all of them named; a file of another architecture.
@@ -126,7 +98,7 @@ def load_weights(
     known = _known(found, set(model.state_dict()))
     if known is None:
         raise _unknown(found)
-    return _fill(model, known, strict=strict)
+    return _fill(model, known, strict=strict, class_names=class_names)
 
 
 def build_and_load(
@@ -149,15 +121,18 @@ def build_and_load(
     known = _known(found, None if section is None else set())
     if known is None:
         raise _unknown(found)
-    guessed = section is None and "pos_embed" in known.translated.tensors
-    guessed = guessed and _stated_grid(known) is None and overrides.get("img_size") is None
+    inferred = section is None
     if section is None:
+        known = _read_by_class_token(known)
         section = _section(known, overrides)
-    section = {**section, **{key: value for key, value in overrides.items() if value is not None}}
+    wanted = {key: value for key, value in overrides.items() if value is not None}
+    section = {**section, **wanted}
     model = create_model(section["name"], **{k: v for k, v in section.items() if k != "name"})
     report = _fill(model, known, strict=strict)
-    if guessed:
-        report.notes.append(SQUARE)
+    if inferred:
+        tensors, stated = known.translated.tensors, {**_arguments(known), **wanted}
+        grid_known = _stated_grid(model, known) is not None or "img_size" in wanted
+        report.notes += guessed(section, tensors, stated, grid_known=grid_known)
     return Loaded(model.eval(), section, report)
 
 
@@ -189,9 +164,7 @@ def _known(source: Source, own: set[str] | None) -> _Known | None:
 
 def _section(known: _Known, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The section of a model that its source does not spell out."""
-    arguments: dict[str, Any] = dict(known.format.arguments) if known.format else {}
-    arguments |= known.translated.arguments
-    arguments |= known.source.stated.arguments
+    arguments = _arguments(known)
     if overrides.get("num_heads"):
         arguments["num_heads"] = overrides["num_heads"]
     section = _inferred(known.translated.tensors, arguments, overrides.get("img_size"))
@@ -199,6 +172,23 @@ def _section(known: _Known, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if size is not None and all(a % b == 0 for a, b in zip(size, _patch(section), strict=True)):
         section["img_size"] = list(size)
     return section
+
+
+def _arguments(known: _Known) -> dict[str, Any]:
+    """Constructor arguments that do not have to be inferred: of the format, of the source."""
+    arguments: dict[str, Any] = dict(known.format.arguments) if known.format else {}
+    return {**arguments, **known.translated.arguments, **known.source.stated.arguments}
+
+
+def _read_by_class_token(known: _Known) -> _Known:
+    """A distilled model with one head alone: no head reads its second token, which makes that a
+    register.
+    """
+    tensors = known.translated.tensors
+    if "head_dist.weight" in tensors or not {"dist_token", "head.weight"} <= set(tensors):
+        return known
+    renamed = {"reg_token" if n == "dist_token" else n: tensor for n, tensor in tensors.items()}
+    return replace(known, translated=replace(known.translated, tensors=renamed))
 
 
 def _inferred(
@@ -218,14 +208,25 @@ def _patch(section: Mapping[str, Any]) -> tuple[int, int]:
     return (patch, patch) if isinstance(patch, int) else tuple(patch)
 
 
-def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
-    tensors, own = dict(known.translated.tensors), model.state_dict()
+def _fill(
+    model: nn.Module, known: _Known, *, strict: bool, class_names: Sequence[str] = ()
+) -> LoadReport:
+    own, theirs = model.state_dict(), known.source.stated.class_names
+    tensors, matched = match_classes(model, known.translated.tensors, theirs, class_names)
     report = LoadReport(
         format=known.name,
         preprocessing=_preprocessing(known),
-        class_names=known.source.stated.class_names,
+        class_names=theirs,
+        notes=[matched] if matched else [],
     )
-    stated = _stated_grid(known)
+    if known.format is not None and not known.source.stated.preprocessing.get("mean"):
+        report.notes.append(guessed_statistics(known.format.preprocessing, known.name))
+    foreseen = head_prefixes(model)
+    if moved := _norm_before_pool(model, tensors):
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in moved}
+        known.translated.left.update(dict.fromkeys(moved, NORM_MOVED))
+        foreseen += (NORM_BEHIND,)
+    stated = _stated_grid(model, known)
     fitted = fit_positions(model, tensors, known.resampling, stated)
     if stated is None and "pos_embed" in fitted:
         report.notes.append(SQUARE)
@@ -243,12 +244,12 @@ def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
         elif (kernel := fit_kernel(model, name, tensor)) is not None:
             fitting[name] = kernel
             report.resized.append(name)
-        elif name.startswith(_heads(model)) and tensor.shape[1:] == own[name].shape[1:]:
+        elif name.startswith(head_prefixes(model)) and tensor.shape[1:] == own[name].shape[1:]:
             report.new.append(name)
         else:
             shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
             faults.append(f"{name}: given {shapes}")
-    faults += _gaps(model, tensors, report, strict=strict)
+    faults += _gaps(model, tensors, report, foreseen, strict=strict)
     if faults:
         raise WeightsError(_misfit(model, known, faults))
     _tell_left(report, known.translated.left)
@@ -257,28 +258,27 @@ def _fill(model: nn.Module, known: _Known, *, strict: bool) -> LoadReport:
 
 
 def _gaps(
-    model: nn.Module, tensors: Mapping[str, Tensor], report: LoadReport, *, strict: bool
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    report: LoadReport,
+    foreseen: tuple[str, ...],
+    *,
+    strict: bool,
 ) -> list[str]:
-    """What the source lacks goes into the report; if strict, that and what is over are faults."""
+    """What the source lacks goes into the report; if strict, that and what is over are faults, but
+    for what begins as one of ``foreseen``.
+    """
     head_differs = bool(report.new)
     own = model.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
     report.new += missing
     if not strict:
         return []
-    heads = _heads(model)
-    faults = [f"{name}: missing" for name in missing if not name.startswith(heads)]
+    faults = [f"{name}: missing" for name in missing if not name.startswith(foreseen)]
     spare = report.unused
     if not head_differs and getattr(model, "num_classes", None) == 0:
-        spare = [name for name in spare if not name.startswith(heads)]
+        spare = [name for name in spare if not name.startswith(head_prefixes(model))]
     return faults + [f"{name}: not in the model" for name in spare]
-
-
-def _heads(model: nn.Module) -> tuple[str, ...]:
-    """How the names of a model's classifiers begin."""
-    stated: Any = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    named = (stated,) if isinstance(stated, str) else tuple(stated)
-    return (*HEADS, *(f"{name}." for name in named))
 
 
 def _preprocessing(known: _Known) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _preprocessing(known: _Known) -> dict[str, Any]:
     return {**default, **stated.preprocessing}
 
 
-def _stated_grid(known: _Known) -> tuple[int, int] | None:
+def _stated_grid(model: nn.Module, known: _Known) -> tuple[int, int] | None:
     """The grid of the positions, where the source says its image size."""
     stated = known.source.stated
     section = stated.section or stated.arguments
@@ -297,7 +297,22 @@ def _stated_grid(known: _Known) -> tuple[int, int] | None:
     if size is None or kernel is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size
+    embed: Any = getattr(model, "patch_embed", None)
+    if isinstance(embed, ConvStem):  # its kernel does not say by how much it reduces a picture
+        return embed.grid_of(height, width)
     return height // int(kernel.shape[2]), width // int(kernel.shape[3])
+
+
+def _norm_before_pool(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The last norm of an encoder without a head, where the model's own lies behind its pooling:
+    masked autoencoders are fine-tuned so, with a new one.
+    """
+    own = model.state_dict()
+    if "norm.weight" in own or "fc_norm.weight" not in own:
+        return []
+    if any(name.startswith((*head_prefixes(model), NORM_BEHIND)) for name in tensors):
+        return []
+    return [name for name in ("norm.weight", "norm.bias") if name in tensors]
 
 
 def _tell_left(report: LoadReport, left: Mapping[str, str]) -> None:
@@ -305,7 +320,7 @@ def _tell_left(report: LoadReport, left: Mapping[str, str]) -> None:
     report.unused += left
     for reason in dict.fromkeys(left.values()):
         names = [name for name, why in left.items() if why == reason]
-        report.notes.append(f"not used: {_some(names, 1)}: {reason}")
+        report.notes.append(f"not used: {some(names, 1)}: {reason}")
 
 
 def _misfit(model: nn.Module, known: _Known, faults: list[str]) -> str:
@@ -334,14 +349,10 @@ def _unknown(source: Source) -> WeightsError:
             f"{source.where} looks like {name}, which vitkit does not read; it reads {formats}"
         )
     return WeightsError(
-        f"{source.where} is of no layout that vitkit knows (it has {_some(list(tensors))}); "
+        f"{source.where} is of no layout that vitkit knows (it has {some(list(tensors))}); "
         f"it reads {formats}"
     )
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _some(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -12,7 +12,7 @@ from vitkit.errors import WeightsError
 from vitkit.models.presets import PRESETS
 from vitkit.weights.formats import block_indices
 
-__all__ = ["grid_of_positions", "infer_section", "prefix_counts", "told"]
+__all__ = ["grid_of_positions", "infer_section", "is_like_its_preset", "prefix_counts", "told"]
 
 TOKENS = ("cls_token", "dist_token", "reg_token")
 """Parameters that are tokens before the patches, in their order."""
@@ -51,8 +51,14 @@ def infer_section(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> di
     except KeyError as error:
         raise WeightsError(f"{error.args[0]} is missing: the file is not the whole model") from None
     stated = {key: value for key, value in known.items() if value is not None and key not in FREE}
-    arguments |= stated
-    return {"name": _preset_like(family, arguments), **arguments}
+    inner = int(tensors["blocks.0.attn.proj.weight"].shape[1])
+    arguments = _with_heads(family, arguments | stated, inner)
+    return {"name": _preset_like(family, arguments) or BASES[family], **arguments}
+
+
+def is_like_its_preset(section: Mapping[str, Any]) -> bool:
+    """Whether a section is of a preset's very shape, whatever its size and classes."""
+    return _fixed(PRESETS[section["name"]].kwargs).items() <= section.items()
 
 
 def told(section: Mapping[str, Any]) -> str:
@@ -159,35 +165,48 @@ def _compact(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[st
 
 
 def _trunk(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What every model of attention blocks has."""
+    """What every model of attention blocks has, but for its heads."""
     indices = block_indices(tensors)
     if indices != list(range(len(indices))):
         raise WeightsError(f"blocks are missing: the file has {indices}; is it one of several?")
-    width, inner = (int(n) for n in tensors["blocks.0.attn.proj.weight"].shape)
+    width = int(tensors["blocks.0.attn.proj.weight"].shape[0])
     hidden = int(tensors["blocks.0.mlp.fc2.weight"].shape[1])
     is_gated = int(tensors["blocks.0.mlp.fc1.weight"].shape[0]) == 2 * hidden
-    heads = known.get("num_heads") or _heads(width, inner)
     head = tensors.get("head.weight")
-    out: dict[str, Any] = {
+    return {
         "num_classes": 0 if head is None else int(head.shape[0]),
         "embed_dim": width,
         "depth": len(indices),
-        "num_heads": heads,
         "mlp_ratio": _ratio(width, hidden),
         "mlp_layer": "swiglu" if is_gated else "mlp",
     }
+
+
+def _with_heads(family: str, arguments: dict[str, Any], inner: int) -> dict[str, Any]:
+    """The number of heads is nowhere in a state dict: that of a preset of the same shape, or as
+    published ViTs have it, with heads of 64.
+    """
+    width = arguments["embed_dim"]
+    heads = arguments.get("num_heads") or _heads_of_preset(family, arguments)
+    if heads is None:
+        head_dim = OTHER_HEAD_DIMS.get(width, USUAL_HEAD_DIM)
+        heads, rest = divmod(inner, head_dim)
+        if rest:
+            raise WeightsError(
+                f"the file does not say how many heads it has, and its width {inner} is no "
+                f"multiple of {head_dim}; give num_heads"
+            )
+    out = {**arguments, "num_heads": heads}
     return out if inner == width else {**out, "head_dim": inner // heads}
 
 
-def _heads(width: int, inner: int) -> int:
-    """The number of heads is nowhere in a state dict; published ViTs have heads of 64."""
-    head_dim = OTHER_HEAD_DIMS.get(width, USUAL_HEAD_DIM)
-    if inner % head_dim:
-        raise WeightsError(
-            f"the file does not say how many heads it has, and its width {inner} is no multiple "
-            f"of {head_dim}; give num_heads"
-        )
-    return inner // head_dim
+def _heads_of_preset(family: str, arguments: Mapping[str, Any]) -> int | None:
+    for preset in PRESETS.values():
+        fixed = _fixed(preset.kwargs)
+        heads = fixed.pop("num_heads", None)
+        if preset.family == family and heads and fixed.items() <= arguments.items():
+            return int(heads)
+    return None
 
 
 def _ratio(width: int, hidden: int) -> float:
@@ -211,13 +230,16 @@ def _rows_and_size(
     return rows, stated if stated and grid == likely else [grid[0] * patch[0], grid[1] * patch[1]]
 
 
-def _preset_like(family: str, arguments: Mapping[str, Any]) -> str:
+def _preset_like(family: str, arguments: Mapping[str, Any]) -> str | None:
     """The first preset of a family that the arguments leave as it is, but for size and classes."""
     for name, preset in PRESETS.items():
-        fixed = {key: value for key, value in preset.kwargs.items() if key not in FREE}
-        if preset.family == family and fixed.items() <= arguments.items():
+        if preset.family == family and _fixed(preset.kwargs).items() <= arguments.items():
             return name
-    return BASES[family]
+    return None
+
+
+def _fixed(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if key not in FREE}
 
 
 def _side(size: Any) -> str:

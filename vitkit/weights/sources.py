@@ -14,6 +14,7 @@ from vitkit.errors import WeightsError
 from vitkit.weights.checkpoint import (
     OWN_KEY,
     PREFIX,
+    require_version,
     spare_names,
     tested_name,
     without_adapters,
@@ -64,16 +65,17 @@ def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
     """Read weights from wherever they are.
 
     Args:
-        source: a state dict; a file (``.safetensors``, ``.npz``, ``.pth``, ``.pt``, ``.bin``,
-            ``.ckpt``); a run's folder; a folder with ``config.json`` and weights; ``hf-hub:<id>``,
-            ``timm/<name>`` or ``torchvision/<name>``, which may need the network.
+        source: a state dict, or what ``torch.load`` gives of a training file; a file
+            (``.safetensors``, ``.npz``, ``.pth``, ``.pt``, ``.bin``, ``.ckpt``); a run's folder; a
+            folder with ``config.json`` and weights; ``hf-hub:<id>``, ``timm/<name>`` or
+            ``torchvision/<name>``, which may need the network.
 
     Raises:
         WeightsError: nothing there, damaged, unsafe, or out of reach.
         UnknownNameError: no such model of timm.
     """
     if isinstance(source, Mapping):
-        return Source("the state dict", dict(source))
+        return _of_content(source, Path("the state dict"), Stated())
     name = str(source)
     if name.startswith(HUB_PREFIX):
         return _from_folder(hub_folder(name.removeprefix(HUB_PREFIX), WEIGHT_FILES), name)
@@ -90,15 +92,21 @@ def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
     return _from_file(path)  # says that it is not there
 
 
-def _from_file(path: Path) -> Source:
-    content = read_file(path)
+def _from_file(path: Path, *, alone: bool = False) -> Source:
+    """Of a file; what the files beside it say counts if it has a usual name or lies ``alone``."""
+    told = alone or path.name in WEIGHT_FILES
+    return _of_content(read_file(path), path, _beside(path) if told else Stated())
+
+
+def _of_content(content: Mapping[str, Any], path: Path, stated: Stated) -> Source:
     own = content.get(OWN_KEY)
     if isinstance(own, dict) and isinstance(content.get("state_dict"), dict):
+        require_version(own, path)
         return Source(str(path), *_own(own, content["state_dict"]))
     tensors = tensors_in(content)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; expected a state dict")
-    return Source(str(path), tensors, _beside(path))
+    return Source(str(path), tensors, stated)
 
 
 def _own(
@@ -121,10 +129,8 @@ def _own(
 
 
 def _beside(path: Path) -> Stated:
-    """What the files beside ``model.safetensors`` say; of another name they may be another's."""
+    """What ``config.json`` and ``preprocessor_config.json`` beside a file say."""
     stated = Stated()
-    if path.name not in WEIGHT_FILES:
-        return stated
     if (config := path.with_name("config.json")).is_file():
         stated = from_config(read_json(config))
     processor = path.with_name("preprocessor_config.json")
@@ -135,14 +141,14 @@ def _beside(path: Path) -> Stated:
 
 def _from_folder(folder: Path, where: str) -> Source:
     named = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
-    named = _of_run(folder) if named is None else named
+    named, alone = _of_run(folder) if named is None else named, False
     if named is None:
         files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
         if len(files) != 1:
             shown = ", ".join(path.name for path in files[:5]) or "no file of weights"
             raise WeightsError(f"{where} holds {shown}; give the file itself")
-        named = files[0]
-    return dataclasses.replace(_from_file(named), where=where)
+        named, alone = files[0], True
+    return dataclasses.replace(_from_file(named, alone=alone), where=where)
 
 
 def _of_run(folder: Path) -> Path | None:

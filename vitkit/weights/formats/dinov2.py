@@ -65,7 +65,7 @@ DINOV2 = Format(
     _is_dinov2,
     _translate,
     preprocessing=IMAGENET,
-    resampling=Resampling(antialias=False),
+    resampling=Resampling(antialias=False, offset=0.1),
 )
 DINOV2_REGISTERS = Format(
     "DINOv2 with registers", _has_registers, _translate, preprocessing=IMAGENET

@@ -6,6 +6,7 @@ Source: huggingface/transformers, models ``dinov2`` and ``dinov2_with_registers`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -80,13 +81,31 @@ def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     named = {name.replace(".mlp.packed.", ".mlp.fc1."): t for name, t in named.items()}
     named = join_parts(named, ("q", "k", "v"), "qkv")
     named = folded_registers(join_parts(named, ("gate", "up"), "fc1"))
+    arguments = _narrow_head(named, left)
+    return Translated(named, left, arguments)
+
+
+def _narrow_head(named: dict[str, Tensor], left: dict[str, str]) -> dict[str, Any]:
+    """A head that reads twice the width: that half of it which is read, or else none, in place.
+
+    Returns:
+        What the model must pool for it.
+    """
     weight = named.get("head.weight")
     width = named["norm.weight"].shape[0] if "norm.weight" in named else 0
-    if weight is not None and weight.shape[1] == 2 * width:
-        for leaf in ("weight", "bias"):
-            named.pop(f"head.{leaf}", None)
-            left[f"classifier.{leaf}"] = _WIDE_HEAD
-    return Translated(named, left)
+    if weight is None or weight.shape[1] != 2 * width:
+        return {}
+    of_class, of_patches = weight.split(width, dim=1)
+    if not of_patches.any():
+        named["head.weight"] = of_class
+        return {"global_pool": "token"}
+    if not of_class.any():
+        named["head.weight"] = of_patches
+        return {"global_pool": "avg", "fc_norm": False}
+    for leaf in ("weight", "bias"):
+        named.pop(f"head.{leaf}", None)
+        left[f"classifier.{leaf}"] = _WIDE_HEAD
+    return {}
 
 
 _ARGUMENTS = {"norm_eps": 1e-6}

@@ -48,11 +48,13 @@ class Resampling:
 
     Attributes:
         mode, antialias, align_corners: as in ``torch.nn.functional.interpolate``.
+        offset: added to the rows and columns wanted, in the scale alone.
     """
 
     mode: str = "bicubic"
     antialias: bool = True
     align_corners: bool = False
+    offset: float = 0.0
 
 
 @dataclass
