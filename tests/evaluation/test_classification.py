@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
+from vitkit.errors import EvaluationError
 from vitkit.evaluation.classification import ClassificationSums, predict_all, rank_of_target
 
 
@@ -50,6 +51,15 @@ def test_ties_and_nan_are_not_in_the_models_favour() -> None:
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         ClassificationSums().metrics()
+
+
+def test_an_image_that_comes_twice_is_refused() -> None:
+    """As from a sampler that fills up the shares of several processes."""
+    batches = [
+        (torch.zeros(2, 1), torch.zeros(2).long(), torch.tensor(i)) for i in ([0, 1], [2, 0])
+    ]
+    with pytest.raises(EvaluationError, match="1 images came twice"):
+        predict_all(lambda x: x, batches)
 
 
 def test_predictions_come_back_in_the_order_of_the_split() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from timm.layers import SwiGLUPacked
 from torch import nn
 
 from vitkit.models import create_model
@@ -110,6 +112,31 @@ def test_cross_attention_and_grouped_queries() -> None:
         merged = merge_lora(attn)
         torch.testing.assert_close(merged(*given), adapted)
         torch.testing.assert_close(merged(*beside), adapted_beside)
+
+
+@pytest.mark.parametrize("targets", [("q", "v"), ("k",), ("proj", "fc1"), LORA_TARGETS])
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_vit_of_timm(targets: tuple[str, ...], gated: bool) -> None:
+    torch.manual_seed(0)
+    more: dict[str, Any] = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if gated else {}
+    sizes = {**SMALL, "img_size": 8, "patch_size": 4}
+    model = timm.models.VisionTransformer(**sizes, **more).double().eval()
+    images = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    plain, names = model(images), set(model.state_dict())
+    add_lora(model, rank=2, targets=targets)
+    torch.testing.assert_close(model(images), plain, rtol=1e-12, atol=1e-12)
+    stir(model)
+    adapted = model(images)
+    assert (adapted - plain).abs().max() > 1e-3
+    adapters = {name: p for name, p in model.named_parameters() if "lora_" in name}
+    adapted.sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in adapters.values())
+    state = merge_lora_state(model.state_dict(), alpha=16.0, targets=targets)
+    merge_lora(model)
+    torch.testing.assert_close(model(images), adapted, rtol=1e-10, atol=1e-10)
+    assert set(state) == set(model.state_dict()) == names
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-10)
 
 
 def test_what_cannot_be_adapted_is_refused() -> None:

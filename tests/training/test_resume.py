@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -16,6 +18,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from vitkit.app import assemble, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
+from vitkit.models import VisionTransformer
 from vitkit.weights import read_checkpoint, read_file
 
 LIVELY = (
@@ -95,6 +98,28 @@ def test_resume_after_sigterm_is_exact(
     _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
     assert parts.metrics == whole.metrics
     assert _logged(parts.folder) == _logged(whole.folder)
+
+
+def test_so_is_that_of_a_model_that_draws_from_python_and_numpy(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person's own may well."""
+    plain = VisionTransformer.forward_features
+
+    def noisy(self: VisionTransformer, x: torch.Tensor, **more: Any) -> torch.Tensor:
+        scale = 1.0 + random.random() + np.random.rand() if self.training else 1.0
+        return plain(self, x * scale, **more)
+
+    monkeypatch.setattr(VisionTransformer, "forward_features", noisy)
+    whole = train(tiny(folder="whole"), progress=False)
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 4)
+        with pytest.raises(Interrupted):
+            train(tiny(folder="parts"), progress=False)
+    random.seed(7)
+    np.random.seed(7)
+    parts = resume(whole.folder.parent / "parts", progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
 
 
 def _logged(folder: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ import io
 import pickle
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -80,7 +80,7 @@ def read(request: Request) -> RawData:
 
 
 def read_cifar(
-    name: str, root: str | Path, download: bool = False, layout: CifarLayout | None = None
+    name: str, root: str | Path, download: bool | str = False, layout: CifarLayout | None = None
 ) -> tuple[list[str], Arrays, Arrays]:
     """Class names, then (images uint8 (N, 3, 32, 32), targets int64 (N,)) of train and of test.
 
@@ -88,7 +88,8 @@ def read_cifar(
         name: ``cifar10`` or ``cifar100``.
         root: the folder that holds ``cifar-10-batches-py`` or ``cifar-100-python``, or the archive
             of one, which is then unpacked there.
-        download: fetch the archive and unpack it, if there is neither folder nor archive.
+        download: fetch the archive and unpack it, if there is neither folder nor archive; an
+            address in place of its owner's.
         layout: another table of files and sums.
 
     Raises:
@@ -98,14 +99,14 @@ def read_cifar(
     folder = Path(root) / layout.folder
     archive = Path(root) / layout.archive[0]
     if not folder.is_dir() and not archive.is_file() and download:
-        _download(layout, archive)
+        _download(layout if download is True else replace(layout, url=str(download)), archive)
     if not folder.is_dir() and archive.is_file():
         _unpack(archive, layout, folder)
     if not folder.is_dir():
         raise DataError(
             f"{name} is not in {folder}; set data.root to the folder that holds {layout.folder} or "
             f"{layout.archive[0]} (from {layout.url} or any mirror), or fetch it with "
-            "data.download=true"
+            "data.download=true, or from a mirror with data.download=https://..."
         )
     meta = _read(folder / layout.meta[0], layout.meta[1])
     train = _arrays(folder, layout.train, layout.labels_key)

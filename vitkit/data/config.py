@@ -161,7 +161,9 @@ class ImageDataConfig(DataConfig):
         description="share of each class's training images whose labels are used, drawn by "
         "split_seed; the others are left out, but pre-training sees them all",
     )
-    download: bool = Field(False, description="fetch the files if they are absent")
+    download: bool | str = Field(
+        False, description="fetch the files if they are absent: true, or the address of a mirror"
+    )
     repeats: int = Field(
         1, ge=1, description="times that each image appears in an epoch, each time changed anew"
     )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitkit.errors import EvaluationError
 from vitkit.evaluation.sums import Sums
 
 __all__ = ["ClassificationSums", "Predictions", "predict_all"]
@@ -102,6 +103,9 @@ def predict_all(
         predict: images -> logits (B, classes).
         batches: (images, targets, indices) in any order and size.
         on_batch: told after each batch how many images are done.
+
+    Raises:
+        EvaluationError: an image came twice, as from a sampler that fills up shares.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     done = 0
@@ -113,5 +117,8 @@ def predict_all(
             if on_batch is not None:
                 on_batch(done)
     logits, targets, indices = (torch.cat(part) for part in zip(*parts, strict=True))
+    twice = len(indices) - len(indices.unique())
+    if twice:
+        raise EvaluationError(f"{twice} images came twice: the figures would not be the split's")
     order = indices.argsort()
     return Predictions(logits[order], targets[order], indices[order])

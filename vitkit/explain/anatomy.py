@@ -15,12 +15,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError, EvaluationError
-from vitkit.nn import Attention
+from vitkit.nn import Attention, is_timm_attention
 
 __all__ = ["Anatomy", "anatomy_of", "chosen_layers", "hooked"]
 
 EMBED_NAMES = ("patch_embed", "tokenizer", "stem")
-TIMM_ATTENTION = {"timm.layers.attention.Attention", "timm.models.vision_transformer.Attention"}
 READABLE = (
     "vitkit's ViTs (plain, distilled, with a stem), compact Transformers and hybrids, and timm's "
     "VisionTransformer and DeiT"
@@ -198,13 +197,7 @@ def _attention_in(block: nn.Module) -> nn.Module | None:
 def _is_readable(module: nn.Module) -> bool:
     if isinstance(module, Attention):
         return not module.is_cross
-    return _is_timms(module) and _is_plain(module)
-
-
-def _is_timms(module: nn.Module) -> bool:
-    """Whether a module is timm's attention."""
-    kind = type(module)
-    return f"{kind.__module__}.{kind.__qualname__}" in TIMM_ATTENTION
+    return is_timm_attention(module) and _is_plain(module)
 
 
 def _is_plain(module: Any) -> bool:

@@ -22,6 +22,7 @@ from vitkit.nn.blocks import (
 )
 from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
+from vitkit.nn.foreign import is_timm_attention, is_timm_mlp
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
 from vitkit.nn.heads import classifier_names, classifiers
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora, merge_lora_state
@@ -93,6 +94,8 @@ __all__ = [
     "encoder_blocks",
     "evaluating",
     "grid_positions",
+    "is_timm_attention",
+    "is_timm_mlp",
     "linear",
     "make_mlp",
     "make_norm",

@@ -14,12 +14,17 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention
 from vitkit.nn.blocks import Mlp, SwiGlu
+from vitkit.nn.foreign import is_timm_attention, is_timm_mlp
 from vitkit.nn.products import Linear, linear
 
 __all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora", "merge_lora_state"]
 
 LORA_TARGETS = ("q", "k", "v", "proj", "fc1", "fc2")
 """Layers that may be adapted: the three parts of ``qkv``, the output projection, the MLP's two."""
+
+
+Place = tuple[str, list[tuple[int, int]] | None]
+"""A layer's attribute, and (first row, rows) of each part that is adapted; None: one for all."""
 
 
 class LoraLinear(nn.Linear):
@@ -105,7 +110,8 @@ def add_lora(
     """Adapters on the attention and MLP layers of a model, in place; all its own weights freeze.
 
     Args:
-        model: holds :class:`Attention` and :class:`Mlp` (or :class:`SwiGlu`) layers.
+        model: holds :class:`Attention` and :class:`Mlp` (or :class:`SwiGlu`) layers, or those of
+            timm's Vision Transformer.
         rank: inner width of each adapter.
         alpha: its scale times the rank.
         targets: some of :data:`LORA_TARGETS`.
@@ -169,29 +175,35 @@ def merge_lora_state(
     return merged
 
 
-def _places(
-    module: nn.Module, wanted: Sequence[str]
-) -> list[tuple[str, list[tuple[int, int]] | None]]:
+def _places(module: nn.Module, wanted: Sequence[str]) -> list[Place]:
     """(attribute, parts) of the layers of one module that are to be adapted."""
     if isinstance(module, Attention):
         return _attention_places(module, wanted)
-    if isinstance(module, Mlp | SwiGlu):
+    if is_timm_attention(module):
+        third = len(module.get_parameter("qkv.weight")) // 3
+        return _self_attention_places(
+            wanted, {part: (at * third, third) for at, part in enumerate("qkv")}
+        )
+    if isinstance(module, Mlp | SwiGlu) or is_timm_mlp(module):
         return [(name, None) for name in ("fc1", "fc2") if name in wanted]
     return []
 
 
-def _attention_places(
-    attn: Attention, wanted: Sequence[str]
-) -> list[tuple[str, list[tuple[int, int]] | None]]:
+def _attention_places(attn: Attention, wanted: Sequence[str]) -> list[Place]:
     inner, shared = attn.num_heads * attn.head_dim, attn.num_kv_heads * attn.head_dim
     rows = {"q": (0, inner), "k": (inner, shared), "v": (inner + shared, shared)}
-    found: list[tuple[str, list[tuple[int, int]] | None]] = []
     if not attn.is_cross:
-        parts = [rows[part] for part in ("q", "k", "v") if part in wanted]
-        found += [("qkv", parts)] if parts else []
-    else:
-        found += [("q", None)] if "q" in wanted else []
-        own = {"k": (0, shared), "v": (shared, shared)}
-        parts = [own[part] for part in ("k", "v") if part in wanted]
-        found += [("kv", parts)] if parts else []
+        return _self_attention_places(wanted, rows)
+    found: list[Place] = [("q", None)] if "q" in wanted else []
+    own = {"k": (0, shared), "v": (shared, shared)}
+    parts = [own[part] for part in ("k", "v") if part in wanted]
+    found += [("kv", parts)] if parts else []
+    return found + ([("proj", None)] if "proj" in wanted else [])
+
+
+def _self_attention_places(
+    wanted: Sequence[str], rows: Mapping[str, tuple[int, int]]
+) -> list[Place]:
+    parts = [rows[part] for part in ("q", "k", "v") if part in wanted]
+    found: list[Place] = [("qkv", parts)] if parts else []
     return found + ([("proj", None)] if "proj" in wanted else [])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -76,6 +78,8 @@ class TrainingTask(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed whatever is random in this step by where the step is, not by what came before."""
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
+        random.seed(seed)  # this and the next for models of a person's own
+        np.random.seed(seed % 2**32)
         if self.device.type == "cpu":
             # As torch.manual_seed, which also looks for accelerators, with a stack trace for each.
             torch.default_generator.manual_seed(seed)
