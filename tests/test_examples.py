@@ -261,22 +261,22 @@ def test_the_table_of_transfers_goes_on_where_it_stopped(
     assert [line["run"] for line in lines] == [*transfer_flowers.MODES, "scratch"]
     assert all(line["trainable_parameters"] == 7 for line in lines)
     calls = stand_in.read_text().splitlines()
-    assert len(calls) == 1 + 6
+    assert len(calls) == 1 + 7
     assert calls[1].endswith("train --resume runs/transfer_flowers/full --quiet")
-    lora, scratch = calls[3], calls[6]
+    lora, scratch = calls[3], calls[7]
     recipe = "configs/flowers_finetune.yaml data.root=x"
     wanted = "task.finetune.mode=lora task.finetune.rank=16"
     assert f"train {recipe} model.weights=w.ckpt {wanted}" in lora
     assert f"train {recipe} model.whiten_patches=true run.dir=" in scratch
     assert transfer_flowers.main(["w.ckpt", "data.root=x"]) == lines
-    assert len(stand_in.read_text().splitlines()) == 7
+    assert len(stand_in.read_text().splitlines()) == 8
     assert "scratch" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"full was trained with other settings .*data\.root=x"):
         transfer_flowers.main(["w.ckpt", "data.root=y"])
     # Tried quickly, it neither reads the real runs nor is taken for them.
     assert transfer_flowers.main(["w.ckpt", "data.root=x", "--quick"]) != lines
-    quick = stand_in.read_text().splitlines()[7:]
-    assert len(quick) == 6
+    quick = stand_in.read_text().splitlines()[8:]
+    assert len(quick) == 7
     assert all(
         "trainer.max_epochs=1" in call and "transfer_flowers_quick/" in call for call in quick
     )
