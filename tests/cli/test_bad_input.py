@@ -229,6 +229,7 @@ def test_a_folder_of_runs_is_no_run_but_names_them(
 def test_evaluating_an_unfinished_run_says_so(run: Command, trained: Path, tmp_path: Path) -> None:
     code, out, _ = run("eval", trained)
     assert code == 0 and "not finished" not in out
+    assert "last.ckpt (trained weights of step 3), 16 test images" in out
     shutil.copytree(trained, tmp_path / "cut")
     (tmp_path / "cut" / "results.json").unlink()
     code, out, _ = run("eval", "cut")

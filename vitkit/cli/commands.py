@@ -183,7 +183,9 @@ def evaluate(
             print(f"note: {result.unfinished}")
         mark = f"{number}  " if len(results) > 1 else ""
         counted = f"{result.count:,} {result.split} {result.unit}"
-        print(f"{mark}{result.checkpoint} ({result.weights_name} weights), {counted}")
+        step = result.record.facts.get("step")
+        of_step = "" if step is None else f" of step {int(str(step)):,}"
+        print(f"{mark}{result.checkpoint} ({result.weights_name} weights{of_step}), {counted}")
     if len(results) == 1:
         print(metric_table(results[0].metrics))
     elif split == "all":
