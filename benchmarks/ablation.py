@@ -6,7 +6,7 @@ The file names a config and, for each row of the table, the settings that differ
 in turn, all with the first seed, then all with the next, so that a table cut short is still one.
 Each run lies in ``runs/ablation-<file>/<row>``; the same command goes on where it stopped, on
 another day too, and ``--show`` prints what there is. ``worth`` is how many points the recipe loses
-with that row's change, ``+-`` the standard error of the difference.
+with that row's change, seed by seed, ``+-`` the standard error of that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -104,30 +103,30 @@ def _report(plan: Plan) -> Report:
         f"Test accuracy of {plan.config} with one change, per cent",
         ["change", "seeds", "accuracy", "sd", "worth", "+-"],
     )
-    whole: list[float] = []
+    whole = _accuracies(plan, next(iter(plan.rows)))
     for row in plan.rows:
         found = _accuracies(plan, row)
         if not found:
             continue
-        mean, sd = fmean(found), stdev(found) if len(found) > 1 else 0.0
-        if not whole:
-            whole = found
-            worth, error = 0.0, 0.0
-        else:
-            worth = fmean(whole) - mean
-            error = hypot(_error(whole), _error(found))
-        cells = [f"{len(found)}", f"{mean:.2f}", f"{sd:.2f}", f"{worth:+.2f}", f"{error:.2f}"]
-        report.add([row, *cells], change=row, accuracies=found, mean=mean, sd=sd, worth=worth)
+        # Of the same seeds, whose runs see the same images in the same order.
+        lost = [whole[seed] - found[seed] for seed in found if seed in whole]
+        values, mean = list(found.values()), fmean(found.values())
+        error = None if len(lost) < 2 else stdev(lost) / len(lost) ** 0.5
+        cells = [
+            f"{len(found)}",
+            f"{mean:.2f}",
+            f"{stdev(values):.2f}" if len(values) > 1 else "-",
+            f"{fmean(lost):+.2f}" if lost else "-",
+            "-" if error is None else f"{error:.2f}",
+        ]
+        report.add([row, *cells], change=row, accuracies=values, mean=mean, lost=lost)
     return report
 
 
-def _accuracies(plan: Plan, row: str) -> list[float]:
+def _accuracies(plan: Plan, row: str) -> dict[str, float]:
+    """Of each seed that is there, per cent."""
     runs = sorted((_root(plan) / _slug(row) / "seeds").glob("seed-*/results.json"))
-    return [100.0 * Record.read(path).metrics["test/acc"] for path in runs]
-
-
-def _error(values: list[float]) -> float:
-    return stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    return {path.parent.name: 100.0 * Record.read(path).metrics["test/acc"] for path in runs}
 
 
 def _root(plan: Plan) -> Path:

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> dict[str, list[float]]:
         own = [*given, f"run.seed={seed}"]
         trained(table, f"mae-{seed}", ["configs/mae_cifar10.yaml", *own])
         weights = table.parent / f"mae-{seed}" / "checkpoints" / "last.ckpt"
-        twin = ["model.whiten_patches=true", "trainer.max_time=1800.0"]
+        twin = ["model.whiten_patches=true", "trainer.max_time=900.0"]
         rows = {"pre-trained": [f"model.weights={weights}"], "from scratch": twin}
         for name, more in rows.items():
             line = trained(table, f"{name}-{seed}".replace(" ", "-"), [TUNED, *more, *own])

@@ -297,11 +297,11 @@ def test_few_labels_are_compared_over_three_seeds(
     own = "data.val_fraction=0.0 data.label_fraction=0.1 data.root=x run.seed=1"
     assert f"train configs/mae_cifar10.yaml {own} run.dir={folder}/mae-1" in mae
     assert f"{recipe} model.weights={folder}/mae-1/checkpoints/last.ckpt {own}" in tuned
-    assert f"{recipe} model.whiten_patches=true trainer.max_time=1800.0 {own}" in twin
+    assert f"{recipe} model.whiten_patches=true trainer.max_time=900.0 {own}" in twin
     # The same time: what the two configs say together.
     names = ("mae_cifar10.yaml", "mae_cifar10_finetune10.yaml")
     configs = [load_config([FOLDER.parent / "configs" / name]) for name in names]
-    assert sum(config.trainer.max_time for config in configs) == 1800
+    assert sum(config.trainer.max_time for config in configs) == 900
     assert "from scratch: 50.00% +- 0.00%" in capsys.readouterr().out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ExampleRecord", "Plain", "PredictionRecord", "Record", "Table", "write_text"]
+__all__ = [
+    "ExampleRecord",
+    "Plain",
+    "PredictionRecord",
+    "Record",
+    "Table",
+    "write_arrays",
+    "write_beside",
+    "write_text",
+]
 
 Plain = str | int | float | bool | None
 
@@ -85,7 +94,7 @@ class PredictionRecord:
 
     def write(self, path: Path) -> None:
         """Write beside and rename."""
-        _write_arrays(path, vars(self))
+        write_arrays(path, vars(self))
 
     @classmethod
     def read(cls, path: Path) -> PredictionRecord:
@@ -130,7 +139,7 @@ class ExampleRecord:
 
     def write(self, path: Path) -> None:
         """Write beside and rename."""
-        _write_arrays(path, vars(self), compressed=True)
+        write_arrays(path, vars(self), compressed=True)
 
     @classmethod
     def read(cls, path: Path) -> ExampleRecord:
@@ -138,14 +147,24 @@ class ExampleRecord:
         return cls(**_read_arrays(path, cls.__dataclass_fields__))
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
-    beside = path.with_name(path.name + ".part")
+def write_beside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, under this process's own name for it, and rename it there."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, **arrays)
+        write(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
+    """Write an ``.npz`` file whole or not at all."""
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
+
+    write_beside(path, write)
 
 
 def _read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
@@ -165,10 +184,5 @@ def _tables_text(tables: Mapping[str, Table]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it there."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write a file whole or not at all."""
+    write_beside(path, lambda beside: beside.write_text(text, encoding="utf-8"))

@@ -160,7 +160,7 @@ def test_several_models_are_held_against_the_first(runs: tuple[Path, Path]) -> N
     row = next(line for line in table.splitlines() if line.startswith("test/acc "))
     shown = [f"{result.metrics['test/acc']:.2%}" for result in found.results]
     assert row.split()[1:] == shown
-    lines = paired_lines([*found.paired, None])
+    lines = paired_lines([*found.paired, None], [""] * 4)
     assert max(map(len, lines)) <= 80 and "McNemar" in lines[1] and "no paired test" in lines[-1]
 
 
@@ -378,7 +378,9 @@ def test_all_splits_side_by_side(run: Path) -> None:
 def test_all_splits_of_two_models(run: Path, runs: tuple[Path, Path]) -> None:
     found = compare([run, runs[1]], split="all", progress=False)
     assert [result.split for result in found.results] == ["train", "val", "test"] * 2
-    assert [paired is not None for paired in found.paired] == [False, False, True, False, False]
+    assert [paired is not None for paired in found.paired] == [False, False, True, True, True]
+    lines = paired_lines(found.paired, [result.split for result in found.results])
+    assert [line.split(":")[0] for line in lines[::2]] == ["1 less 4", "2 less 5", "3 less 6"]
 
 
 def test_without_test_images_validation_ones_are_the_usual(run: Path) -> None:

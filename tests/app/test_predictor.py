@@ -135,6 +135,11 @@ def test_the_command_tells_what_was_guessed_and_takes_a_limit(
     assert code == 1
     assert "600 pixels" in err
     assert "--max-pixels" in err
+    code, _, err = vitkit_command("predict", file, tmp_path / "large.png", "--max-pixels", "1e9")
+    assert code == 2
+    code, _, err = vitkit_command("predict", file, tmp_path / "large.png", "--max-pixels", 10**9)
+    assert code != 0
+    assert "allowed: 1 to 178,956,970" in err
 
 
 def test_names_must_be_as_many_as_the_classes(of_timm: tuple[nn.Module, Path]) -> None:

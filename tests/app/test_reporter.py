@@ -73,6 +73,18 @@ def test_an_evaluation_adds_to_it(run: Path) -> None:
     assert {"reliability", "rates", "explorer"} <= set(page.ids)
 
 
+def test_a_page_where_only_another_checkpoint_was_evaluated(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    (folder / "checkpoints").mkdir(parents=True)
+    shutil.copy(run / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt")
+    result = evaluate(folder / "checkpoints" / "best.ckpt", progress=False)
+    assert [path.name for path in result.written] == ["predictions-best.npz", "eval-best.json"]
+    assert result.page == folder / "report" / "index-best.html"
+    assert report_run(folder) == result.page
+    text = result.page.read_text(encoding="utf-8")
+    assert "best.ckpt --split test --suite shift" in text
+
+
 def test_no_page_where_none_is_wanted(tmp_path: Path) -> None:
     folder = _trained(tmp_path / "run", "run.report=false")
     assert not (folder / "report").exists()

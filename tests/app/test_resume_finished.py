@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from tests.training.test_resume import _stop_at
-from vitkit.app import resume, train
+from vitkit.app import evaluate, resume, train
 from vitkit.cli.advice import train_longer
 from vitkit.config import RunConfig, load_config, split_arguments
 from vitkit.errors import DataError, Interrupted
+from vitkit.report import read_run
 from vitkit.training.budget import Clock
 from vitkit.weights import read_checkpoint
 
@@ -53,6 +54,22 @@ def test_rate_and_time_cover_all_parts(
     assert facts["steps"] == 9
     assert float(str(facts["images_per_second"])) > 0
     assert float(str(facts["wall_seconds"])) > 1000
+
+
+def test_what_was_measured_of_an_unfinished_run_does_not_stay(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 4)
+        with pytest.raises(Interrupted):
+            train(tiny(), progress=False)
+    folder = Path(str(tiny().run.dir))
+    early = evaluate(folder, progress=False)
+    assert (folder / "eval.json").exists() and (folder / "predictions.npz").exists()
+    result = resume(folder, progress=False)
+    assert not (folder / "eval.json").exists()
+    assert read_run(folder).measured("acc") == result.metrics["test/acc"]
+    assert early.metrics["test/loss"] != result.metrics["test/loss"]
 
 
 def test_resuming_does_not_need_the_weights_that_it_began_with(
@@ -99,6 +116,11 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, tiny: Tiny) -> Non
         resume(result.folder, progress=False)
     for i in range(5):
         extra.with_stem(f"new{i}").unlink()
+    known = tmp_path / "d" / "a" / "3.png"
+    known.rename(known.with_stem("three"))
+    with pytest.raises(DataError, match="are not those that the run began with"):
+        resume(result.folder, progress=False)
+    known.with_stem("three").rename(known)
     (tmp_path / "d" / "a").rename(tmp_path / "d" / "c")
     with pytest.raises(DataError, match="class 0 is 'a' in the checkpoint but 'b'"):
         resume(result.folder, progress=False)

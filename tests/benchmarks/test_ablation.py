@@ -57,13 +57,13 @@ def test_rows_take_turns_and_the_table_says_what_each_is_worth(
         "+0.00",
         "0.00",
     ]
-    # 82 - 71; sqrt(2.83**2 / 2 + 1.41**2 / 2)
+    # 80 - 70 and 84 - 72: their mean, and their deviation over the root of 2
     assert [cell.strip() for cell in other.split("|")[2:7]] == [
         "2",
         "71.00",
         "1.41",
         "+11.00",
-        "2.24",
+        "1.00",
     ]
 
 
@@ -77,6 +77,7 @@ def test_show_trains_nothing(
     assert not trained
     recipe, other = capsys.readouterr().out.rsplit("Twice", 1)
     assert "80.00" in recipe and "70.00" in other
+    assert [cell.strip() for cell in other.split("|")[2:6]] == ["70.00", "-", "+10.00", "-"]
 
 
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)

@@ -107,7 +107,7 @@ def test_ctrl_c_before_training_leaves_nothing(
 
     monkeypatch.setattr(ClassificationTask, "configure_optimizers", interrupt)
     assert go("train", *TINY, "run.dir=run") == 130
-    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert capsys.readouterr().err == "interrupted; what was written before is whole\n"
     assert not (tmp_path / "run").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

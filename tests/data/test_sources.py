@@ -17,13 +17,21 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from tests.small_data import write_cifar
 from vitkit.data.check import check_data
 from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import find_images
+from vitkit.data.loaders import EvalLoader
 from vitkit.data.preprocess import Preprocessing, picture_to_tensor
 from vitkit.data.sources import data_from_datasets, load_data, stratified_split
-from vitkit.data.splits import ResidentSplit, StreamedSplit, pictures_digest
+from vitkit.data.splits import (
+    ImageData,
+    ResidentSplit,
+    StreamedSplit,
+    pictures_digest,
+    sample_images,
+)
 from vitkit.errors import DataError, UnknownNameError
 
 REAL = [Path("data"), Path("../shared/data")]
@@ -439,3 +447,33 @@ def test_check_data_counts_the_labels_that_a_training_uses(tmp_path: Path) -> No
     counted = [sum(report.counts[name]) for name in ("train", "val", "test")]
     assert counted == [info.num_train, info.num_val, info.num_test]
     assert report.counts["train"] == list(info.class_counts)
+
+
+def test_images_over_the_budget_are_resized_as_they_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CIFAR-10 at 224 px would be nine gigabytes: the same pixels come, a batch at a time."""
+    write_cifar("cifar10", tmp_path, monkeypatch, a_class=4, test=2)
+
+    def read(**more: Any) -> ImageData:
+        return load_data(
+            ImageDataConfig(name="cifar10", root=str(tmp_path), **more), img_size=(48, 40)
+        )
+
+    whole, lean = read(), read(resident="never")
+    assert isinstance(whole.train, ResidentSplit) and isinstance(lean.train, ResidentSplit)
+    assert whole.train.images.shape[2:] == (48, 40) and whole.train.shown is None
+    assert lean.train.images.shape[2:] == (32, 32) and lean.train.shape == (3, 48, 40)
+    assert lean.info.img_size == whole.info.img_size == (48, 40)
+    assert read(resident_budget_mb=0).train.shown == (48, 40)
+    assert read(resident="always", resident_budget_mb=0).train.shown is None
+    for one, two in (
+        (whole.train, lean.train),
+        (whole.train.subset(torch.tensor([3, 1])), lean.train.subset(torch.tensor([3, 1]))),
+    ):
+        batches = (
+            torch.cat([batch.images for batch in EvalLoader(split, batch_size=3)])
+            for split in (one, two)
+        )
+        assert torch.equal(*batches)
+    assert torch.equal(sample_images(whole.train, 5), sample_images(lean.train, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,26 @@ def test_the_best_is_marked(runs: list[Run]) -> None:
     marked = [given for tag, given in page.attributes if "best" in given.get("class", "").split()]
     best = max(run.metric("test/acc") or 0.0 for run in runs)
     assert repr(best) in [given["data-v"] for given in marked]
+
+
+def test_of_different_splits_none_is_the_best(runs: list[Run]) -> None:
+    standard = runs[1].standard
+    assert standard is not None
+    of_val = {name.replace("test/", "val/"): value for name, value in standard.metrics.items()}
+    other = Record(of_val, {**standard.facts, "split": "val"}, standard.tables)
+    mixed = [runs[0], dataclasses.replace(runs[1], standard=other)]
+    page = _page(mixed, None)
+    assert "Measured on different images" in page.text
+    best = [given for tag, given in page.attributes if "best" in given.get("class", "").split()]
+    accuracies = {repr(run.measured("acc")) for run in mixed}
+    assert not accuracies & {given.get("data-v") for given in best}
+
+
+def test_a_seventh_run_is_not_drawn_as_the_first(runs: list[Run]) -> None:
+    page = _page([*runs, *runs, *runs, *runs], *[PAIRED] * 7)
+    classes = [given["class"] for _, given in page.attributes if "line" in given.get("class", "")]
+    lines = {name for name in classes if name.split()[0] == "line"}
+    assert {"line c0", "line c5", "line c0 again", "line c1 again"} <= lines
 
 
 def test_runs_without_a_paired_test_say_so(runs: list[Run]) -> None:

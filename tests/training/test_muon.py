@@ -184,6 +184,34 @@ def test_an_unknown_optimiser_of_timm_is_one_line() -> None:
         build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/nonsense"))
 
 
+def test_each_optimiser_has_what_is_usual_for_it() -> None:
+    adamw = OptimizerConfig()
+    assert (adamw.lr, adamw.weight_decay, adamw.betas) == (1e-3, 0.05, (0.9, 0.999))
+    muon = OptimizerConfig(name="muon")
+    assert (muon.lr, muon.momentum, muon.betas) == (0.02, 0.95, (0.9, 0.95))
+    lion = OptimizerConfig(name="lion")
+    assert (lion.lr, lion.weight_decay, lion.betas) == (1e-4, 0.5, (0.9, 0.99))
+    sgd = OptimizerConfig(name="sgd", weight_decay=1e-4)
+    assert (sgd.lr, sgd.weight_decay, sgd.momentum) == (0.1, 1e-4, 0.9)
+    # What is given wins, and what a run keeps of it is the same again.
+    given = OptimizerConfig(name="muon", lr=0.5)
+    assert given.lr == 0.5
+    assert OptimizerConfig.model_validate(given.model_dump()) == given
+
+
+def test_what_timms_optimiser_is_given_it_takes_or_refuses() -> None:
+    made = build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/adamw", betas=(0.8, 0.9)))
+    assert made.defaults["betas"] == (0.8, 0.9)
+    usual = build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/lion"))
+    assert tuple(usual.defaults["betas"]) == (0.9, 0.99)  # its own
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.name=timm/sgd refuses its settings: .*betas"
+    ):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/sgd", betas=(0.8, 0.9)))
+    with pytest.raises(ConfigError, match=r"timm/sgd refuses its settings: Nesterov"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/sgd", momentum=0.0))
+
+
 def test_layer_decay_holds_in_a_run(
     tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,12 @@ def test_one_cycle_is_torchs() -> None:
         theirs.step()
 
 
+def test_a_cycle_needs_a_rise() -> None:
+    with pytest.raises(ConfigError, match="one_cycle rises first; give a warmup above 0"):
+        load_config([], ["schedule.name=one_cycle"])
+    load_config([], ["schedule.name=one_cycle", "schedule.warmup=0.3"])
+
+
 @given(st.integers(1, 40), st.integers(1, 5))
 def test_progress_goes_by_steps_or_by_time(steps: int, epochs: int) -> None:
     plan = StepPlan(steps, epochs)
@@ -363,4 +369,7 @@ def test_stages_that_the_model_cannot_read_end_before_the_training(
     words += ["model.dynamic_img_size=true"] * ("patch" in model) + [f"run.dir={tmp_path / 'run'}"]
     with pytest.raises(ConfigError, match=rf"{model} cannot read images of {side} x {side}"):
         train(load_config([], words), progress=False)
+    larger = [*words, "task.progressive_sizes=[[0.3, 64]]"]
+    with pytest.raises(ConfigError, match=r"given 64, but the images are 32 x 32"):
+        train(load_config([], larger), progress=False)
     assert not (tmp_path / "run").exists()

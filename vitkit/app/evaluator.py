@@ -122,8 +122,8 @@ class Comparison:
     Attributes:
         results: one a model, in the order given; of each model one a split, where all were asked
             for.
-        paired: each later result against the first, on the same images; None where the images are
-            not the same or the standard suite was not run.
+        paired: each later result against the first of its split, on the same images; None where it
+            is that itself, the images are not the same or the standard suite was not run.
     """
 
     results: tuple[EvalResult, ...]
@@ -213,7 +213,8 @@ def compare(
             result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
             if results:
-                paired.append(_against(results[0], result, subject))
+                first = next((r for r in results if r.split == result.split), results[0])
+                paired.append(_against(first, result, subject))
             results.append(result)
     return Comparison(tuple(results), tuple(paired))
 

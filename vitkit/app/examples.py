@@ -189,7 +189,7 @@ def _pixels(images: Split, places: NDArray[np.int64]) -> Tensor:
     """uint8 (P, channels, height, width)."""
     chosen = torch.from_numpy(places)
     if isinstance(images, ResidentSplit):
-        return images.images[chosen.to(images.images.device)].cpu()
+        return images.take(chosen.to(images.images.device)).cpu()
     if not len(places):
         return torch.empty((0, *images[0][0].shape), dtype=torch.uint8)
     return torch.stack([images[int(place)][0] for place in places])

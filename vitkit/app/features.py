@@ -99,7 +99,7 @@ def _digest_of_images(split: Split) -> str | None:
     is to be had.
     """
     if isinstance(split, ResidentSplit):
-        return digest_of("", [("images", split.images)])
+        return digest_of(f"{split.shown or ''}", [("images", split.images)])
     lines = [repr(split.decode)]
     for item in split.items:
         path = Path(item) if isinstance(item, str | Path) else None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from vitkit.app.inspect_views import (
@@ -30,11 +29,13 @@ from vitkit.data.loaders import EvalLoader
 from vitkit.errors import ConfigError, RunError, UnknownNameError
 from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
 from vitkit.explain.anatomy import Anatomy, anatomy_of, chosen_layers
-from vitkit.records import Plain, Record, Table
+from vitkit.records import Plain, Record, Table, write_arrays, write_beside
 
 __all__ = ["BlockSummary", "Inspection", "SeenPicture", "inspect"]
 
 Array = NDArray[Any]
+STEM = 60
+"""Letters of a picture's name that go into those of its drawings: a file's name has 255 bytes."""
 
 EMBEDDED = 2000
 """Most images of a data set that are laid out; more are sampled evenly."""
@@ -251,7 +252,7 @@ def _gather(seen: Views, images: Sequence[tuple[str, Tensor]], each: Sequence[Vi
     for name in each[0].numbers:
         seen.numbers[name] = np.stack([one.numbers[name] for one in each])
     for number, ((source, _), one) in enumerate(zip(images, each, strict=True), 1):
-        stem = f"{number:02}-{Path(source).stem}"
+        stem = f"{number:02}-{Path(source).stem[:STEM]}"
         seen.pictures.update({f"{stem}-{name}": drawn for name, drawn in one.pictures.items()})
         seen.notes.extend(one.notes)
     sources = [source for source, _ in images]
@@ -342,28 +343,8 @@ def _write(folder: Path, seen: Views, record: Record) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "inspect.json", folder / "inspect.npz"]
     record.write(written[0])
-    _write_arrays(written[1], seen.numbers)
+    write_arrays(written[1], seen.numbers, compressed=True)
     for name, picture in seen.pictures.items():
         written.append(folder / f"{name}.png")
-        _write_picture(written[-1], picture)
+        write_beside(written[-1], partial(picture.save, format="PNG"))
     return tuple(sorted(written))
-
-
-def _write_arrays(path: Path, numbers: dict[str, Array]) -> None:
-    """Beside and renamed."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        with beside.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **numbers)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write_picture(path: Path, picture: Image.Image) -> None:
-    beside = path.with_name(path.name + ".part")
-    try:
-        picture.save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

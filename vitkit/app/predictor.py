@@ -18,7 +18,7 @@ from vitkit.app.runs import find_checkpoint
 from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import SUFFIXES, pictures_in, require_pixels
 from vitkit.data.preprocess import Picture, Preprocessing
-from vitkit.errors import DataError, WeightsError
+from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.evaluation.scores import require_finite
 from vitkit.weights import (
     HUB_PREFIX,
@@ -68,6 +68,16 @@ class Predictor:
     device: torch.device
     max_pixels: int = MAX_PIXELS
     notes: tuple[str, ...] = ()
+
+    def with_limit(self, max_pixels: int) -> Predictor:
+        """The same, for picture files of at most so many pixels.
+
+        Raises:
+            ConfigError: more than is ever opened.
+        """
+        if not 1 <= max_pixels <= 2 * MAX_PIXELS:
+            raise ConfigError(f"max_pixels: given {max_pixels:,}, allowed: 1 to {2 * MAX_PIXELS:,}")
+        return replace(self, max_pixels=max_pixels)
 
     def predict(
         self,
@@ -129,7 +139,7 @@ class Predictor:
         """
         with torch.inference_mode():
             logits = self.model(self.preprocessing(images.to(self.device))).float().cpu()
-            require_finite(logits)
+            require_finite(logits, "of a batch")
             return logits.softmax(dim=-1)
 
     def _image(self, source: str | Path | Picture) -> Tensor:

@@ -29,9 +29,6 @@ __all__ = ["ProbeResult", "probe"]
 DRAWS = 10
 FILE = "probe.json"
 
-SMALL = ("cifar10", "cifar100")
-"""Data that are enlarged a batch at a time: whole and large they would fill the memory."""
-
 Labelled = tuple[Tensor, Tensor]
 """Features (N, C) and targets (N,)."""
 
@@ -171,7 +168,7 @@ def _data_for(encoder: Encoder, *, progress: bool) -> ImageData:
     with counted("reading", "files", show=progress) as tell:
         return load_data(
             pictures,
-            img_size=None if pictures.name in SMALL else want.img_size,
+            img_size=want.img_size,
             in_chans=want.in_chans,
             on_file=tell,
         )

@@ -17,7 +17,7 @@ from vitkit.errors import ConfigError, RunError
 from vitkit.evaluation.agreement import compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.records import write_text
-from vitkit.report import Run, comparison_page, read_run, run_page, suffixes_of
+from vitkit.report import Run, comparison_page, holds_records, read_run, run_page, suffixes_of
 
 __all__ = ["Tested", "report_comparison", "report_evaluation", "report_run", "report_training"]
 
@@ -86,10 +86,11 @@ def report_run(folder: str | Path) -> Path:
         RunError: nothing to report, a damaged file, or the page cannot be written.
     """
     place = Path(folder)
-    page = _write_page(place, "")
-    for suffix in suffixes_of(place):
-        _write_page(place, suffix)
-    return page
+    suffixes = suffixes_of(place) if place.is_dir() else []
+    if holds_records(place) or not suffixes:
+        suffixes = ["", *suffixes]
+    pages = [_write_page(place, suffix) for suffix in suffixes]
+    return pages[0]
 
 
 def report_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:

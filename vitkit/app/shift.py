@@ -117,6 +117,8 @@ def shift_facts(subject: Subject, images: int) -> dict[str, Plain]:
         "pgd_steps": options.pgd_steps,
         "frost": "textures are made, not photographed",
     }
+    if options.tta != "none":
+        facts["tta"] = f"{options.tta}, on other test sets alone"
     if min(subject.preprocessing.img_size) < SMALLEST:
         facts["corruptions"] = f"left out: they need {SMALLEST} pixels a side"
     return facts
@@ -192,7 +194,7 @@ def _accuracies(
             for images, targets, positions in loader:
                 places = some.places.to(positions.device)[positions]
                 logits = subject.predict(change(images, places)).float()
-                require_finite(logits)
+                require_finite(logits, "of a batch")
                 right[index] += int((logits.argmax(1) == targets).sum())
                 done += len(targets)
                 tell(done, count * len(changes))
@@ -247,7 +249,7 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
 def _right(predict: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
     with torch.no_grad():
         logits = predict(images).float()
-    require_finite(logits)
+    require_finite(logits, "of a batch")
     return logits.argmax(1) == targets
 
 

@@ -37,6 +37,9 @@ from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
 
+EVALUATED = ("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz")
+"""What evaluations of a run's own checkpoint leave in its folder."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -128,9 +131,14 @@ def try_one_batch(config: RunConfig) -> Job:
     config = _concrete(config)
     job = job_class(config)(config)
     trainer = assemble.make_trainer(
-        config, fast_dev_run=True, logger=False, enable_checkpointing=False
+        config,
+        fast_dev_run=True,
+        gradient_clip_val=config.trainer.gradient_clip or None,
+        logger=False,
+        enable_checkpointing=False,
     )
     run = Run(config, job, Path())
+    assemble.make_checkpoints(run)  # refuses what has nothing to go by
     train_loader, val_loader = job.loaders(trainer)
     _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, None)
     return job
@@ -240,10 +248,17 @@ def _finish(
     }
     record = Record(metrics, facts)
     if trainer.is_global_zero:
+        _forget_evaluations(run.folder)
         record.write(run.folder / "results.json")
         if config.run.report:
             report_training(run.folder, run.job.tested)
     return TrainResult(run.folder, tested, metrics, record)
+
+
+def _forget_evaluations(folder: Path) -> None:
+    """What was measured of the model before it was finished is not about the finished one."""
+    for name in EVALUATED:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _val_metrics(trainer: Trainer) -> dict[str, float]:
@@ -265,7 +280,7 @@ def _run_fit(
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
-                "(same result, smaller batches at a time), or take trainer.precision=auto or "
+                "(smaller batches at a time), or take trainer.precision=auto or "
                 "trainer.grad_checkpointing=true"
             ) from error
         except SystemExit as left:

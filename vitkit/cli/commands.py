@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -192,7 +191,10 @@ def evaluate(
         print(split_table([(result.split, result.metrics) for result in results]))
     else:
         print(comparison_table([result.metrics for result in results]))
-        print(*paired_lines(comparison.paired), sep="\n")
+    of_all = split == "all"  # else each is held against the first
+    splits = [result.split if of_all else "" for result in results]
+    for line in paired_lines(comparison.paired, splits):
+        print(line)
     for result in results:
         if result.page is not None and not quiet:
             print(f"report: {result.page}")
@@ -252,7 +254,7 @@ def predict(
     predictor = load(source, class_names=names)
     tell_notes(predictor.notes)
     if max_pixels is not None:
-        predictor = replace(predictor, max_pixels=max_pixels)
+        predictor = predictor.with_limit(max_pixels)
     predictions = predictor.predict(pictures, top=top, on_error=tell)
     if as_json:
         rows = [

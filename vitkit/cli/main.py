@@ -144,7 +144,9 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was written", signal.SIGINT) from None
+            raise Interrupted(
+                "interrupted; what was written before is whole", signal.SIGINT
+            ) from None
         except BrokenPipeError as error:
             raise RuntimeError(f"a process of this command is gone ({error})") from error
 

@@ -65,19 +65,28 @@ def _columns(heads: Sequence[str], models: Sequence[Mapping[str, float]]) -> str
     return "\n\n".join(blocks)
 
 
-def paired_lines(paired: Sequence[Paired | None]) -> list[str]:
-    """Two lines for each later model, held against the first."""
+def paired_lines(paired: Sequence[Paired | None], splits: Sequence[str]) -> list[str]:
+    """Two lines for each result that was held against an earlier one of its split.
+
+    Args:
+        paired: of the second result and each after it.
+        splits: of all results.
+    """
     lines = []
     for number, found in enumerate(paired, 2):
+        first = splits.index(splits[number - 1]) + 1
+        if first == number:
+            continue
         if found is None:
-            lines.append(f"1 and {number}: no paired test (other images, or no standard suite)")
+            what = "no paired test (other images, or no standard suite)"
+            lines.append(f"{first} and {number}: {what}")
             continue
         lines.append(
-            f"1 less {number}: {found.difference:+.2%} accuracy, interval {found.low:+.2%} to "
-            f"{found.high:+.2%}"
+            f"{first} less {number}: {found.difference:+.2%} accuracy, interval {found.low:+.2%} "
+            f"to {found.high:+.2%}"
         )
         lines.append(
-            f"  only 1 right: {found.only_first:,}, only {number}: {found.only_second:,}; "
+            f"  only {first} right: {found.only_first:,}, only {number}: {found.only_second:,}; "
             f"p = {found.mcnemar_p:.2g} (McNemar), {found.bootstrap_p:.2g} (bootstrap)"
         )
     return lines

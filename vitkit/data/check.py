@@ -181,8 +181,10 @@ def _note(
 
 def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
     for index in range(len(split)):
-        image = split.images[index] if isinstance(split, ResidentSplit) else split[index][0]
-        yield _seen(image)
+        if isinstance(split, ResidentSplit):
+            yield _seen(split.take(torch.tensor([index]))[0])
+        else:
+            yield _seen(split[index][0])
 
 
 def _seen(image: Tensor) -> tuple[bytes, tuple[int, int]]:

@@ -172,7 +172,9 @@ class ImageDataConfig(DataConfig):
         description="resize to this side in pixels, or [height, width]; model.img_size by default",
     )
     resident: Literal["auto", "always", "never"] = Field(
-        "auto", description="hold all images on the training device; auto = if they fit the budget"
+        "auto",
+        description="hold all images on the training device at the model's size; auto = if they "
+        "fit the budget",
     )
     resident_budget_mb: int = Field(
         2048, ge=0, description="largest data set held on the device, in MiB of uint8 pixels"

@@ -21,6 +21,7 @@ class DataInfo:
         num_train, num_val, num_test: images of each split.
         class_counts: training images of each class.
         num_skipped: damaged files that were left out.
+        pictures: digest of which pictures are trained on, in which order; empty if unknown.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DataInfo:
     num_test: int = 0
     class_counts: tuple[int, ...] = ()
     num_skipped: int = 0
+    pictures: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -141,8 +142,8 @@ class _ResidentSource:
     """Batches cut out of tensors on the device."""
 
     def __init__(self, split: ResidentSplit, device: torch.device | str) -> None:
-        self.images, self.targets = split.images.to(device), split.targets.to(device)
-        self.device = device
+        self.split = replace(split, images=split.images.to(device))
+        self.targets, self.device = split.targets.to(device), device
 
     def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
         if not indices:
@@ -151,7 +152,7 @@ class _ResidentSource:
         counts = [len(chosen) for chosen in indices]
         sent = (torch.cat(tensors).to(self.device).split(counts) for tensors in (indices, places))
         for at, place in zip(*sent, strict=True):
-            yield Batch(self.images[at], self.targets[at], place)
+            yield Batch(self.split.take(at), self.targets[at], place)
 
 
 class _StreamedSource:

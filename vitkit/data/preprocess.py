@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -29,6 +30,9 @@ __all__ = [
 Picture = Image.Image | np.ndarray[Any, Any] | Tensor
 """A picture in memory: of PIL, a uint8 array (height, width[, channels]) or a uint8 tensor
 ([channels, ]height, width)."""
+
+THINNEST = 16
+"""Times longer than what is wanted of it that a picture is resized whole."""
 
 
 @lru_cache(maxsize=64)
@@ -174,9 +178,27 @@ def fit_image(
     rows, columns = image.shape[1:]
     if crop_mode == "squash":
         rows, columns = height, width
+    else:
+        image = _not_too_thin(image, height / width)
+        rows, columns = image.shape[1:]
     factor = max(height / rows, width / columns) / crop_pct
     larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
     return tv.center_crop(resize_images(image[None], larger, interpolation)[0], [height, width])
+
+
+def _not_too_thin(image: Tensor, aspect: float) -> Tensor:
+    """Without the far ends of a strip, which the centre crop cuts off: resized whole, it would fill
+    the memory.
+
+    Args:
+        image: (channels, height, width).
+        aspect: height over width of what is wanted of it.
+    """
+    rows, columns = image.shape[1:]
+    longest = (math.ceil(THINNEST * aspect * columns), math.ceil(THINNEST * rows / aspect))
+    if rows <= longest[0] and columns <= longest[1]:
+        return image
+    return tv.center_crop(image, [min(rows, longest[0]), min(columns, longest[1])])
 
 
 def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "bicubic") -> Tensor:

@@ -24,6 +24,7 @@ from vitkit.data.splits import (
     Split,
     StreamedSplit,
     labelled_part,
+    pictures_digest,
     stratified_split,
 )
 from vitkit.errors import DataError, UnknownNameError
@@ -146,21 +147,23 @@ def _finish(
         raise DataError(f"{raw.name} has no training images")
     if len(train):
         train = labelled_part(train, config.label_fraction, config.split_seed)
-    train = _fitted(train, size, in_chans)
-    val = None if val is None else _fitted(val, size, in_chans)
     # A fifth of two pictures a class is none: then there is no test.
-    test = _fitted(raw.test, size, in_chans) if raw.test is not None and len(raw.test) else None
+    test = raw.test if raw.test is not None and len(raw.test) else None
+    whole = _fits([train, val, test], size, config)
+    train = _fitted(train, size, in_chans, whole)
+    val = None if val is None else _fitted(val, size, in_chans, whole)
+    test = None if test is None else _fitted(test, size, in_chans, whole)
     _require_one_shape({"train": train, "val": val, "test": test})
     # Of images to test on alone the statistics are read by nobody: they come with the model.
     seen = train if len(train) or test is None else test
-    first = seen.images[0] if isinstance(seen, ResidentSplit) else seen[0][0]
-    mean, std = _statistics(seen, config, first.shape[0])
+    channels, height, width = seen.shape if isinstance(seen, ResidentSplit) else seen[0][0].shape
+    mean, std = _statistics(seen, config, channels)
     counts = torch.bincount(train.targets, minlength=len(raw.class_names))
     info = DataInfo(
         name=raw.name,
         class_names=tuple(raw.class_names),
-        in_chans=int(first.shape[0]),
-        img_size=(int(first.shape[1]), int(first.shape[2])),
+        in_chans=int(channels),
+        img_size=(int(height), int(width)),
         mean=mean,
         std=std,
         num_train=len(train),
@@ -168,13 +171,14 @@ def _finish(
         num_test=0 if test is None else len(test),
         class_counts=tuple(counts.tolist()),
         num_skipped=raw.num_skipped,
+        pictures=pictures_digest(train),
     )
     return ImageData(info, train, val, test)
 
 
 def _require_one_shape(splits: Mapping[str, Split | None]) -> None:
     shapes = {
-        name: tuple(split.images.shape[1:])
+        name: split.shape
         for name, split in splits.items()
         if isinstance(split, ResidentSplit) and len(split)
     }
@@ -185,15 +189,29 @@ def _require_one_shape(splits: Mapping[str, Split | None]) -> None:
         )
 
 
-def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None) -> Split:
+def _fits(
+    splits: Sequence[Split | None], size: tuple[int, int] | None, config: ImageDataConfig
+) -> bool:
+    """Whether images in memory may be held at the size that is wanted."""
+    held = [split for split in splits if isinstance(split, ResidentSplit)]
+    if size is None or config.resident == "always" or not held:
+        return True
+    values = sum(len(split) * split.shape[0] * size[0] * size[1] for split in held)
+    as_they_are = sum(split.images.numel() for split in held)
+    small = config.resident == "auto" and values <= config.resident_budget_mb * 2**20
+    return small or values <= as_they_are
+
+
+def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None, whole: bool) -> Split:
+    """Size and channels of a split; unless ``whole``, images are resized as they are taken."""
     if isinstance(split, StreamedSplit):
         return split  # its decoder fits each image
     images = split.images
     if in_chans is not None:
         images = to_channels(images, in_chans)
-    if size is not None:
-        images = resize_images(images, size)
-    return replace(split, images=images)
+    if size is not None and not whole:
+        return replace(split, images=images, shown=size)
+    return replace(split, images=images if size is None else resize_images(images, size))
 
 
 def _statistics(

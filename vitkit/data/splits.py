@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitkit.data.info import DataInfo
+from vitkit.data.preprocess import resize_images
 
 __all__ = [
     "ImageData",
@@ -39,19 +40,32 @@ class ResidentSplit:
         targets: int64 (N,).
         keys: int64 (N,): which picture of its source each is, before anything was cut off or
             resized; its place, unless given.
+        shown: (height, width) that images are resized to as they are taken; None: as they are.
     """
 
     images: Tensor
     targets: Tensor
     keys: Tensor | None = None
+    shown: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image that is taken."""
+        channels, height, width = self.images.shape[1:]
+        return (channels, *(self.shown or (height, width)))
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Some images, where they are held: uint8 (n, channels, height, width)."""
+        images = self.images[indices]
+        return images if self.shown is None else resize_images(images, self.shown)
+
     def subset(self, indices: Tensor) -> ResidentSplit:
         """Some of the images, in the order of ``indices``."""
         keys = keys_of(self)[indices]
-        return ResidentSplit(self.images[indices], self.targets[indices], keys)
+        return ResidentSplit(self.images[indices], self.targets[indices], keys, self.shown)
 
     def with_targets(self, targets: Tensor) -> ResidentSplit:
         """The same images with other class indices."""
@@ -203,5 +217,5 @@ def sample_images(split: Split, count: int) -> Tensor:
     """At most ``count`` images spread evenly over a split, uint8 (N, channels, height, width)."""
     step = max(1, -(-len(split) // count))
     if isinstance(split, ResidentSplit):
-        return split.images[::step]
+        return split.take(torch.arange(0, len(split), step, device=split.images.device))
     return torch.stack([split[index][0] for index in range(0, len(split), step)])

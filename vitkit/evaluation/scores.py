@@ -28,8 +28,12 @@ CHUNK = 4_000_000
 """Logits held in float64 at a time."""
 
 
-def require_finite(logits: Tensor) -> None:
+def require_finite(logits: Tensor, part: str = "") -> None:
     """Numbers about NaN would mislead.
+
+    Args:
+        logits: (N, classes).
+        part: what the images are, where they are not all of the split: ``of a batch``.
 
     Raises:
         EvaluationError: a logit is not finite, or there are none.
@@ -40,8 +44,9 @@ def require_finite(logits: Tensor) -> None:
     count = int(bad.sum())
     if count:
         first = int(bad.nonzero()[0])
+        images = f"images {part}".rstrip()
         raise EvaluationError(
-            f"the model gives NaN or infinite logits for {count:,} of {len(logits):,} images "
+            f"the model gives NaN or infinite logits for {count:,} of {len(logits):,} {images} "
             f"(image {first} is the first); its weights are damaged or its number format overflows"
         )
 

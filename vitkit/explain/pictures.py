@@ -131,7 +131,10 @@ def points(
         radius: of a point in pixels.
     """
     height, width = size
-    margin, listed = 48, names[:LEGEND] if len(names) > 1 else ()
+    margin = 48
+    # The font at hand has no other letters; question marks would make all names alike.
+    said = [name if name.isascii() else f"class {index}" for index, name in enumerate(names)]
+    listed = said[:LEGEND] if len(names) > 1 else []
     beside = max((_text_width(name) for name in listed), default=0) + (24 if listed else GAP)
     page = Image.new("RGB", (width + 2 * margin + beside, height + 2 * margin), PAPER)
     draw = ImageDraw.Draw(page)

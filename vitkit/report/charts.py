@@ -267,7 +267,12 @@ def _path(line: Series, across: Scale, up: Scale) -> Markup:
     if len(places) <= DOTTED_UP_TO:
         dots = "".join(f"M{a} {b}h0" for a, b in places)
         shapes.append(element("path", d=dots, class_="dots"))
-    return _svg(*shapes, class_=f"line c{line.colour % COLOURS}")
+    return _svg(*shapes, class_=f"line {_style(line.colour)}")
+
+
+def _style(colour: int) -> str:
+    """Behind the last colour the first one again, in thinner lines."""
+    return f"c{colour % COLOURS}" + (" again" if colour >= COLOURS else "")
 
 
 def _legend(lines: Sequence[Series]) -> Markup | None:
@@ -276,7 +281,7 @@ def _legend(lines: Sequence[Series]) -> Markup | None:
     items = [
         element(
             "li",
-            element("i", class_=f"swatch c{line.colour % COLOURS}", aria_hidden="true"),
+            element("i", class_=f"swatch {_style(line.colour)}", aria_hidden="true"),
             escaped(line.name),
         )
         for line in lines

@@ -80,10 +80,15 @@ def comparison_page(runs: Sequence[Run], paired: Sequence[Paired | None]) -> str
 def _side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
     """A row each run: what one compares by."""
     columns = [Column("run", labels, str)]
+    of = [f"{run.split}, {run.evaluated('data') or 'unknown'}" for run in runs]
+    alike = len(set(of)) == 1
+    if not alike:  # then none is the best
+        columns.append(Column("measured on", of, str))
     for name, title, better in ROWS:
         values = [run.measured(name) for run in runs]
         if any(value is not None for value in values):
-            columns.append(Column(title, values, _shown(f"/{name}"), best=better))
+            best = better if alike else ""
+            columns.append(Column(title, values, _shown(f"/{name}"), best=best))
     for key, title in (("parameters", "parameters"), ("wall_seconds", "training")):
         records = [run.results for run in runs]
         facts = [record.facts.get(key) if record is not None else None for record in records]
@@ -96,6 +101,8 @@ def _side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
     data = _data(columns)
     shown = table("The runs side by side", columns, sortable=True)
     note = "The best of each column is marked. Choose a heading to sort."
+    if not alike:
+        note = "Measured on different images, so no accuracy is marked as the best. " + note
     return element(
         "div",
         figure("side-by-side", "Results", shown, data=data, note=note, wide=True),

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 from vitkit.errors import RunError
 from vitkit.records import ExampleRecord, Plain, PredictionRecord, Record
 
-__all__ = ["Curve", "Run", "labels_of", "read_run", "suffixes_of"]
+__all__ = ["Curve", "Run", "holds_records", "labels_of", "read_run", "suffixes_of"]
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ def read_run(folder: Path, suffix: str = "") -> Run:
     """
     if not folder.is_dir():
         raise RunError(f"no such run folder: {folder}")
-    if not any((folder / name).is_file() for name in FILES):
+    if not holds_records(folder, suffix):
         raise RunError(
             f"{folder} has none of {', '.join(FILES)}: name the folder of a run, such as "
             "runs/<name>/<time>"
@@ -167,6 +167,12 @@ def labels_of(runs: Sequence[Run]) -> list[str]:
         before = sum(other.name == run.name for other in runs[: len(labels)])
         labels.append(f"{run.name} ({before + 1})" if before else run.name)
     return labels
+
+
+def holds_records(folder: Path, suffix: str = "") -> bool:
+    """Whether there is anything to report about a run, or an evaluation with this suffix."""
+    own = (f"eval{part}{suffix}.json" for part in ("", *(f"-{suite}" for suite in SUITES)))
+    return any((folder / name).is_file() for name in (*FILES, *own))
 
 
 def suffixes_of(folder: Path) -> list[str]:

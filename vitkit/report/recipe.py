@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from vitkit.report.charts import figure
 from vitkit.report.files import Run, labels_of
@@ -38,16 +37,15 @@ def eval_command(run: Run, suite: str = "") -> str:
         run: to be evaluated.
         suite: of the command, if not the usual one.
     """
-    source = run.folder
-    checkpoint = run.standard.facts.get("checkpoint") if run.standard else None
-    if not run.config and isinstance(checkpoint, str):
-        model = str(run.fact("model"))
-        if model.startswith("timm/"):
+    words = [str(run.folder)]
+    checkpoint = run.evaluated("checkpoint")
+    if (run.suffix or not run.config) and isinstance(checkpoint, str):
+        words, model = [checkpoint], str(run.fact("model"))
+        if not run.config and model.startswith("timm/"):
             data = f"data.name={run.fact('data')}"
             words = [f"timm:{model.removeprefix('timm/')}", f"weights={checkpoint}", data]
-            return _line("eval", *words, *(["--suite", suite] if suite else []))
-        source = Path(checkpoint)
-    return _line("eval", str(source), *(["--suite", suite] if suite else []))
+    words += ["--split", run.split] if run.suffix else []
+    return _line("eval", *words, *(["--suite", suite] if suite else []))
 
 
 def train_command(run: Run) -> str:

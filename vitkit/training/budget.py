@@ -197,3 +197,5 @@ def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -42,6 +42,14 @@ class Section(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan
     """What the sections share: no unknown keys, no conversion, no change after the check."""
 
 
+USUAL: dict[str, dict[str, Any]] = {
+    "muon": {"lr": 0.02, "momentum": 0.95, "betas": [0.9, 0.95]},
+    "sgd": {"lr": 0.1, "weight_decay": 5e-4},
+    "lion": {"lr": 1e-4, "weight_decay": 0.5, "betas": [0.9, 0.99]},
+}
+"""Optimiser -> what is usual for it where that is not AdamW's (Lion: arXiv 2302.06675)."""
+
+
 class OptimizerConfig(Section):
     """The optimiser; biases, norms, positions and tokens get no weight decay."""
 
@@ -50,7 +58,12 @@ class OptimizerConfig(Section):
         description="adamw, sgd, lion, muon (hidden matrices; AdamW trains the rest) or "
         "timm/<name> for any of timm's",
     )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate, reached after the warm-up")
+    lr: float = Field(
+        1e-3,
+        gt=0,
+        description="peak learning rate, reached after the warm-up; unless given 0.02 of muon, 0.1 "
+        "of sgd, 1e-4 of lion",
+    )
     adamw_lr: float = Field(
         4e-3, gt=0, description="muon: peak learning rate of what AdamW trains beside it"
     )
@@ -61,18 +74,32 @@ class OptimizerConfig(Section):
         1.0, gt=0, description="factor of the learning rate of the classifier"
     )
     weight_decay: float = Field(
-        0.05, ge=0, description="decoupled weight decay per step, times the learning rate"
+        0.05,
+        ge=0,
+        description="decoupled weight decay per step, times the learning rate (sgd: added to the "
+        "gradient); unless given 5e-4 of sgd, 0.5 of lion",
     )
     betas: Annotated[tuple[Beta, Beta], BeforeValidator(list_to_tuple)] = Field(
-        (0.9, 0.999), description="adamw, lion: decay rates of the running means"
+        (0.9, 0.999),
+        description="adamw, lion, timm: decay rates of the running means; unless given (0.9, 0.95) "
+        "of muon's AdamW, (0.9, 0.99) of lion",
     )
     eps: float = Field(1e-8, gt=0, description="adamw: added to the denominator of the step")
     momentum: float = Field(
-        0.9, ge=0, lt=1, description="sgd, muon, timm: decay rate of the running step"
+        0.9,
+        ge=0,
+        lt=1,
+        description="sgd, muon, timm: decay rate of the running step; unless given 0.95 of muon",
     )
     ns_steps: int = Field(
         5, ge=1, description="muon: Newton-Schulz iterations that orthogonalise each step"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_for_its_name(cls, given: Any) -> Any:
+        usual = USUAL.get(str(given.get("name")), {}) if isinstance(given, dict) else {}
+        return {**usual, **given} if usual else given
 
 
 class ScheduleConfig(Section):
@@ -96,6 +123,8 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="after")
     def _falls_from_a_peak(self) -> ScheduleConfig:
+        if self.name == "one_cycle" and self.warmup == 0:
+            raise ValueError("one_cycle rises first; give a warmup above 0, such as torch's 0.3")
         if self.name == "inverse_sqrt" and self.warmup == 0:
             raise ValueError(
                 "inverse_sqrt falls as the root of warmup over progress; give a warmup above 0, "

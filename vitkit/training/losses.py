@@ -28,7 +28,7 @@ def classification_loss(
 
     Args:
         logits: (B, classes).
-        targets: int64 (B,), or probabilities (B, classes) after mixing.
+        targets: int64 (B,), or probabilities (B, classes) after mixing, not smoothed yet.
         label_smoothing: share of the target spread evenly over all classes.
         class_weights: (classes,); each image's loss is scaled by its class's.
     """

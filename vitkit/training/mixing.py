@@ -18,7 +18,7 @@ Mode = Literal["image", "batch", "pair", "elem"]
 
 
 class Mix(NamedTuple):
-    """What was drawn for a batch; on the CPU.
+    """What was drawn for a batch.
 
     Attributes:
         partner: int64 (B,), with which image each one is mixed.
@@ -106,9 +106,10 @@ def apply_mix(
     images: Tensor, targets: Tensor, mix: Mix, num_classes: int, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Mix images and targets as drawn; arguments and result as in :func:`mix_batch`."""
+    # A few numbers an image are sent, and the masks made of them where the images are.
+    mix = Mix(*(drawn.to(images.device, non_blocking=True) for drawn in mix))
     keep, share = _shares(mix, images.shape[2], images.shape[3])
-    keep, share = keep.to(images.device, images.dtype), share.to(images.device)
-    partner = mix.partner.to(images.device)
+    keep, partner = keep.to(images.dtype), mix.partner
     mixed = images * keep + images[partner] * (1.0 - keep)
     goal = F.one_hot(targets, num_classes).float()
     if label_smoothing:
@@ -137,7 +138,9 @@ def _boxes(share: Tensor, height: int, width: int) -> Tensor:
 def _shares(mix: Mix, height: int, width: int) -> tuple[Tensor, Tensor]:
     """How much of itself each pixel of each image keeps, (B, 1, height, width), and its mean."""
     top, bottom, left, right = mix.box[:, :, None].unbind(1)
-    rows, columns = torch.arange(height)[None, :], torch.arange(width)[None, :]
+    where = mix.box.device
+    rows = torch.arange(height, device=where)[None, :]
+    columns = torch.arange(width, device=where)[None, :]
     in_rows, in_columns = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     box = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
     boxed, share = mix.boxed, mix.share

@@ -185,13 +185,22 @@ def _timm_optimizers() -> Any:
 
 def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     name = config.name.removeprefix(TIMM)
-    try:
-        optimizer: torch.optim.Optimizer = _timm_optimizers().create_optimizer_v2(
-            groups, opt=name, lr=config.lr, weight_decay=0.0, momentum=config.momentum
-        )
-    except (AssertionError, ValueError, KeyError) as error:
+    usual = OptimizerConfig()
+    # Each of timm's has its own defaults; what was set is handed on, for it to take or refuse.
+    more = {
+        key: getattr(config, key)
+        for key in ("betas", "eps")
+        if getattr(config, key) != getattr(usual, key)
+    }
+    if name.lower().split("_")[-1] not in _timm_optimizers().list_optimizers():
         raise ConfigError(
             f"optimizer.name: timm has no optimiser {name!r}; timm.optim.list_optimizers() lists "
             "what it has"
-        ) from error
+        )
+    try:
+        optimizer: torch.optim.Optimizer = _timm_optimizers().create_optimizer_v2(
+            groups, opt=name, lr=config.lr, weight_decay=0.0, momentum=config.momentum, **more
+        )
+    except (AssertionError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"optimizer.name={config.name} refuses its settings: {error}") from error
     return optimizer

@@ -65,7 +65,8 @@ class TrainingProgress(Callback):
         self.unit = unit
         self.count = 0.0
         self.seconds = 0.0
-        self._started = 0.0
+        self._started: float | None = None
+        """When the step before ended, or this one or its epoch began."""
         self._epoch_count, self._epoch_seconds = 0.0, 0.0
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
@@ -91,13 +92,19 @@ class TrainingProgress(Callback):
         )
         self._bar.start()
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock: waiting for images counts."""
+        self._started = time.perf_counter()
+
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock of this step."""
-        self._started = time.perf_counter()
+        """Start the clock of the first step of a run that goes on within an epoch."""
+        now = time.perf_counter()
+        if self._started is None:
+            self._started = now
         if self._began is None:
-            self._began = self._started, self.plan.progress(trainer.global_step)
+            self._began = now, self.plan.progress(trainer.global_step)
 
     def on_train_batch_end(
         self,
@@ -107,19 +114,24 @@ class TrainingProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Stop the clock; show how far it is."""
+        """Read the clock; show how far it is.
+
+        From the end of a step to the end of the next: an accelerator may still be at work on both,
+        but what it does is waited for sooner or later.
+        """
         now = time.perf_counter()
-        count = self.batch_size / self.accumulate
+        count, seconds = self.batch_size / self.accumulate, now - (self._started or now)
+        self._started = now
         self._epoch_count += count
-        self._epoch_seconds += now - self._started
+        self._epoch_seconds += seconds
         self.count += count
-        self.seconds += now - self._started
+        self.seconds += seconds
         if self.show and trainer.is_global_zero:
             self._show(trainer.global_step, now)
 
     def _show(self, step: int, now: float) -> None:
         """Refresh the bar at most ten times a second; without one, a line every half minute."""
-        rate = f"{rate_text(self._epoch_count / self._epoch_seconds)} {self.unit}/s"
+        rate = f"{rate_text(self._epoch_count / max(self._epoch_seconds, 1e-9))} {self.unit}/s"
         done = self.plan.progress(step)
         steps = f"step {step:,}" + ("" if self.plan.time_done else f"/{self.plan.total_steps:,}")
         if self._bar is not None and self._bar_task is not None:
@@ -137,6 +149,7 @@ class TrainingProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line: losses, accuracies, rate."""
+        self._started = None
         if self._epoch_seconds:
             rate = self._epoch_count / self._epoch_seconds
             pl_module.log(f"{self.unit}_per_second", rate, rank_zero_only=True)

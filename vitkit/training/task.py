@@ -86,7 +86,6 @@ class ClassificationTask(SummedTask[ClassificationSums]):
                 prob=self.task.mix_prob,
                 switch_prob=self.task.mix_switch_prob,
                 mode=self.task.mix_mode,
-                label_smoothing=self.task.label_smoothing,
             )
         logits, loss = self._learn(inputs, goal)
         self.log_step(loss)
@@ -100,7 +99,7 @@ class ClassificationTask(SummedTask[ClassificationSums]):
         loss = classification_loss(
             logits,
             goal,
-            label_smoothing=0.0 if self.mixes else self.task.label_smoothing,
+            label_smoothing=self.task.label_smoothing,
             class_weights=self.class_weights,
         )
         if self.teacher is None:

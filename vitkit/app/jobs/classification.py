@@ -101,6 +101,11 @@ def _require_stages(built: Built, stages: Sequence[tuple[float, int]]) -> None:
     height, width = built.preprocessing.img_size
     for _, side in stages:
         size = stage_size(height, width, side)
+        if size[0] > height or size[1] > width:
+            raise ConfigError(
+                f"task.progressive_sizes: given {side}, but the images are {height} x {width}; "
+                "stages before the full size have smaller ones"
+            )
         try:
             with evaluating(built.model), torch.no_grad():
                 built.model(torch.zeros(1, built.info.in_chans, *size))

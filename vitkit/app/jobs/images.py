@@ -131,12 +131,18 @@ def _require_same_data(before: DataInfo, now: DataInfo) -> None:
     """A run that goes on sees what it would have seen.
 
     Raises:
-        DataError: other classes, or another number of training images, than when it stopped.
+        DataError: other classes, or other training images, than when it stopped.
     """
     require_same_classes(before, now)
     if before.num_train != now.num_train:
         raise DataError(
             f"the run began with {before.num_train:,} training images, {now.name} has "
             f"{now.num_train:,} now; give it the same data, or start a new run with "
+            "model.weights=<its last.ckpt>"
+        )
+    if before.pictures and before.pictures != now.pictures:
+        raise DataError(
+            f"the training images of {now.name} are not those that the run began with: a file was "
+            "added, changed or renamed; give it the same data, or start a new run with "
             "model.weights=<its last.ckpt>"
         )
