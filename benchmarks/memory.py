@@ -1,4 +1,4 @@
-"""Peak memory: a training step against timm's, checkpointing, long attention, resident CIFAR-10.
+"""Peak memory: a step against timm's, adapters, checkpointing, long attention, resident CIFAR-10.
 
     python -m benchmarks.memory
     python -m benchmarks.memory --only checkpointing attention
@@ -37,14 +37,17 @@ from vitkit.data.loaders import TrainLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ResidentSplit
-from vitkit.nn import attention
+from vitkit.nn import LORA_TARGETS, attention
+from vitkit.training.finetune import adapt
 from vitkit.training.mixing import mix_batch
+from vitkit.training.task_config import FinetuneConfig
 
 __all__ = ["main"]
 
 MB = 1e6
 # Freed memory goes back to the system, as far as glibc lets it: growth is then what is in use.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+ADAPTED = {"in attention": ["q", "k", "v", "proj"], "everywhere": list(LORA_TARGETS)}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -88,6 +91,19 @@ def train_step(device: str, library: str, size: str, batch: int) -> int:
     images, targets = vit.images(batch, device), torch.zeros(batch, dtype=torch.long, device=device)
     meter = Meter(device)
     step = make_step(build_all(vit, [library])[library].to(device), images, targets, torch.float32)
+    for _ in range(3):
+        step()
+    return meter.peak()
+
+
+def adapted_step(device: str, size: str, batch: int, targets: list[str]) -> int:
+    """The same of a model of ours with adapters on these layers; on none: all weights train."""
+    vit = SIZES[size]
+    images, classes = vit.images(batch, device), torch.zeros(batch, dtype=torch.long, device=device)
+    config = FinetuneConfig(mode="lora", targets=tuple(targets)) if targets else FinetuneConfig()
+    meter = Meter(device)
+    model = adapt(build_all(vit, [OURS])[OURS].to(device), config)
+    step = make_step(model, images, classes, torch.float32)
     for _ in range(3):
         step()
     return meter.peak()
@@ -156,7 +172,8 @@ def resident(device: str, root: str, batch: int, reading: bool) -> int:
 
 
 CASES: dict[str, Callable[..., int]] = {
-    case.__name__: case for case in (train_step, activations, long_attention, resident)
+    case.__name__: case
+    for case in (train_step, adapted_step, activations, long_attention, resident)
 }
 
 
@@ -217,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = arguments_of(__doc__, rounds=3)
-    groups = ("step", "checkpointing", "attention", "resident")
+    groups = ("step", "adapters", "checkpointing", "attention", "resident")
     parser.add_argument("--only", nargs="+", choices=groups, help="some of the rows")
     parser.add_argument("--root", default="data", help="folder of CIFAR-10")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -236,6 +253,11 @@ def _lines(options: argparse.Namespace, device: str) -> list[Line]:
     for size, batch in (("tiny/4", 512 if gpu else 64), ("small/16", 64 if gpu else 8)):
         ours, theirs = (("train_step", name, size, batch) for name in (OURS, "timm"))
         lines.append(Line("step", f"step, {size}, batch {batch} / timm", ours, theirs, 1.0))
+    for size, batch in (("small/16", 64 if gpu else 8), ("base/16", 64 if gpu else 4)):
+        for where, targets in ADAPTED.items():
+            ours, all_ = (("adapted_step", size, batch, layers) for layers in (targets, []))
+            what = f"adapters {where}, {size} / all weights"
+            lines.append(Line("adapters", what, ours, all_, 1.0))
     batch = 64 if gpu else 8
     less, all_ = (("activations", "small/16", batch, saving) for saving in (True, False))
     what = "checkpointed small/16 / usual"

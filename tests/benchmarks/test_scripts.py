@@ -168,7 +168,7 @@ def test_the_meter_sees_what_is_held_and_what_was() -> None:
 def test_every_row_of_memory_names_a_case() -> None:
     options = memory._options(["--root", "somewhere"])
     lines = memory._lines(options, "cpu")
-    assert len(lines) == 7
+    assert len(lines) == 11
     for line in lines:
         for case in (line.ours, line.against):
             if isinstance(case, tuple):

@@ -115,7 +115,7 @@ def test_one_cycle_is_torchs() -> None:
 
 def test_a_cycle_needs_a_rise() -> None:
     with pytest.raises(ConfigError, match="one_cycle rises first; give a warmup above 0"):
-        load_config([], ["schedule.name=one_cycle"])
+        load_config([], ["schedule.name=one_cycle", "schedule.warmup=0"])
     load_config([], ["schedule.name=one_cycle", "schedule.warmup=0.3"])
 
 

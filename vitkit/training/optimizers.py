@@ -203,4 +203,7 @@ def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> to
         )
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"optimizer.name={config.name} refuses its settings: {error}") from error
+    ignored = [key for key, value in more.items() if optimizer.defaults.get(key) != value]
+    if ignored:
+        raise ConfigError(f"optimizer.{ignored[0]}: {config.name} has none; leave it out")
     return optimizer
