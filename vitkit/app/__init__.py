@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspection import Inspection, inspect
-    from vitkit.app.inspector import check_data
+    from vitkit.app.checker import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
     from vitkit.app.pretrained import LoadedModel, load_model
     from vitkit.app.prober import ProbeResult, probe
@@ -97,7 +97,7 @@ _HOMES = {
     "Translator": "words",
     "Writer": "words",
     "average_checkpoints": "averager",
-    "check_data": "inspector",
+    "check_data": "checker",
     "compare": "evaluator",
     "evaluate": "evaluator",
     "export": "exporter",

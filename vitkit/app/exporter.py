@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.app.build import build_from_checkpoint
 from vitkit.app.runs import find_checkpoint, finished_results
+from vitkit.app.subjects import folder_of
 from vitkit.errors import ConfigError, RunError
 from vitkit.records import Record
 from vitkit.weights import (
@@ -73,7 +74,7 @@ def export(
     if format not in EXPORT_FORMATS:
         raise ConfigError(f"--format: given {format!r}, allowed: {', '.join(EXPORT_FORMATS)}")
     path = find_checkpoint(source)
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    run = folder_of(path)
     folder = Path(out) if out is not None else run / f"export-{format}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty, and nothing is overwritten; give another --out")
