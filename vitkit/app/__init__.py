@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vitkit.app.averager import AverageResult, average_checkpoints
     from vitkit.app.catalogue import model_rows
+    from vitkit.app.checker import check_data
     from vitkit.app.class_names import read_class_names
     from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspection import Inspection, inspect
-    from vitkit.app.checker import check_data
     from vitkit.app.predictor import Prediction, Predictor, load
     from vitkit.app.pretrained import LoadedModel, load_model
     from vitkit.app.prober import ProbeResult, probe
