@@ -84,6 +84,14 @@ def test_a_training_step_is_three_forward_passes() -> None:
     assert due - seen == 2 * 64 * 48 * 192
 
 
+def test_patches_that_are_left_out_of_a_training_cost_nothing() -> None:
+    section = {"name": "vit_tiny_patch4_32", "patch_drop_rate": 0.5}
+    assert forward_flops(section) == forward_flops({"name": "vit_tiny_patch4_32"})
+    embed = 2 * 64 * 48 * 192
+    halved = embed + 12 * block_flops(33, 192, 768) + 2 * 192 * 10
+    assert training_flops(section) == 3 * halved
+
+
 def test_published_sizes() -> None:
     """Pairs of a multiplication and an addition as papers give them for DeiT, in 10^9."""
     for size, published in (("tiny", 1.3), ("small", 4.6), ("base", 17.6)):

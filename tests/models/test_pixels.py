@@ -34,6 +34,8 @@ def test_grey_of_pure_colours() -> None:
     model = PixelTextClassifier((1, 3), in_chans=3)
     images = torch.eye(3)[None, :, None, :]
     assert model.words_of(images).tolist() == [[76, 150, 29]]  # the known luma bytes
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.words_of(images).tolist() == [[76, 150, 29]]
 
 
 def test_rgb_is_three_words_a_pixel_in_reading_order() -> None:

@@ -99,12 +99,13 @@ def test_a_whitened_first_layer_gives_uncorrelated_channels_of_variance_one() ->
     images = mixed + mixed.roll(1, dims=3)  # neighbours alike, as in pictures
     stem = ConvStem(9, [{"dim": 30, "kernel_size": 2, "norm": False}], embed_dim=4, whiten=True)
     conv = stem.layers[0].conv
-    last = conv.weight[24:].clone()
     stem.whiten_first(images, eps=0.0)
     out = conv(images)
     values = out.permute(1, 0, 2, 3)[:12].flatten(1).double()
     covariance = values @ values.T / values.shape[1]
     torch.testing.assert_close(covariance, torch.eye(12).double(), rtol=0, atol=2e-3)
     torch.testing.assert_close(out[:, 12:24], -out[:, :12])
-    assert torch.equal(conv.weight[24:], last)
+    # The other six mix these twelve.
+    torch.testing.assert_close(out[:, 24:].var((0, 2, 3)), torch.ones(6), rtol=0, atol=2e-2)
+    assert torch.linalg.matrix_rank(conv.weight.flatten(1)) == 12
     assert not conv.weight.requires_grad and not conv.bias.requires_grad

@@ -15,6 +15,7 @@ from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
 from vitkit.models import DistilledVisionTransformer, VisionTransformer
+from vitkit.models.patches import kept_patches
 from vitkit.models.vit import LatentPool
 from vitkit.nn import record_attention
 
@@ -241,6 +242,10 @@ def test_listeners_force_the_full_last_block() -> None:
         torch.testing.assert_close(model(images), logits)
         assert tokens_of_last_mlp(model, images) == 17
     assert shapes[0] == (2, 17, 48)
+    for listened in (model.norm, model.blocks):
+        with listened.register_forward_hook(lambda m, i, out: shapes.append(out.shape)):
+            torch.testing.assert_close(model(images), logits)
+        assert shapes.pop() == (2, 17, 48)
     with record_attention(model, [-1]) as maps:
         assert torch.equal(model(images), logits)
     assert maps[-1].shape == (2, 3, 17, 17)
@@ -318,11 +323,30 @@ def test_left_out_patches_keep_their_rotary_angles() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("global_pool", "mean"), ("pos_embed", "alibi"), ("global_pool", "token")]
+    ("option", "value"),
+    [
+        ("global_pool", "mean"),
+        ("pos_embed", "alibi"),
+        ("global_pool", "token"),
+        ("mlp_layer", "swigluu"),
+        ("act_layer", "gellu"),
+        ("norm_layer", "batchnorm"),
+    ],
 )
 def test_constructor_errors(option: str, value: str) -> None:
     with pytest.raises(ValueError, match=value):
-        VisionTransformer(**{**MINI, "class_token": False, option: value})
+        VisionTransformer(**{**MINI, "class_token": False, "global_pool": "avg", option: value})
+
+
+def test_the_last_blocks_are_as_many_as_there_are() -> None:
+    model = VisionTransformer(**MINI).eval()
+    for count in (0, len(model.blocks) + 1):
+        with pytest.raises(ValueError, match=f"the last {count} blocks; allowed: 1 to 3"):
+            model.get_intermediate_layers(torch.zeros(1, 3, 32, 32), n=count)
+
+
+def test_a_share_of_patches_is_left_out_to_the_patch() -> None:
+    assert [kept_patches(20, rate) for rate in (0.0, 0.1, 0.5, 0.9, 0.99)] == [20, 18, 10, 2, 1]
 
 
 RELATIVE: dict[str, Any] = {**MINI, "pos_embed": "relative", "reg_tokens": 1}

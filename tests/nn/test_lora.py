@@ -169,5 +169,16 @@ def test_a_merged_state_is_that_of_the_merged_model(
 
 def test_adapters_are_not_laid_on_adapters() -> None:
     model = add_lora(encoder_blocks(1, 16, 4), rank=2)
-    with pytest.raises(ValueError, match="qkv has an adapter already"):
-        add_lora(model, rank=2)
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    for targets in (("q", "v"), ("fc1",)):
+        with pytest.raises(ValueError, match="qkv has an adapter already"):
+            add_lora(model, rank=2, targets=targets)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == trained
+
+
+def test_a_refusal_leaves_the_model_as_it_was() -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    for settings in ({}, {"rank": 0}, {"targets": ("x",)}):
+        with pytest.raises(ValueError, match="LoRA"):
+            add_lora(model, **settings)
+    assert all(p.requires_grad for p in model.parameters())

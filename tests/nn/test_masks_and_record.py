@@ -60,6 +60,9 @@ def test_combining() -> None:
     assert mixed is not None
     assert mixed.tolist() == [2.0, 4.0, -math.inf]
     assert combine_masks(added) is added
+    for whole in (torch.ones(2, 2, dtype=torch.int64), one.to(torch.uint8)):
+        with pytest.raises(ValueError, match=r"a mask of torch\.\w+; allowed: bool"):
+            combine_masks(whole, added)
 
 
 def _vit() -> VisionTransformer:

@@ -51,10 +51,10 @@ def test_sincos_2d_separates_rows_and_columns() -> None:
     row, column = 2, 4
     for i in range(4):
         frequency = 10000 ** (-i / 4)
-        want = [math.sin(row * frequency), math.sin(column * frequency)]
-        got = [table[row, column, i].item(), table[row, column, 8 + i].item()]
-        # Order of the quarters: sin y, sin x, cos y, cos x or sin y, cos y, sin x, cos x.
-        assert got[0] == pytest.approx(want[0], abs=1e-6)
+        turned = [place * frequency for place in (row, column)]
+        want = [f(angle) for angle in turned for f in (math.sin, math.cos)]
+        got = table[row, column, i::4].tolist()
+        assert got == pytest.approx(want, abs=1e-6)
     assert torch.unique(table.flatten(0, 1), dim=0).shape[0] == 15
     assert grid_positions((2, 3)).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -191,3 +192,13 @@ def test_which_processors_are_wide(tmp_path: Path, maker: str, family: str, wide
     told.write_text(f"{one}\n{one}")
     assert hardware._is_wide_amd(told) is wide
     assert not hardware._is_wide_amd(tmp_path / "nowhere")
+
+
+def test_a_torch_without_onednn_multiplies_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Apple's processors, where the operation that tells is not there."""
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert hardware._multiplies_bfloat16() is False
+    told = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: 1)
+    monkeypatch.setattr(torch.ops, "mkldnn", told)
+    assert hardware._multiplies_bfloat16() is True

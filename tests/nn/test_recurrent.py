@@ -150,6 +150,13 @@ def test_a_trunk_of_both_kinds_keeps_padding_and_caches(cell: str) -> None:
         for place in range(LENGTH)
     ]
     torch.testing.assert_close(torch.cat(steps, dim=1), full)
+    # Chunks under a mask of all tokens so far, as attention reads it.
+    caches, real = trunk.new_caches(), torch.ones(len(x), LENGTH, dtype=torch.bool)
+    chunks = [
+        trunk(x[:, a:b], BlockContext(is_causal=True, mask=real[:, None, None, :b], caches=caches))
+        for a, b in ((0, 2), (2, LENGTH))
+    ]
+    torch.testing.assert_close(torch.cat(chunks, dim=1), full)
 
 
 def test_causal_order_is_kept_in_one_direction() -> None:

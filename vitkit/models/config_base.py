@@ -128,7 +128,9 @@ class WideTrunkConfig(TrunkConfig):
     head_dim: Positive | None = Field(None, description="D, width of a head")
     qkv_bias: bool | None = Field(None, description="bias of the q, k, v projections")
     qk_norm: bool | None = Field(None, description="normalise q and k of each head")
-    proj_bias: bool | None = Field(None, description="bias of attention's output projection")
+    proj_bias: bool | None = Field(
+        None, description="biases of attention's output projection and, in a ViT, of the MLP"
+    )
     init_values: Above0 | None = Field(None, description="first value of LayerScale")
     norm_layer: Norm | None = Field(None, description="kind of norm")
     norm_eps: Above0 | None = Field(None, description="epsilon of the norms")

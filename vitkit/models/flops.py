@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitkit.models.config import validate_model
+from vitkit.models.patches import kept_patches
 from vitkit.models.presets import family_of
 
 __all__ = ["block_flops", "forward_flops", "training_flops"]
@@ -34,8 +35,10 @@ Kwargs = Mapping[str, Any]
 
 
 def training_flops(section: Kwargs, *, executed: bool = False) -> int:
-    """Operations of a training step, an image: three forward passes."""
-    return 3 * forward_flops(section, executed=executed)
+    """Operations of a training step, an image: three forward passes, without the patches that
+    ``patch_drop_rate`` leaves out. Args and errors as of :func:`forward_flops`.
+    """
+    return 3 * _forward(section, executed=executed, training=True)
 
 
 def forward_flops(section: Kwargs, *, executed: bool = False) -> int:
@@ -48,11 +51,16 @@ def forward_flops(section: Kwargs, *, executed: bool = False) -> int:
     Raises:
         ValueError: neither a plain ViT nor a compact Transformer.
     """
+    return _forward(section, executed=executed, training=False)
+
+
+def _forward(section: Kwargs, *, executed: bool, training: bool) -> int:
     config = validate_model(section)
     kwargs = {"in_chans": 3, "img_size": 32, "num_classes": 10, **config.constructor_kwargs()}
     family = family_of(config.name)
     if family == "vit":
-        return _vit(kwargs, executed)
+        dropped = kwargs.get("patch_drop_rate", 0.0) if training else 0.0
+        return _vit(kwargs, executed, dropped)
     if family == "compact":
         return _compact(kwargs)
     raise ValueError(f"no closed form for {config.name}, of the family {family}")
@@ -78,11 +86,11 @@ def block_flops(
     return project + attend + merge + 2 * _linear(queries, width, hidden)
 
 
-def _vit(kwargs: Kwargs, executed: bool) -> int:
+def _vit(kwargs: Kwargs, executed: bool, dropped: float) -> int:
     pool = kwargs.get("global_pool", "token")
     usual = kwargs.get("mlp_layer", "mlp") == "mlp" and pool in ("token", "avg", "max")
-    if not usual or kwargs.get("num_kv_heads"):
-        raise ValueError("no closed form for a ViT with another MLP, pooling or shared heads")
+    if not usual:
+        raise ValueError("no closed form for a ViT with another MLP or pooling")
     width, channels = kwargs["embed_dim"], kwargs["in_chans"]
     size = _pair(kwargs["img_size"])
     stem = kwargs.get("conv_stem")
@@ -91,7 +99,8 @@ def _vit(kwargs: Kwargs, executed: bool) -> int:
         embed = _linear(rows * columns, channels * size[0] * size[1] // (rows * columns), width)
     else:
         embed, (rows, columns) = _stem(stem, channels, width, size)
-    tokens = rows * columns + int(kwargs.get("class_token", True)) + kwargs.get("reg_tokens", 0)
+    patches = kept_patches(rows * columns, dropped)
+    tokens = patches + int(kwargs.get("class_token", True)) + kwargs.get("reg_tokens", 0)
     hidden = int(width * kwargs.get("mlp_ratio", 4.0))
     inner = kwargs["num_heads"] * kwargs["head_dim"] if kwargs.get("head_dim") else width
     blocks = kwargs["depth"] * block_flops(tokens, width, hidden, inner=inner)

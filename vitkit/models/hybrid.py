@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from vitkit.models.patches import PatchEmbed
 from vitkit.nn import (
-    ACTIVATIONS,
     CELLS,
     Attention,
     Block,
@@ -34,6 +33,7 @@ from vitkit.nn import (
     Trunk,
     TwiceActivatedMlp,
     drop_path_ramp,
+    make_activation,
     make_norm,
     sincos_2d,
 )
@@ -122,7 +122,7 @@ def conv_block(plan: BlockPlan, drop_path: float) -> nn.Module:
 
 
 def recurrent_block(plan: BlockPlan, drop_path: float, cell: str) -> nn.Module:
-    """A recurrent layer and an MLP; the MLP is that behind attention."""
+    """A recurrent layer and an MLP, as wide as that behind attention."""
     return RecurrentBlock(
         plan.embed_dim,
         hidden_dim=plan.recurrent_dim,
@@ -166,7 +166,7 @@ class ConvMixerStem(PatchEmbed):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__(img_size, patch_size, in_chans=in_chans, embed_dim=embed_dim)
-        self.act = ACTIVATIONS[act_layer]()
+        self.act = make_activation(act_layer)
         self.norm = nn.BatchNorm1d(embed_dim, eps=bn_eps, momentum=bn_momentum)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -314,7 +314,7 @@ class HybridClassifier(nn.Module):
         self.head_hidden = nn.Sequential()
         for before, after in pairwise([pooled, *head_hidden_dims]):
             self.head_hidden.extend(
-                [nn.Linear(before, after), ACTIVATIONS[act_layer](), Dropout(drop_rate)]
+                [nn.Linear(before, after), make_activation(act_layer), Dropout(drop_rate)]
             )
         self.num_features = head_hidden_dims[-1] if head_hidden_dims else pooled
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -364,7 +364,7 @@ class HybridClassifier(nn.Module):
         self.blocks.grad_checkpointing = enable
 
     def init_weights(self) -> None:
-        """Glorot's uniform weights and zero biases, as Keras and timm's MLP-Mixer have.
+        """Glorot's uniform weights and zero biases; queries, keys and values are one layer here.
 
         Convolutions of ConvMixer keep torch's own, as in its published code.
         """

@@ -90,12 +90,17 @@ class PatchEmbed(nn.Module):
         values, vectors = torch.linalg.eigh(squares - mean[:, None] * mean)
         count = min(len(weight), len(values))
         whitened = (vectors / (values + eps).sqrt()).T[-count:]
-        mixing = torch.randn(len(weight), count, dtype=mean.dtype)
+        mixing = torch.randn(len(weight), count, dtype=mean.dtype).to(mean.device)
         mixing = torch.linalg.qr(mixing).Q * (std * (len(weight) / count) ** 0.5)
         kernels = mixing @ whitened
         weight.copy_(kernels.view_as(weight))
         if self.proj.bias is not None:
             self.proj.bias.copy_(-kernels @ mean)
+
+
+def kept_patches(count: int, dropped: float) -> int:
+    """How many of ``count`` patches are left when a share is dropped: at least one."""
+    return max(1, int(count * (1.0 - dropped) + 1e-6))  # 20 x (1 - 0.9) is a hair below 2
 
 
 def patch_moments(

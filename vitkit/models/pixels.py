@@ -83,7 +83,10 @@ class PixelTextClassifier(nn.Module):
             images = F.avg_pool2d(images, self.pixel_pool)
         if self.color == "grey":
             if self.in_chans == 3:
-                images = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMA))
+                # A sum, not a product of matrices: that would be in bfloat16 under autocast, which
+                # cannot tell neighbouring levels apart.
+                luma = torch.tensor(LUMA, device=images.device)
+                images = (images.float() * luma[:, None, None]).sum(dim=1)
             return _levels(images, 256).flatten(1)
         if self.color == "rgb":
             first_word = 256 * torch.arange(3, device=images.device)

@@ -260,7 +260,9 @@ class EncoderDecoder(nn.Module):
 
 
 def _init_linear(module: nn.Module) -> None:
-    """Glorot's uniform weights and zero biases, as in the published code."""
+    """Glorot's uniform weights and zero biases; a layer that holds queries, keys and values counts
+    as one, so that these begin smaller than apart.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

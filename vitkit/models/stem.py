@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.models.patches import as_pair, patch_moments
-from vitkit.nn import ACTIVATIONS
+from vitkit.nn import make_activation
 
 __all__ = ["ConvStem", "StemLayer"]
 
@@ -59,7 +60,7 @@ class StemLayer(nn.Module):
         self.conv = nn.Conv2d(in_chans, dim, kernel_size, stride, padding, bias=not norm)
         self.pool = nn.MaxPool2d(pool) if pool > 1 else nn.Identity()
         self.norm = nn.BatchNorm2d(dim) if norm else nn.Identity()
-        self.act = ACTIVATIONS[act_layer]()
+        self.act = make_activation(act_layer)
         self.residual = residual
         self._side = (kernel_size, stride, padding, pool)
 
@@ -141,9 +142,11 @@ class ConvStem(nn.Module):
     def whiten_first(self, images: Tensor, eps: float = 5e-4) -> None:
         """Set the first convolution so that its outputs are uncorrelated and of equal variance.
 
-        Its kernels become the eigenvectors of the covariance of patches, over the square roots of
-        their eigenvalues, each with both signs, for what follows bends at zero. Neighbouring pixels
-        are nearly alike, so without it the steepest directions of the loss are brightness alone.
+        Where it has more channels than a patch has directions with both signs, as of grey pictures,
+        the others are random mixtures of these, of the same variance. The kernels become the
+        eigenvectors of the covariance of patches, over the square roots of their eigenvalues, each
+        with both signs, for what follows bends at zero. Neighbouring pixels are nearly alike, so
+        without it the steepest directions of the loss are brightness alone.
         Source: Page, "How to train your ResNet" (2019), part 8; Jordan, airbench, arXiv 2404.00498.
 
         Args:
@@ -157,8 +160,12 @@ class ConvStem(nn.Module):
         _, squares = patch_moments(images, (height, width), stride=(1, 1))
         values, vectors = torch.linalg.eigh(squares)
         kernels = (vectors / (values + eps).sqrt()).T.flip(0)[: out_chans // 2]
-        kernels = kernels.view(-1, in_chans, height, width).to(weight)
-        weight[: 2 * len(kernels)] = torch.cat([kernels, -kernels])
+        others = torch.randn(
+            max(0, out_chans - 2 * len(kernels)), len(kernels), dtype=kernels.dtype
+        )
+        mixed = F.normalize(others, dim=1).to(kernels.device) @ kernels
+        whole = torch.cat([kernels, -kernels, mixed])
+        weight.copy_(whole.view(-1, in_chans, height, width)[:out_chans])
 
     @property
     def _first(self) -> nn.Conv2d:

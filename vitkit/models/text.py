@@ -14,6 +14,7 @@ from vitkit.nn import (
     Linear,
     Trunk,
     encoder_blocks,
+    is_hooked,
     linear,
     make_norm,
     padding_mask,
@@ -141,7 +142,7 @@ class TextTransformer(nn.Module):
             lengths: real words of each text, int (B,); without it, all that is not ``pad_id``.
         """
         real = self.real_words(ids, lengths)
-        if self.global_pool == "token":
+        if self.global_pool == "token" and not any(map(is_hooked, (self.blocks, self.norm))):
             # The head reads one token, so the last block computes no other.
             tokens, ctx = self._embed(ids, real)
             return self.forward_head(self.norm(self.blocks(tokens, ctx, read=1)))

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.patches import PatchEmbed
+from vitkit.models.patches import PatchEmbed, kept_patches
 from vitkit.models.pooling import LatentPool
 from vitkit.models.stem import ConvStem
 from vitkit.nn import (
@@ -23,6 +23,7 @@ from vitkit.nn import (
     Rotary2d,
     Rotation,
     encoder_blocks,
+    is_hooked,
     make_norm,
     resize_position_grid,
     sincos_2d,
@@ -41,7 +42,7 @@ class VisionTransformer(nn.Module):
         img_size: (height, width) in pixels, or one number.
         patch_size: pixels a side of a patch, or a pair.
         conv_stem: layers of a convolutional stem in place of patches, see
-            :class:`vitkit.models.stem.ConvStem`; ``patch_size`` and ``pre_norm`` then mean nothing.
+            :class:`vitkit.models.stem.ConvStem`; ``patch_size`` then means nothing.
         whiten_stem: do not train the stem's first convolution; :meth:`init_from_images` sets it.
         whiten_patches: :meth:`init_from_images` sets the patch embedding that training begins with.
         in_chans: channels of the pictures.
@@ -219,7 +220,7 @@ class VisionTransformer(nn.Module):
 
         With ``global_pool=''`` the head reads every token: (B, N, num_classes).
         """
-        if self.global_pool == "token":
+        if self.global_pool == "token" and not any(map(is_hooked, (self.blocks, self.norm))):
             # The last block computes no other tokens than the head reads.
             tokens, ctx = self._embed(images)
             tokens = self.blocks(tokens, ctx, read=self.num_head_tokens)
@@ -270,6 +271,8 @@ class VisionTransformer(nn.Module):
         """
         tokens, ctx = self._embed(images)
         depth = len(self.blocks)
+        if isinstance(n, int) and not 1 <= n <= depth:
+            raise ValueError(f"the last {n} blocks; allowed: 1 to {depth}")
         indices = range(depth - n, depth) if isinstance(n, int) else n
         outputs = self.blocks.intermediates(tokens, ctx, indices=indices)
         if norm:
@@ -391,7 +394,7 @@ class VisionTransformer(nn.Module):
         """A random share of each image's patches leaves; the prefix stays (arXiv 2208.07220)."""
         batch, prefix = x.shape[0], self.num_prefix_tokens
         count = x.shape[1] - prefix
-        keep = max(1, int(count * (1.0 - self.patch_drop_rate)))
+        keep = kept_patches(count, self.patch_drop_rate)
         chosen = torch.rand(batch, count, device=x.device).argsort(dim=1)[:, :keep]
         return self._select(x, ctx, chosen)
 

@@ -18,6 +18,8 @@ from vitkit.nn.blocks import (
     Mlp,
     SwiGlu,
     drop_path_ramp,
+    is_hooked,
+    make_activation,
     make_norm,
 )
 from vitkit.nn.direct import direct_calls
@@ -94,9 +96,11 @@ __all__ = [
     "encoder_blocks",
     "evaluating",
     "grid_positions",
+    "is_hooked",
     "is_timm_attention",
     "is_timm_mlp",
     "linear",
+    "make_activation",
     "make_mlp",
     "make_norm",
     "merge_lora",

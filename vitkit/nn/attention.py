@@ -110,6 +110,10 @@ class Attention(nn.Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
+        if num_heads < 1 or (num_kv_heads is not None and num_kv_heads < 1):
+            raise ValueError(
+                f"num_heads {num_heads}, num_kv_heads {num_kv_heads}; allowed: 1 and more"
+            )
         if head_dim is None and embed_dim % num_heads:
             raise ValueError(
                 f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}; "

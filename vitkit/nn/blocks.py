@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ __all__ = [
     "Mlp",
     "SwiGlu",
     "drop_path_ramp",
+    "is_hooked",
+    "make_activation",
     "make_norm",
 ]
 
@@ -46,8 +49,27 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def make_norm(name: str = "layernorm", eps: float = 1e-6) -> NormLayer:
-    """A maker of norms of a given width: ``layernorm`` or ``rmsnorm``."""
-    return partial(NORMS[name], eps=eps)
+    """A maker of norms of a given width: ``layernorm`` or ``rmsnorm``.
+
+    Raises:
+        ValueError: another name.
+    """
+    return partial(_named(NORMS, name, "norm_layer"), eps=eps)
+
+
+def make_activation(name: str) -> nn.Module:
+    """An activation by its name in :data:`ACTIVATIONS`.
+
+    Raises:
+        ValueError: another name.
+    """
+    return _named(ACTIVATIONS, name, "act_layer")()
+
+
+def _named(table: dict[str, Callable[..., nn.Module]], name: str, what: str) -> Callable[..., Any]:
+    if name not in table:
+        raise ValueError(f"{what} {name!r}; allowed: {', '.join(map(repr, table))}")
+    return table[name]
 
 
 @dataclass
@@ -184,7 +206,7 @@ class Mlp(nn.Module):
         super().__init__()
         inner, outer = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = Linear(embed_dim, hidden_dim, bias=bias)
-        self.act = ACTIVATIONS[act_layer]()
+        self.act = make_activation(act_layer)
         self.drop1 = dropout_or_none(inner)
         self.fc2 = Linear(hidden_dim, embed_dim, bias=bias)
         self.drop2 = dropout_or_none(outer)

@@ -17,7 +17,8 @@ def _multiplies_bfloat16() -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
         # oneDNN's own answer says yes to any AVX-512, where the products are emulated too.
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return known is not None and bool(known())  # some builds have no oneDNN
 
 
 def _is_wide_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -117,23 +117,26 @@ def add_lora(
         targets: some of :data:`LORA_TARGETS`.
 
     Raises:
-        ValueError: unknown targets, a model without any such layer, or one that has adapters.
+        ValueError: unknown targets, a rank below 1, a model without any such layer, or one that has
+            adapters; the model is then as it was.
     """
     wanted = tuple(targets)
     unknown = sorted(set(wanted) - set(LORA_TARGETS))
     if unknown or not wanted:
         raise ValueError(f"LoRA targets {list(wanted)}; allowed: some of {', '.join(LORA_TARGETS)}")
-    model.requires_grad_(False)
-    count = 0
-    for module in list(model.modules()):
-        for name, parts in _places(module, wanted):
-            layer = getattr(module, name)
-            if isinstance(layer, LoraLinear):
-                raise ValueError(f"{name} has an adapter already; merge_lora makes it part of it")
-            setattr(module, name, LoraLinear(layer, rank, alpha, parts).train(layer.training))
-            count += 1
-    if not count:
+    if rank < 1:
+        raise ValueError(f"LoRA rank {rank}; allowed: 1 and more")
+    modules = list(model.named_modules())
+    adapted = [name for name, module in modules if isinstance(module, LoraLinear)]
+    if adapted:
+        raise ValueError(f"{adapted[0]} has an adapter already; merge_lora makes it part of it")
+    places = [(m, name, parts) for _, m in modules for name, parts in _places(m, wanted)]
+    if not places:
         raise ValueError(f"{type(model).__name__} has no layer for LoRA on {', '.join(wanted)}")
+    model.requires_grad_(False)
+    for module, name, parts in places:
+        layer = getattr(module, name)
+        setattr(module, name, LoraLinear(layer, rank, alpha, parts).train(layer.training))
     return model
 
 

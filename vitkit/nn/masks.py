@@ -73,8 +73,14 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
 
     Returns:
         None if all are None, bool if all are bool, else float with -inf where a bool mask forbids.
+
+    Raises:
+        ValueError: a mask of whole numbers.
     """
     given = [mask for mask in masks if mask is not None]
+    for mask in given:
+        if mask.dtype != torch.bool and not mask.dtype.is_floating_point:
+            raise ValueError(f"a mask of {mask.dtype}; allowed: bool (True may attend) or float")
     if len(given) < 2:
         return given[0] if given else None
     bools = [mask for mask in given if mask.dtype == torch.bool]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.nn.attention import NormLayer
-from vitkit.nn.blocks import ACTIVATIONS, NO_CONTEXT, BlockContext, DropPath, Mlp
+from vitkit.nn.blocks import NO_CONTEXT, BlockContext, DropPath, Mlp, make_activation
 from vitkit.nn.dropout import Dropout, through
 from vitkit.nn.products import Linear
 from vitkit.nn.recurrent import Recurrent, real_tokens
@@ -114,7 +114,7 @@ class ConvMixerBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.pointwise = nn.Conv2d(embed_dim, embed_dim, 1)
         self.norm2 = nn.BatchNorm2d(embed_dim, eps=bn_eps, momentum=bn_momentum)
-        self.act = ACTIVATIONS[act_layer]()
+        self.act = make_activation(act_layer)
 
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C).
@@ -189,6 +189,8 @@ class RecurrentBlock(nn.Module):
                 "order; take one direction"
             )
         real = real_tokens(ctx.mask, x.shape[0])
+        if real is not None and ctx.cache is not None:
+            real = real[:, -x.shape[1] :]  # the mask is of all tokens so far, x of the new ones
         state = None if ctx.cache is None else ctx.cache.state
         mixed = self.proj(self.rnn(self.norm1(x), real=real, state=state))
         x = x + self.drop_path(self.proj_drop(mixed))

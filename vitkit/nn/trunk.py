@@ -151,9 +151,15 @@ def make_mlp(
     drop: float | tuple[float, float],
     bias: bool = True,
 ) -> nn.Module:
-    """The channel mixer by name: ``mlp`` or ``swiglu``."""
+    """The channel mixer by name: ``mlp`` or ``swiglu``, whose gate is silu whatever ``act_layer``.
+
+    Raises:
+        ValueError: another name.
+    """
     if kind == "swiglu":
         return SwiGlu(embed_dim, hidden_dim, drop=drop, bias=bias)
+    if kind != "mlp":
+        raise ValueError(f"mlp_layer {kind!r}; allowed: 'mlp', 'swiglu'")
     return Mlp(embed_dim, hidden_dim, act_layer=act_layer, drop=drop, bias=bias)
 
 
