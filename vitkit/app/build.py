@@ -24,7 +24,7 @@ from vitkit.models.registry import create_model
 from vitkit.nn import classifier_names
 from vitkit.training.finetune import adapt
 from vitkit.training.task_config import ClassificationConfig
-from vitkit.weights import Checkpoint, LoadReport, load_weights
+from vitkit.weights import Checkpoint, LoadReport, load_head, load_weights
 
 __all__ = [
     "Built",
@@ -107,6 +107,10 @@ def build(
         adapt(model, config.task.finetune)
         if report is not None and config.task.finetune.zero_head:
             report.begin_anew(classifier_names(model), "task.finetune.zero_head")
+        if config.task.finetune.head is not None:
+            load_head(model, config.task.finetune.head, data.info.class_names)
+            if report is not None:
+                report.begin_anew(classifier_names(model), "task.finetune.head")
     return Built(model, section, preprocessing, data.info, data, report)
 
 

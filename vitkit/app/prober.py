@@ -20,14 +20,15 @@ from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, Split
 from vitkit.errors import DataError
 from vitkit.evaluation.few_shot import SHOTS, few_shot
-from vitkit.evaluation.logistic import choose_l2, fit_linear_probe
+from vitkit.evaluation.logistic import LinearProbe, choose_l2, fit_linear_probe
 from vitkit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_accuracies
-from vitkit.records import Plain, Record, Table
+from vitkit.records import Plain, Record, Table, write_beside
+from vitkit.weights import write_head
 
 __all__ = ["ProbeResult", "probe"]
 
 DRAWS = 10
-FILE = "probe.json"
+FILE, HEAD = "probe.json", "probe-head.safetensors"
 
 Labelled = tuple[Tensor, Tensor]
 """Features (N, C) and targets (N,)."""
@@ -45,12 +46,14 @@ class ProbeResult:
         record: all of ``probe.json``.
         path: of that file.
         notes: what a person should know about how the weights were read, a line each.
+        head: file of the linear probe of the training images alone, for ``task.finetune.head``.
     """
 
     metrics: dict[str, float]
     record: Record
     path: Path
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    head: Path
 
 
 def probe(
@@ -90,7 +93,7 @@ def probe(
         for name, split in {"training": train, "validation": val, "test": test}.items()
     }
     classes, seed = data.info.num_classes, encoder.config.eval.seed
-    metrics, tables = _measured(parts, classes, seed, progress=progress)
+    metrics, tables, head = _measured(parts, classes, seed, progress=progress)
     facts: dict[str, Plain] = {
         **encoder.facts,
         "data": data.info.name,
@@ -110,12 +113,17 @@ def probe(
     path = encoder.folder / FILE
     encoder.folder.mkdir(parents=True, exist_ok=True)
     record.write(path)
-    return ProbeResult(metrics, record, path, encoder.notes)
+    weight, bias = head.layer()
+    names = data.info.class_names
+    beside = encoder.folder / HEAD
+    write_beside(beside, lambda part: write_head(part, weight, bias, names))
+    return ProbeResult(metrics, record, path, encoder.notes, beside)
 
 
 def _measured(
     parts: dict[str, Labelled], classes: int, seed: int, *, progress: bool
-) -> tuple[dict[str, float], dict[str, Table]]:
+) -> tuple[dict[str, float], dict[str, Table], LinearProbe]:
+    """Metrics, tables, and the probe that was fitted to the training images alone."""
     train, val, test = parts["training"], parts["validation"], parts["test"]
     known = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
     with counted("linear probe", "fits", show=progress) as tell:
@@ -137,7 +145,7 @@ def _measured(
         metrics[f"probe/few_shot_{count}_acc"] = few.mean
         metrics[f"probe/few_shot_{count}_sd"] = few.deviation
         draws[f"{count}"] = list(few.accuracies)
-    return metrics, tables | ({"few_shot": draws} if draws else {})
+    return metrics, tables | ({"few_shot": draws} if draws else {}), choice.probe
 
 
 def _labelled(encoder: Encoder, split: Split, what: str, *, progress: bool) -> Labelled:

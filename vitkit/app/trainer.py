@@ -118,8 +118,9 @@ def resume(
     checkpoint = read_checkpoint(path)
     config = load_config(base=checkpoint.config)
     # The weights that it began with may be gone; the checkpoint has better ones.
-    model = config.model.without_weights()
-    bare = config.model_copy(update={"model": model})
+    bare = config.model_copy(
+        update={"model": config.model.without_weights(), "task": config.task.without_weights()}
+    )
     job = job_class(config)(bare, data, resumed=checkpoint, progress=progress)
     job.config = config
     parts = Run(config, job, Path(run), timer, progress)

@@ -61,6 +61,7 @@ def probe(
     for line in probe_table(result.metrics, facts):
         print(line)
     print(f"results: {result.path}")
+    print(f"head:    {result.head} (task.finetune.head=...)")
 
 
 def probe_table(metrics: Mapping[str, float], facts: Mapping[str, Plain]) -> list[str]:

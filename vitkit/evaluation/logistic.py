@@ -47,6 +47,11 @@ class LinearProbe:
         """Features (N, C) -> logits (N, classes)."""
         return torch.addmm(self.bias, (features - self.mean) / self.std, self.weight)
 
+    def layer(self) -> tuple[Tensor, Tensor]:
+        """Weight (classes, C) and bias (classes,) of the same classifier of raw features."""
+        weight = (self.weight / self.std[:, None]).T
+        return weight, self.bias - weight @ self.mean
+
     def accuracy(self, features: Tensor, targets: Tensor) -> float:
         """Share of the features (N, C) whose class (N,) is the likeliest."""
         right = self.logits(features).argmax(1) == targets

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from vitkit.errors import UnknownNameError
 from vitkit.training.config import Section, list_to_tuple
@@ -105,6 +105,15 @@ class FinetuneConfig(Section):
     )
     freeze_patch_embed: bool = Field(False, description="do not train the patch embedding")
     zero_head: bool = Field(False, description="begin with a head of zeros")
+    head: str | None = Field(
+        None, description="file of a head that vitkit probe left for these classes, to begin with"
+    )
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> FinetuneConfig:
+        if self.head is not None and self.zero_head:
+            raise ValueError("zero_head and head exclude each other; leave one out")
+        return self
 
 
 class TaskConfig(Section):
@@ -119,6 +128,10 @@ class TaskConfig(Section):
     metric: ClassVar[tuple[str, bool]] = ("val/loss", False)
 
     name: str = Field("classification", description="what is learned")
+
+    def without_weights(self) -> Self:
+        """The same task, for a training that goes on from a checkpoint."""
+        return self
 
 
 class ClassificationConfig(TaskConfig):
@@ -163,6 +176,11 @@ class ClassificationConfig(TaskConfig):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced = weigh each class by the inverse of its training count"
     )
+
+    def without_weights(self) -> ClassificationConfig:
+        """See :meth:`TaskConfig.without_weights`: no head is read either."""
+        finetune = self.finetune.model_copy(update={"head": None})
+        return self.model_copy(update={"finetune": finetune})
 
 
 class MaskedAutoencoderConfig(TaskConfig):

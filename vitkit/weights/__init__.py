@@ -13,6 +13,7 @@ from vitkit.weights.hub import HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX
 from vitkit.weights.load import Loaded, build_and_load, load_weights
 from vitkit.weights.load_report import LoadReport
 from vitkit.weights.own_folder import own_folder
+from vitkit.weights.probe_head import load_head, write_head
 from vitkit.weights.programs import write_onnx, write_torch_export
 from vitkit.weights.stated import from_config as stated_by_config
 from vitkit.weights.stated import processor_config
@@ -30,6 +31,7 @@ __all__ = [
     "build_and_load",
     "hugging_face_folder",
     "is_own_checkpoint",
+    "load_head",
     "load_weights",
     "model_card",
     "own_folder",
@@ -40,6 +42,7 @@ __all__ = [
     "stated_by_config",
     "tested_name",
     "timm_folder",
+    "write_head",
     "write_onnx",
     "write_torch_export",
 ]
