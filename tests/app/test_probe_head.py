@@ -62,6 +62,12 @@ def test_both_heads_of_a_distilled_model_begin_so(tmp_path: Path) -> None:
         assert torch.equal(head.bias, bias[[2, 0, 1]])
 
 
+def test_a_model_that_does_not_say_which_its_head_is(tmp_path: Path) -> None:
+    write_head(tmp_path / "h.safetensors", torch.zeros(2, 5), torch.zeros(2), ["a", "b"])
+    with pytest.raises(WeightsError, match=r"Linear has no get_classifier\(\)"):
+        load_head(torch.nn.Linear(5, 2), tmp_path / "h.safetensors", ["a", "b"])
+
+
 def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
     model = create_model("vit_mini_patch4_32", num_classes=2)
     path = tmp_path / "h.safetensors"

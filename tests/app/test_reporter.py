@@ -82,7 +82,13 @@ def test_a_page_where_only_another_checkpoint_was_evaluated(run: Path, tmp_path:
     assert result.page == folder / "report" / "index-best.html"
     assert report_run(folder) == result.page
     text = result.page.read_text(encoding="utf-8")
-    assert "best.ckpt --split test --suite shift" in text
+    assert "best.ckpt --suite shift" in text
+
+
+def test_a_page_of_another_split_tells_how_it_is_made(run: Path) -> None:
+    compare([run], split="all", progress=False)
+    text = (run / "report" / "index-train.html").read_text(encoding="utf-8")
+    assert f"vitkit eval {run} --split train --suite shift" in text
 
 
 def test_no_page_where_none_is_wanted(tmp_path: Path) -> None:

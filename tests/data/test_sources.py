@@ -464,7 +464,7 @@ def test_images_over_the_budget_are_resized_as_they_are_taken(
     assert isinstance(whole.train, ResidentSplit) and isinstance(lean.train, ResidentSplit)
     assert whole.train.images.shape[2:] == (48, 40) and whole.train.shown is None
     assert lean.train.images.shape[2:] == (32, 32) and lean.train.shape == (3, 48, 40)
-    assert lean.info.img_size == whole.info.img_size == (48, 40)
+    assert lean.info == whole.info and whole.info.img_size == (48, 40)
     assert read(resident_budget_mb=0).train.shown == (48, 40)
     assert read(resident="always", resident_budget_mb=0).train.shown is None
     for one, two in (

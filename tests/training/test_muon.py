@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.app import train
-from vitkit.config import RunConfig
+from vitkit.config import RunConfig, load_config
 from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
 from vitkit.training.config import OptimizerConfig
@@ -194,6 +194,7 @@ def test_each_optimiser_has_what_is_usual_for_it() -> None:
     sgd = OptimizerConfig(name="sgd", weight_decay=1e-4)
     assert (sgd.lr, sgd.weight_decay, sgd.momentum) == (0.1, 1e-4, 0.9)
     # What is given wins, and what a run keeps of it is the same again.
+    assert load_config([], ["optimizer.name=muon"]).optimizer == muon
     given = OptimizerConfig(name="muon", lr=0.5)
     assert given.lr == 0.5
     assert OptimizerConfig.model_validate(given.model_dump()) == given

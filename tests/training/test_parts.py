@@ -22,7 +22,7 @@ from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
 from vitkit.training.base import step_seed
 from vitkit.training.budget import StepPlan
-from vitkit.training.config import OptimizerConfig
+from vitkit.training.config import OptimizerConfig, ScheduleConfig
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.losses import balanced_class_weights, classification_loss
 from vitkit.training.mixing import mix_batch
@@ -113,10 +113,10 @@ def test_one_cycle_is_torchs() -> None:
         theirs.step()
 
 
-def test_a_cycle_needs_a_rise() -> None:
-    with pytest.raises(ConfigError, match="one_cycle rises first; give a warmup above 0"):
-        load_config([], ["schedule.name=one_cycle", "schedule.warmup=0"])
-    load_config([], ["schedule.name=one_cycle", "schedule.warmup=0.3"])
+def test_a_cycle_rises_as_torchs_unless_told_otherwise() -> None:
+    assert ScheduleConfig(name="one_cycle").warmup == 0.3
+    assert ScheduleConfig(name="one_cycle", warmup=0.0).warmup == 0.0
+    assert ScheduleConfig().warmup == 0.0
 
 
 @given(st.integers(1, 40), st.integers(1, 5))

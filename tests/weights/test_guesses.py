@@ -120,8 +120,15 @@ def test_an_encoder_goes_into_a_model_whose_norm_lies_behind_the_pooling() -> No
     assert any("new one behind it" in note for note in report.notes)
     # A classifier's norm is not let go of so lightly.
     whole = randomised(VisionTransformer(**TIMM))
-    with pytest.raises(WeightsError, match=r"norm\.weight: not in the model"):
-        load_weights(pooled, whole.state_dict())
+    own = {"format_version": 1, "data": {"class_names": list("abcde")}}
+    state = {f"model.{name}": tensor for name, tensor in whole.state_dict().items()}
+    for source, names in (
+        (whole.state_dict(), ()),
+        ({"vitkit": own, "state_dict": state}, "abcde"),
+        ({"vitkit": own, "state_dict": state}, "vwxyz"),
+    ):
+        with pytest.raises(WeightsError, match=r"norm\.weight: not in the model"):
+            load_weights(pooled, source, class_names=names)  # type: ignore[arg-type]
 
 
 def test_positions_of_a_stem_keep_the_grid_that_they_were_learned_on(tmp_path: Path) -> None:

@@ -122,8 +122,9 @@ class Comparison:
     Attributes:
         results: one a model, in the order given; of each model one a split, where all were asked
             for.
-        paired: each later result against the first of its split, on the same images; None where it
-            is that itself, the images are not the same or the standard suite was not run.
+        paired: each later result against the first, or where all splits were asked for against the
+            first of its split; None where it is that itself, the images are not the same or the
+            standard suite was not run.
     """
 
     results: tuple[EvalResult, ...]
@@ -173,7 +174,8 @@ def compare(
     suite: str = "standard",
     progress: bool = True,
 ) -> Comparison:
-    """As :func:`evaluate`, of several models in turn, and hold each against the first.
+    """As :func:`evaluate`, of several models in turn, and hold each against the first, on its own
+    split where there are several.
 
     With ``split="all"`` each split that there is in turn, train first; their files are named by
     them (``eval-train.json``), but for the one that ``auto`` would take.
@@ -213,8 +215,9 @@ def compare(
             result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
             if results:
-                first = next((r for r in results if r.split == result.split), results[0])
-                paired.append(_against(first, result, subject))
+                alike = (r for r in results if split != "all" or r.split == result.split)
+                first = next(alike, None)
+                paired.append(None if first is None else _against(first, result, subject))
             results.append(result)
     return Comparison(tuple(results), tuple(paired))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from vitkit.app.encoders import Encoder, digest_of
 from vitkit.app.progress import counted
 from vitkit.data.loaders import EvalLoader
 from vitkit.data.splits import ResidentSplit, Split
+from vitkit.records import write_beside
 
 __all__ = ["cached_features"]
 
@@ -83,15 +83,15 @@ def _read(path: Path, count: int) -> Tensor | None:
 
 def _write(path: Path, features: Tensor) -> None:
     """Beside its place and renamed. A disk that takes no more keeps nobody from going on."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    digest = digest_of("", [(TENSOR, features)])
+    with suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = digest_of("", [(TENSOR, features)])
-        save_file({TENSOR: features.contiguous()}, beside, metadata={"sha256": digest})
-        os.replace(beside, path)
-    except (OSError, SafetensorError):
-        with suppress(OSError):
-            beside.unlink()
+        write_beside(
+            path,
+            lambda beside: save_file(
+                {TENSOR: features.contiguous()}, beside, metadata={"sha256": digest}
+            ),
+        )
 
 
 def _digest_of_images(split: Split) -> str | None:

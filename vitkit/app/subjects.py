@@ -266,6 +266,12 @@ def _of_timm(
     config = load_config(base={"model": section}, overrides=overrides)
     built = build(config, data, progress=progress)
     if built.report is not None and built.report.new:
+        told = [note for note in built.report.notes if note.startswith("the head is new")]
+        if told:
+            raise WeightsError(
+                f"{weights}: {told[0]}; call the classes as the config.json beside the weights "
+                "does, or move the weights away from it: classes are then matched by their order"
+            )
         missing = ", ".join(built.report.new[:3])
         raise WeightsError(
             f"{weights} has no weights that fit {missing} of {shown} with {built.info.num_classes} "

@@ -37,7 +37,11 @@ from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
 
-EVALUATED = ("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz")
+EVALUATED = (
+    *("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz"),
+    *(f"eval-{split}.json" for split in ("train", "val", "test")),
+    *(f"{kind}-{split}.npz" for kind in ("predictions", "examples") for split in ("train", "val")),
+)
 """What evaluations of a run's own checkpoint leave in its folder."""
 
 
@@ -197,6 +201,8 @@ def _way_back(run: Run, last: Path) -> str:
         return "There is no checkpoint yet; start anew"
     words = [str(run.folder / "config.yaml"), f"model.weights={last}"]
     words += ["run.dir=null"] if run.config.run.dir else []
+    if run.config.task.without_weights() != run.config.task:
+        words.append("task.finetune.head=null")
     command = shlex.join([*command_words("train"), *words])
     return (
         f"The last checkpoint is still good; go on from its weights: {command} and what you change"

@@ -56,6 +56,7 @@ OWN_CHOICES = ("data.name=", "model.name=")
 """Overrides that leave the embedded default: its recipe fits its own data and model only."""
 
 OWN_TASK = "task.name="
+OWN_OPTIMIZER = "optimizer.name="
 LEARNED_SO = ("task", "ema")
 """Sections of the embedded default that fit its own task only."""
 
@@ -114,6 +115,8 @@ def load_config(
         values = dict(EMBEDDED_DEFAULT)
         if any(o.startswith(OWN_TASK) for o in overrides):
             values = {name: part for name, part in values.items() if name not in LEARNED_SO}
+        if any(o.startswith(OWN_OPTIMIZER) for o in overrides):
+            values.pop("optimizer", None)  # the rate of another one
     origins: dict[str, str] = {}
     for file in files:
         document = read_file(Path(file), faults)

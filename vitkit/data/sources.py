@@ -242,7 +242,8 @@ def _statistics(
 def _some_images(train: Split, streamed: int = 2048) -> Any:
     """All resident images in chunks; of streamed ones an even sample, for each must be decoded."""
     if isinstance(train, ResidentSplit):
-        yield from train.images.split(512)
+        for chunk in torch.arange(len(train), device=train.images.device).split(512):
+            yield train.take(chunk)
         return
     step = max(1, len(train) // streamed)
     for index in range(0, len(train), step):

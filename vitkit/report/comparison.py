@@ -102,7 +102,8 @@ def _side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
     shown = table("The runs side by side", columns, sortable=True)
     note = "The best of each column is marked. Choose a heading to sort."
     if not alike:
-        note = "Measured on different images, so no accuracy is marked as the best. " + note
+        note = "Measured on different images, so only the best costs are marked. Choose a heading "
+        note += "to sort."
     return element(
         "div",
         figure("side-by-side", "Results", shown, data=data, note=note, wide=True),

@@ -109,7 +109,11 @@ class ScheduleConfig(Section):
         "cosine", description="shape of the learning rate after the warm-up"
     )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of the training in which the rate rises from 0"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training in which the rate rises from 0; unless given 0.3 of "
+        "one_cycle",
     )
     decay: float = Field(
         0.2, gt=0, le=1, description="trapezoid: share of the training in which the rate falls"
@@ -121,10 +125,14 @@ class ScheduleConfig(Section):
         "above optimizer.lr",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rises_as_torchs(cls, given: Any) -> Any:
+        is_cycle = isinstance(given, dict) and given.get("name") == "one_cycle"
+        return {"warmup": 0.3, **given} if is_cycle else given
+
     @model_validator(mode="after")
     def _falls_from_a_peak(self) -> ScheduleConfig:
-        if self.name == "one_cycle" and self.warmup == 0:
-            raise ValueError("one_cycle rises first; give a warmup above 0, such as torch's 0.3")
         if self.name == "inverse_sqrt" and self.warmup == 0:
             raise ValueError(
                 "inverse_sqrt falls as the root of warmup over progress; give a warmup above 0, "

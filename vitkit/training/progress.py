@@ -41,8 +41,8 @@ def progress_bar(console: Console | None = None) -> Progress:
 class TrainingProgress(Callback):
     """Prints one line an epoch; in between a live bar on a terminal, else a line now and then.
 
-    It also measures: ``per_second`` is the rate of the training steps alone, over all parts of a
-    run that was resumed.
+    It also measures: ``per_second`` is the rate of the training, from step to step, over all parts
+    of a run that was resumed; validation is left out.
 
     Args:
         plan: how long the training is.
@@ -77,7 +77,7 @@ class TrainingProgress(Callback):
 
     @property
     def per_second(self) -> float:
-        """Images, or other units, a second in training; validation and checkpoints left out."""
+        """Images, or other units, a second in training; validation left out."""
         return self.count / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -222,7 +222,7 @@ def _fill(
     if known.format is not None and not known.source.stated.preprocessing.get("mean"):
         report.notes.append(guessed_statistics(known.format.preprocessing, known.name))
     foreseen = head_prefixes(model)
-    if moved := _norm_before_pool(model, tensors):
+    if moved := _norm_before_pool(model, known.translated.tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in moved}
         known.translated.left.update(dict.fromkeys(moved, NORM_MOVED))
         foreseen += (NORM_BEHIND,)

@@ -55,7 +55,12 @@ def load_head(model: nn.Module, path: str | Path, class_names: Sequence[str]) ->
         )
     rows = torch.tensor([names.index(name) for name in class_names])
     weight, bias = tensors["weight"][rows], tensors["bias"][rows]
-    for layer in classifiers(model):
+    layers = classifiers(model)
+    if not layers:
+        raise WeightsError(
+            f"{path}: {type(model).__name__} has no get_classifier(), so its head is not known"
+        )
+    for layer in layers:
         if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
             raise WeightsError(
                 f"{path} is a head of {weight.shape[1]} features, which {type(model).__name__}'s "

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vitkit.errors import WeightsError
-from vitkit.models.presets import PRESETS
+from vitkit.models.presets import PRESETS, resolve_name
 from vitkit.weights.formats import block_indices
 
 __all__ = ["grid_of_positions", "infer_section", "is_like_its_preset", "prefix_counts", "told"]
@@ -58,7 +58,8 @@ def infer_section(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> di
 
 def is_like_its_preset(section: Mapping[str, Any]) -> bool:
     """Whether a section is of a preset's very shape, whatever its size and classes."""
-    return _fixed(PRESETS[section["name"]].kwargs).items() <= section.items()
+    preset = PRESETS.get(resolve_name(section["name"]))
+    return preset is not None and _fixed(preset.kwargs).items() <= section.items()
 
 
 def told(section: Mapping[str, Any]) -> str:
