@@ -431,6 +431,7 @@ def globally_hooked() -> bool:
 
 
 def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to a module's passes."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
