@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -44,6 +45,43 @@ def test_the_newest_are_kept_at_epoch_ends_or_every_n_steps(tiny: Tiny, run: Pat
     folder = train(tiny(*steps, folder="steps"), progress=False).folder
     assert _names(folder) == [*usual, "step-6.ckpt", "step-8.ckpt"]  # 9, the last, is no multiple
     assert _names(train(tiny(folder="none"), progress=False).folder) == usual
+
+
+def _by_loss(folder: Path) -> list[str]:
+    """Names of a run's epochs, the smallest validation loss first."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = {r["step"]: float(r["val/loss"]) for r in csv.DictReader(file) if r["val/loss"]}
+    steps = sorted(found, key=lambda step: found[step])
+    return [f"step-{int(step) + 1}.ckpt" for step in steps]
+
+
+def test_the_best_are_kept_also_by_a_run_that_was_stopped(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("trainer.max_epochs=6", "trainer.keep_checkpoints=2", "trainer.keep_best=true")
+    more += ("trainer.monitor=val/loss", "optimizer.lr=3.0", "schedule.name=constant")
+    whole = train(tiny(*more, folder="whole"), progress=False).folder
+    order = _by_loss(whole)
+    assert len(order) == 6
+    assert order[:2] != [f"step-{step}.ckpt" for step in (18, 15)]  # or the newest would do
+    kept = [name for name in _names(whole) if "step" in name]
+    assert kept == sorted(order[:2])
+    best, first = (whole / "checkpoints" / name for name in ("best.ckpt", order[0]))
+    assert best.read_bytes() == first.read_bytes()
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 12)
+        with pytest.raises(Interrupted):
+            train(tiny(*more, folder="parts"), progress=False)
+    parts = whole.parent / "parts"
+    resume(parts, progress=False)
+    assert [name for name in _names(parts) if "step" in name] == kept
+
+
+@pytest.mark.parametrize("missing", ["trainer.keep_checkpoints=0", "data.val_fraction=0.0"])
+def test_the_best_of_what_is_not_there(tiny: Tiny, missing: str) -> None:
+    more = ("trainer.keep_checkpoints=2", "trainer.keep_best=true")
+    with pytest.raises(ConfigError, match=r"trainer\.keep_best needs validation images and"):
+        train(tiny(*more, missing), progress=False)
 
 
 def test_a_stop_adds_no_number_and_going_on_keeps_counting(

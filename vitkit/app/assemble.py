@@ -103,13 +103,18 @@ def make_checkpoints(run: Run) -> Checkpoints:
     """The callback that writes ``last.ckpt``, ``best.ckpt`` and numbered copies.
 
     Raises:
-        ConfigError: early stopping with nothing to validate on.
+        ConfigError: early stopping or a choice of the best with nothing to validate on.
     """
     config, validates = run.config, run.job.validates
     if config.trainer.early_stopping_patience and not validates:
         raise ConfigError(
             f"trainer.early_stopping_patience needs validation {config.task.learns_from}, there "
             "are none"
+        )
+    if config.trainer.keep_best and not (validates and config.trainer.keep_checkpoints):
+        raise ConfigError(
+            f"trainer.keep_best needs validation {config.task.learns_from} and "
+            "trainer.keep_checkpoints=N, how many to keep"
         )
     monitor, maximize = run.monitor
     return Checkpoints(
@@ -118,6 +123,7 @@ def make_checkpoints(run: Run) -> Checkpoints:
         maximize=maximize,
         every_n_steps=config.trainer.save_every_n_steps,
         keep=config.trainer.keep_checkpoints,
+        keep_best=config.trainer.keep_best,
         resume_hint=f"Go on with: {resume_command(run.folder)}",
     )
 

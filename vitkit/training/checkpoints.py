@@ -67,7 +67,7 @@ class Checkpoints(Checkpoint):
     """Writes ``last.ckpt`` at every epoch's end and every n steps, ``best.ckpt`` on improvement.
 
     Numbered copies of ``last.ckpt`` are equally far apart: with ``every_n_steps`` each n steps,
-    else at epoch ends.
+    else at epoch ends. With ``keep_best`` they are those of the epochs with the best metric.
 
     On SIGINT, SIGTERM or SIGHUP it writes ``last.ckpt`` at the next boundary between optimiser
     steps and raises :class:`Interrupted`; after the last step of an epoch that is after its
@@ -78,7 +78,8 @@ class Checkpoints(Checkpoint):
         monitor: metric that decides the best; None keeps no best.
         maximize: whether more of it is better.
         every_n_steps: also write ``last.ckpt`` every n optimiser steps; 0: at epoch ends only.
-        keep: numbered copies to keep, the newest ones.
+        keep: numbered copies to keep.
+        keep_best: the best ones by ``monitor``, in place of the newest ones.
         resume_hint: how to go on, shown when a signal stops the run.
     """
 
@@ -90,14 +91,17 @@ class Checkpoints(Checkpoint):
         maximize: bool = True,
         every_n_steps: int = 0,
         keep: int = 0,
+        keep_best: bool = False,
         resume_hint: str = "",
     ) -> None:
         self.folder = folder
         self.monitor, self.maximize = monitor, maximize
-        self.every_n_steps, self.keep = every_n_steps, keep
+        self.every_n_steps, self.keep, self.keep_best = every_n_steps, keep, keep_best
         self.resume_hint = resume_hint
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self._kept: dict[int, float] = {}
+        """Step of each copy that ``keep_best`` keeps, and its metric."""
         self.signals = StopSignals()
         self._seen_step = 0
         self._stopping = 0
@@ -145,7 +149,7 @@ class Checkpoints(Checkpoint):
         on_time = bool(self.every_n_steps) and step % self.every_n_steps == 0
         if self._stopping or on_time:
             self._write_last(trainer)
-        if on_time:
+        if on_time and not self.keep_best:
             self._keep_copy(trainer)
 
     def on_train_batch_start(
@@ -168,27 +172,31 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write ``last.ckpt``; copy it to ``best.ckpt`` if validation improved."""
         improved = self._improved(trainer)
+        if self.keep_best:
+            self._rank(trainer)  # before it is written, which the next part of the run goes by
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
             self._copy_last(self.best_path)
-        if not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
+        if self.keep_best:
+            self._keep_good_copies(trainer)
+        elif not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
             self._keep_copy(trainer)
         self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run keeps comparing with it."""
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        best = {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {**best, "kept": dict(self._kept)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
+        self._kept = dict(state_dict.get("kept") or {})
 
     def _improved(self, trainer: Trainer) -> bool:
-        if self.monitor is None or self.monitor not in trainer.callback_metrics:
-            return False
-        score = float(trainer.callback_metrics[self.monitor])
-        if math.isnan(score):
+        score = self._score(trainer)
+        if score is None:
             return False
         better = self.best_score is None or (
             score > self.best_score if self.maximize else score < self.best_score
@@ -196,6 +204,13 @@ class Checkpoints(Checkpoint):
         if better:
             self.best_score, self.best_epoch = score, trainer.current_epoch
         return better
+
+    def _score(self, trainer: Trainer) -> float | None:
+        """The metric of the last validation; None where there is none, or it is no number."""
+        if self.monitor is None or self.monitor not in trainer.callback_metrics:
+            return None
+        score = float(trainer.callback_metrics[self.monitor])
+        return None if math.isnan(score) else score
 
     def _told_to_stop(self, trainer: Trainer) -> bool:
         told = bool(self.signals.received)
@@ -217,6 +232,26 @@ class Checkpoints(Checkpoint):
         self._copy_last(self.folder / f"step-{trainer.global_step}.ckpt")
         for path in numbered_checkpoints(self.folder)[: -self.keep]:
             path.unlink()
+
+    def _rank(self, trainer: Trainer) -> None:
+        """Which copies to keep, the newest checkpoint among them if it is good enough."""
+        score = self._score(trainer)
+        if score is not None:
+            self._kept[trainer.global_step] = score
+        sign = -1.0 if self.maximize else 1.0
+        order = sorted(self._kept, key=lambda step: (sign * self._kept[step], step))
+        for step in order[self.keep :]:
+            del self._kept[step]
+
+    def _keep_good_copies(self, trainer: Trainer) -> None:
+        """Give the newest checkpoint a number if it is to be kept; remove those that are not."""
+        if not trainer.is_global_zero:
+            return
+        if trainer.global_step in self._kept:
+            self._copy_last(self.folder / f"step-{trainer.global_step}.ckpt")
+        for path in numbered_checkpoints(self.folder):
+            if int(path.stem.removeprefix("step-")) not in self._kept:
+                path.unlink()
 
     def _copy_last(self, path: Path) -> None:
         beside = path.with_suffix(".part")

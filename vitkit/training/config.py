@@ -200,6 +200,9 @@ class TrainerConfig(Section):
         description="newest checkpoints also kept as step-<n>.ckpt, every save_every_n_steps or "
         "else at epoch ends; vitkit average takes them; 0 = none",
     )
+    keep_best: bool = Field(
+        False, description="of keep_checkpoints those of the best epochs by monitor, not the newest"
+    )
     log_every_n_steps: int = Field(
         10, ge=1, description="optimiser steps between rows in the training log"
     )
