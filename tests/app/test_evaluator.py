@@ -26,8 +26,9 @@ from vitkit.evaluation.agreement import compare_paired
 from vitkit.records import PredictionRecord, Record
 
 SMALL = ["model.img_size=32", "data.synthetic_size=160", "trainer.max_epochs=1"]
-QUICK = ["eval.speed_seconds=0.01", "eval.speed_max_batch=2", "eval.pgd_steps=2"]
-TIMM = ["data.name=synthetic", "data.synthetic_classes=4", "model.img_size=32", *QUICK]
+SPEED = ["eval.speed_seconds=0.01", "eval.speed_max_batch=2"]
+QUICK = [*SPEED, "eval.pgd_steps=2"]
+TIMM = ["data.name=synthetic", "data.synthetic_classes=4", "model.img_size=32"]
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,7 @@ def test_a_model_of_timm_needs_its_name_and_a_file(
     torch.testing.assert_close(result.predictions.logits, want, atol=1e-4, rtol=1e-4)
     own = open_subject(source, [*TIMM, "data.normalize=none"], progress=False)
     assert own.preprocessing.mean == (0.0, 0.0, 0.0)
-    speed = evaluate(source, TIMM, suite="speed", progress=False)
+    speed = evaluate(source, [*TIMM, *SPEED], suite="speed", progress=False)
     assert speed.metrics["cost/parameters"] == sum(p.numel() for p in model.parameters())
     # 4 patches and the class token, width 192, 12 blocks.
     tokens, width = 5, 192
@@ -246,12 +247,20 @@ def test_what_is_refused(
         ((str(run), weights), [], ConfigError, "brings its own weights"),
         ("nothing", [], RunError, "no such run folder"),
         (run, ["data.synthetic_classes=5"], DataError, "knows 4 classes"),
+        (
+            run,
+            ["eval.cifar10_1=x"],
+            ConfigError,
+            "only the shift suite reads it; add --suite shift",
+        ),
+        (run, ["eval.speed_seconds=2"], ConfigError, "only the speed suite reads it"),
         (run, ["eval.tta=ten"], ConfigError, "eval.tta: given 'ten'"),
-        (run, ["eval.epsilons=[0]"], ConfigError, "numbers above 0"),
         (run, ["eval.resample=3"], ConfigError, "did you mean eval.resamples"),
     ):
         with pytest.raises(error, match=text):
             evaluate(source, settings, progress=False)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="numbers above 0"):
+        evaluate(run, ["eval.epsilons=[0]"], suite="shift", progress=False)
     with pytest.raises(ConfigError, match="allowed: standard, shift, speed, all"):
         evaluate(run, suite="al", progress=False)
     with pytest.raises(ConfigError, match="allowed: auto, train, val, test, all"):
@@ -276,9 +285,9 @@ def test_weights_that_give_nan_are_refused(run: Path) -> None:
             if name.endswith("head.bias"):
                 tensor.fill_(torch.nan)
     torch.save(content, path)
-    for suite in ("standard", "shift"):
+    for suite, settings in (("standard", []), ("shift", ["eval.pgd_steps=2"])):
         with pytest.raises(EvaluationError, match="NaN or infinite logits"):
-            evaluate(run, QUICK, suite=suite, progress=False)
+            evaluate(run, settings, suite=suite, progress=False)
 
 
 def test_small_images_are_shifted_without_corruptions(

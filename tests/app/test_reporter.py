@@ -64,7 +64,7 @@ def test_a_training_leaves_its_page(trained: Path) -> None:
 
 
 def test_an_evaluation_adds_to_it(run: Path) -> None:
-    result = evaluate(run, ["eval.speed_seconds=0.01", "eval.speed_max_batch=2"], progress=False)
+    result = evaluate(run, progress=False)
     assert result.page == run / "report" / "index.html"
     assert {"reliability", "reliability-scaled"} <= set(_page(run).ids)
     settings = ["eval.speed_seconds=0.01", "eval.speed_max_batch=2"]

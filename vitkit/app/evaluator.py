@@ -61,6 +61,14 @@ SUITES = {
     "all": ("standard", "shift", "speed"),
 }
 """What ``--suite`` may be -> the suites that are run."""
+OWN_SETTINGS = {
+    "speed": ("compile", "speed_"),
+    "shift": (
+        *("shift_images", "attack_images", "mce_baseline", "epsilons", "pgd_steps"),
+        *("cifar10", "imagenet_"),
+    ),
+}
+"""Suite -> how the settings under ``eval.`` begin that it alone reads."""
 
 SPLITS = ("auto", "train", "val", "test", "all")
 """What ``--split`` may be: auto is test, or val where there is no test; all is each in turn."""
@@ -191,6 +199,7 @@ def compare(
         raise ConfigError(f"--suite: given {suite!r}, allowed: {', '.join(SUITES)}")
     if split == "all" and suite != "standard":
         raise ConfigError(f"--suite: given {suite!r}, allowed with --split all: standard")
+    _require_read(overrides, suite)
     if not sources:
         raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
     results: list[EvalResult] = []
@@ -220,6 +229,19 @@ def compare(
                 paired.append(None if first is None else _against(first, result, subject))
             results.append(result)
     return Comparison(tuple(results), tuple(paired))
+
+
+def _require_read(overrides: Sequence[str], suite: str) -> None:
+    """Refuse settings that none of the suites would look at."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        for owner, beginnings in OWN_SETTINGS.items():
+            if owner not in SUITES[suite] and key.startswith(
+                tuple(f"eval.{beginning}" for beginning in beginnings)
+            ):
+                raise ConfigError(
+                    f"{key}: only the {owner} suite reads it; add --suite {owner}, or leave it out"
+                )
 
 
 def evaluate_checkpoint(
