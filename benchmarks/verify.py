@@ -64,6 +64,7 @@ class Quantity:
 ACCURACY = "% test accuracy"
 QUANTITIES = {
     ACCURACY: Quantity("test/acc", scale=100.0),
+    "% k-NN accuracy": Quantity("test/knn_acc", scale=100.0, spread=1.0),
     "test BLEU": Quantity("test/bleu"),
     "validation loss": Quantity("val/loss", sign=-1, spread=0.03),
 }

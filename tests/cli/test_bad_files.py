@@ -150,9 +150,11 @@ def test_pictures_that_are_none_are_named(run: Command, trained: Path, tmp_path:
 def test_probing(run: Command, trained: Path, tmp_path: Path) -> None:
     code, out, _ = run("probe", trained)
     assert code == 0
-    assert max(map(len, out.splitlines()[1:-1])) <= 80
+    assert max(map(len, out.splitlines()[1:-2])) <= 80
     assert "16 features" in out and "linear probe" in out and "10 neighbours" in out
-    assert out.splitlines()[-1] == f"results: {trained / 'probe.json'}"
+    results, head = out.splitlines()[-2:]
+    assert results == f"results: {trained / 'probe.json'}"
+    assert head == f"head:    {trained / 'probe-head.safetensors'} (task.finetune.head=...)"
     code, quiet, _ = run("probe", trained, "-q")
     assert code == 0 and "linear probe" in quiet and "16 features" not in quiet
     for words, said in (
