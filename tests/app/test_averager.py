@@ -14,7 +14,7 @@ import torch
 import vitkit
 from tests.conftest import Command
 from tests.small_words import pair_run
-from tests.training.test_resume import _stop_at
+from tests.training.test_resume import _stop_at, _stopped
 from vitkit.app import average_checkpoints, evaluate, export, load_translator, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError, Interrupted, RunError, WeightsError
@@ -68,11 +68,7 @@ def test_the_best_are_kept_also_by_a_run_that_was_stopped(
     assert kept == sorted(order[:2])
     best, first = (whole / "checkpoints" / name for name in ("best.ckpt", order[0]))
     assert best.read_bytes() == first.read_bytes()
-    with monkeypatch.context() as patch:
-        _stop_at(patch, 12)
-        with pytest.raises(Interrupted):
-            train(tiny(*more, folder="parts"), progress=False)
-    parts = whole.parent / "parts"
+    parts = _stopped(monkeypatch, tiny(*more, folder="parts"), 12)
     resume(parts, progress=False)
     assert [name for name in _names(parts) if "step" in name] == kept
 

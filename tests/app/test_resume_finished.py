@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_resume import _stop_at
+from tests.training.test_resume import _stop_at, _stopped
 from vitkit.app import evaluate, resume, train
 from vitkit.cli.advice import train_longer
 from vitkit.config import RunConfig, load_config, split_arguments
@@ -59,11 +59,7 @@ def test_rate_and_time_cover_all_parts(
 def test_what_was_measured_of_an_unfinished_run_does_not_stay(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        _stop_at(patch, 4)
-        with pytest.raises(Interrupted):
-            train(tiny(), progress=False)
-    folder = Path(str(tiny().run.dir))
+    folder = _stopped(monkeypatch, tiny(), 4)
     early = evaluate(folder, progress=False)
     assert (folder / "eval.json").exists() and (folder / "predictions.npz").exists()
     result = resume(folder, progress=False)

@@ -61,6 +61,15 @@ def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SI
     )
 
 
+def _stopped(monkeypatch: pytest.MonkeyPatch, config: RunConfig, step: int) -> Path:
+    """The folder of a run that a signal has stopped after a step."""
+    with monkeypatch.context() as patch:
+        _stop_at(patch, step)
+        with pytest.raises(Interrupted):
+            train(config, progress=False)
+    return Path(config.run.dir or "")
+
+
 def _same(one: Any, two: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return one.dtype == two.dtype and torch.equal(one, two)
@@ -112,13 +121,10 @@ def test_so_is_that_of_a_model_that_draws_from_python_and_numpy(
 
     monkeypatch.setattr(VisionTransformer, "forward_features", noisy)
     whole = train(tiny(folder="whole"), progress=False)
-    with monkeypatch.context() as patch:
-        _stop_at(patch, 4)
-        with pytest.raises(Interrupted):
-            train(tiny(folder="parts"), progress=False)
+    folder = _stopped(monkeypatch, tiny(folder="parts"), 4)
     random.seed(7)
     np.random.seed(7)
-    parts = resume(whole.folder.parent / "parts", progress=False)
+    parts = resume(folder, progress=False)
     _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
 
 
@@ -189,11 +195,7 @@ def test_the_log_has_each_step_once_after_resume(
 ) -> None:
     import csv
 
-    with monkeypatch.context() as patch:
-        _stop_at(patch, 5)
-        with pytest.raises(Interrupted):
-            train(tiny(), progress=False)
-    folder = Path(tiny().run.dir or "")
+    folder = _stopped(monkeypatch, tiny(), 5)
     resume(folder, progress=False)
     with (folder / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["train/loss"]]

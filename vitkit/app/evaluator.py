@@ -199,7 +199,7 @@ def compare(
         raise ConfigError(f"--suite: given {suite!r}, allowed: {', '.join(SUITES)}")
     if split == "all" and suite != "standard":
         raise ConfigError(f"--suite: given {suite!r}, allowed with --split all: standard")
-    _require_read(overrides, suite)
+    _require_suite(overrides, suite)
     if not sources:
         raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
     results: list[EvalResult] = []
@@ -231,7 +231,7 @@ def compare(
     return Comparison(tuple(results), tuple(paired))
 
 
-def _require_read(overrides: Sequence[str], suite: str) -> None:
+def _require_suite(overrides: Sequence[str], suite: str) -> None:
     """Refuse settings that none of the suites would look at."""
     for override in overrides:
         key = override.partition("=")[0].strip()

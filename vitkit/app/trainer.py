@@ -39,8 +39,11 @@ __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
 
 EVALUATED = (
     *("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz"),
-    *(f"eval-{split}.json" for split in ("train", "val", "test")),
-    *(f"{kind}-{split}.npz" for kind in ("predictions", "examples") for split in ("train", "val")),
+    *(
+        f"{name}-{split}.{ending}"
+        for name, ending in (("eval", "json"), ("predictions", "npz"), ("examples", "npz"))
+        for split in ("train", "val", "test")
+    ),
 )
 """What evaluations of a run's own checkpoint leave in its folder."""
 
