@@ -11,12 +11,12 @@ The sentence may run over several lines and ends with a full stop; in brackets w
     Measured: 65.60 % test accuracy[ with KEY=VALUE[, KEY=VALUE]...][, seed N][
     (mean of N seeds[ from N], sd X[, spread X])][ (anything)]...[; anything].
 
-In place of ``% test accuracy`` may stand ``test BLEU`` or ``validation loss``, of which less is
-better. One seed, 0, unless it says otherwise; ``from`` is the first of several. Values hold no
-blanks. It holds if the mean is no worse than the stated one by more than the larger of three
-standard deviations (sd) and the spread, which is 0.5 (0.03 of a loss) unless stated; a spread
-belongs to recipes whose length is a time, on another machine than the one that was measured.
-Better is no failure, but is said.
+In place of ``% test accuracy`` may stand ``% k-NN accuracy``, ``test BLEU`` or ``validation loss``,
+of which less is better. One seed, 0, unless it says otherwise; ``from`` is the first of several.
+Values hold no blanks. It holds if the mean is no worse than the stated one by more than the larger
+of three standard deviations (sd) and the spread, which is 0.5 (1.0 of k-NN accuracy, 0.03 of a
+loss) unless stated; a spread belongs to recipes whose length is a time, on another machine than the
+one that was measured. Better is no failure, but is said.
 
 The runs lie in ``runs/verify-<config>-<commit and settings>``: the same command goes on where it
 stopped, and starts anew once a change was committed, or always while one is not.

@@ -192,7 +192,7 @@ def _accuracies(
         done = 0
         for index, change in enumerate(changes):
             for images, targets, positions in loader:
-                places = some.places.to(positions.device)[positions]
+                places = some.places[positions].to(images.device)
                 logits = subject.predict(change(images, places)).float()
                 require_finite(logits, "of a batch")
                 right[index] += int((logits.argmax(1) == targets).sum())
@@ -227,7 +227,7 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     with counted("attacking", "images", show=progress) as tell, _frozen(subject):
         for batch, targets, positions in _loader(subject, some):
             images = batch.to(torch.float32) / 255
-            places = some.places.to(positions.device)[positions]
+            places = some.places[positions].to(images.device)
             right = _right(predict, images, targets)
             clean += int(right.sum())
             # What is wrong without an attack is wrong with it.

@@ -17,7 +17,7 @@ def average(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN|CHECKPOINT...", help="A run, or two checkpoints of one run or more."
+            metavar="RUN|CHECKPOINT...", help="A run, or two or more checkpoints of one run."
         ),
     ],
     last: Annotated[
@@ -31,8 +31,8 @@ def average(
 ) -> None:
     """Average the weights of several checkpoints of one run into a new checkpoint.
 
-    Of a run its numbered ones, that trainer.keep_checkpoints=N leaves. The statistics of batch norm
-    are averaged as well, not measured anew. Every command takes the result as any checkpoint.
+    Of a run it takes the numbered checkpoints that trainer.keep_checkpoints=N left. The statistics
+    of batch norm are averaged too, not measured anew. Every command takes the result as any other.
     Examples:
 
     \b

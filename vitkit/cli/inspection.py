@@ -29,7 +29,7 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="[PICTURE|FOLDER]...",
-            help="What to look at on its way through, then data.KEY=VALUE for --embedding.",
+            help="Pictures to look at; with --embedding also settings such as data.root=FOLDER.",
             show_default=False,
         ),
     ] = None,

@@ -37,8 +37,8 @@ class Augment:
     """Training augmentation in tensors, on any device, reproducible from (seed, epoch, position).
 
     In order: crop, flip, policy, colour jitter; then, on normalised images, cutout and erasing.
-    Crop and flip run without waiting for the device. For the rest the positions are read on the
-    CPU, so that the same operations of the same strength are drawn on every device.
+    What an image draws is worked out on the CPU, where positions are: it is the same on every
+    device and waits for none. Pixels are changed, and noise made, where the images are.
 
     Args:
         config: what to do.
@@ -77,7 +77,16 @@ class Augment:
         self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, images: Tensor, positions: Tensor, epoch: int) -> Tensor:
-        """uint8 (B, channels, height, width) -> the same shape and type."""
+        """Change each image by what it draws.
+
+        Args:
+            images: uint8 (B, channels, height, width).
+            positions: int64 (B,) on the CPU.
+            epoch: from 0.
+
+        Returns:
+            The same shape and type.
+        """
         size = (images.shape[2], images.shape[3])
         if self.config.resized_crop_scale:
             numbers = self._numbers(epoch, positions, RESIZED_CROP, BOX_DRAWS)
@@ -108,13 +117,14 @@ class Augment:
             most = (size[0] - 1, size[1] - 1)
             boxes = random_boxes(numbers[:-1], size, most, config.erase_scale, config.erase_ratio)
             boxes[numbers[-1] >= config.erase_prob] = 0
+            sent = positions.to(inputs.device, non_blocking=True)
             inputs = erase(
                 inputs,
                 boxes,
                 None
                 if config.erase_mode == "constant"
                 else lambda image, element: position_noise(
-                    self.seed, epoch, positions, image, element, NOISE
+                    self.seed, epoch, sent, image, element, NOISE
                 ),
             )
         return inputs
@@ -126,11 +136,12 @@ class Augment:
         height, width = images.shape[-2:]
         top = self._draw(epoch, positions, CROP_Y, 2 * padding + 1)
         left = self._draw(epoch, positions, CROP_X, 2 * padding + 1)
-        rows = top[:, None] + torch.arange(height, device=images.device)
-        columns = left[:, None] + torch.arange(width, device=images.device)
+        drawn = [top, left, self._flipped(epoch, positions)]
+        top, left, flipped = torch.stack(drawn)[:, :, None].to(images.device, non_blocking=True)
+        rows = top + torch.arange(height, device=images.device)
+        columns = left + torch.arange(width, device=images.device)
         if self.config.flip != "none":
-            flipped = self._flipped(epoch, positions)
-            columns = torch.where(flipped[:, None], columns.flip(1), columns)
+            columns = torch.where(flipped.bool(), columns.flip(1), columns)
         if padding:
             mode = "constant" if self.config.padding_mode == "zero" else "reflect"
             if mode == "reflect" and padding >= min(height, width):
@@ -142,32 +153,33 @@ class Augment:
         return pick(images, rows, columns)
 
     def _flipped(self, epoch: int, positions: Tensor) -> Tensor:
-        """Which images are mirrored, bool (B,).
+        """1 for the images that are mirrored, else 0, int64 (B,).
 
         Alternating: by chance when an image is first seen, from then on in turn.
         """
+        if self.config.flip == "none":
+            return torch.zeros_like(positions)
         if self.config.flip == "random":
-            return self._draw(epoch, positions, FLIP, 2).bool()
+            return self._draw(epoch, positions, FLIP, 2)
         if self._order is None or self._order[0] != epoch:
-            order = epoch_order(self.size, self.seed, epoch, self.repeats)
-            self._order = (epoch, order.to(positions.device))
+            self._order = (epoch, epoch_order(self.size, self.seed, epoch, self.repeats))
         first = self._draw(0, self._order[1][positions], FLIP, 2)
         turn = epoch * self.repeats + positions % self.repeats
-        return (first + turn) % 2 == 1
+        return (first + turn) % 2
 
     def _crop_boxes(self, numbers: Numbers, size: tuple[int, int]) -> Boxes:
         scale = (self.config.resized_crop_scale, self.config.resized_crop_largest)
         return crop_boxes(numbers, size, scale, self.config.resized_crop_ratio)
 
     def _draw(self, epoch: int, positions: Tensor, draw: int, count: int) -> Tensor:
-        """A whole number from 0 to count - 1 for each image, where the positions are."""
+        """A whole number from 0 to count - 1 for each image."""
         uniform = position_uniform(self.seed, epoch, positions, draw)
         return (uniform * count).to(torch.int64)
 
     def _numbers(self, epoch: int, positions: Tensor, first: int, count: int) -> Numbers:
         """Random numbers of each image, (count, B)."""
         draws = range(first, first + count)
-        return uniform_table(self.seed, epoch, positions.cpu().numpy(), draws)
+        return uniform_table(self.seed, epoch, positions.numpy(), draws)
 
 
 def crop_boxes(

@@ -19,12 +19,13 @@ __all__ = ["Batch", "EvalLoader", "TrainLoader"]
 
 
 class Batch(NamedTuple):
-    """What a loader yields, on the training device.
+    """What a loader yields, on the training device but for the positions.
 
     Attributes:
         images: uint8 (B, channels, height, width).
         targets: int64 (B,).
-        positions: int64 (B,): places in the epoch's order, or in evaluation in the split.
+        positions: int64 (B,) on the CPU: places in the epoch's order, or in evaluation in the
+            split.
     """
 
     images: Tensor
@@ -149,9 +150,8 @@ class _ResidentSource:
         if not indices:
             return
         # Sent once: a copy a batch would wait for all that is queued on the device.
-        counts = [len(chosen) for chosen in indices]
-        sent = (torch.cat(tensors).to(self.device).split(counts) for tensors in (indices, places))
-        for at, place in zip(*sent, strict=True):
+        sent = torch.cat(indices).to(self.device).split([len(chosen) for chosen in indices])
+        for at, place in zip(sent, places, strict=True):
             yield Batch(self.split.take(at), self.targets[at], place)
 
 
@@ -181,7 +181,7 @@ class _StreamedSource:
                 yield Batch(
                     images.to(self.device, non_blocking=on_gpu),
                     targets.to(self.device, non_blocking=on_gpu),
-                    place.to(self.device),
+                    place,
                 )
         except DataError as error:
             # From a worker it comes with that process's traceback in front of what it says.

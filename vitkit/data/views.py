@@ -85,14 +85,19 @@ class Views:
     def __call__(
         self, images: Tensor, positions: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor | None]:
-        """uint8 (B, channels, height, width) -> uint8 views, all first ones before all second ones.
+        """Views of each image, all first ones before all second ones.
+
+        Args:
+            images: uint8 (B, channels, height, width).
+            positions: int64 (B,) on the CPU.
+            epoch: from 0.
 
         Returns:
-            Large views (2 B, channels, height, width); small ones (local_count B, channels, *
+            uint8 large views (2 B, channels, height, width); small ones (local_count B, channels, *
             local_size), or None without any.
         """
         recipe, size = self.recipe, (images.shape[2], images.shape[3])
-        places = positions.cpu().numpy()
+        places = positions.numpy()
         large = self._views(images, places, epoch, range(GLOBAL_VIEWS), recipe.global_scale, size)
         if not recipe.local_count:
             return large, None

@@ -75,6 +75,12 @@ class TrainingTask(LightningModule):
         """The same, after a validation."""
         keep_frozen_norms_still(self.model)
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Nothing: our loaders yield each tensor where it is read."""
+        return batch
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed whatever is random in this step by where the step is, not by what came before."""
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)

@@ -43,9 +43,10 @@ class MaskedAutoencoderTask(PretrainingTask):
         self, images: Tensor, positions: Tensor, epoch: int, *, training: bool
     ) -> dict[str, Tensor]:
         """The mean loss of a batch."""
+        places = positions.to(images.device, non_blocking=True)
         if training:
             inputs = self.prepare_train(images, positions, epoch)
-            noise = self.noise(positions, epoch)
+            noise = self.noise(places, epoch)
         else:
-            inputs, noise = self.prepare_eval(images), self.val_noise(positions)
+            inputs, noise = self.prepare_eval(images), self.val_noise(places)
         return {"loss": self.model(inputs, noise).mean()}

@@ -66,7 +66,7 @@ class DistillConfig(Section):
     """A teacher whose logits are a second goal, of the distillation token if the model has one."""
 
     teacher: str | None = Field(
-        None, description="run folder, checkpoint, timm/<name>, or file of weights of `model`"
+        None, description="run folder or checkpoint; with `model` set, a file of its weights"
     )
     model: str | None = Field(
         None, description="name of the model that a bare file of weights belongs to"
