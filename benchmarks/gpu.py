@@ -55,8 +55,8 @@ __all__ = ["main", "product_rate", "train_once"]
 
 RECIPES = {"stem": "configs/cifar10_gpu_stem.yaml", "vit": "configs/cifar10_gpu_vit.yaml"}
 EPOCHS = {
-    "stem": {94: 12, 96: 45, 95: 20, 90: 4},
-    "vit": {90: 40, 94: 120, 95: 200, 96: 400},
+    "stem": {94: 30, 96: 100, 95: 50, 90: 8},
+    "vit": {94: 250, 90: 60, 95: 400, 96: 600},
 }
 """Recipe -> accuracy in per cent -> epochs that should reach it: the schedule ends with them."""
 THROUGHPUT = {  # name -> (side in pixels, classes, images of a step)
@@ -65,8 +65,12 @@ THROUGHPUT = {  # name -> (side in pixels, classes, images of a step)
     "vit_small_patch16_224": (224, 1000, 256),
     "vit_base_patch16_224": (224, 1000, 128),
 }
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12}
-"""Dense bfloat16 with float32 sums, operations a second, as the makers publish them."""
+PEAKS = {
+    **{"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12},
+    **{"A100": 312e12, "L4": 121e12, "RTX 4090": 165e12},
+}
+"""Dense bfloat16 with float32 sums, operations a second, as the makers publish them; of two names
+that fit, the first holds."""
 WARM_STEPS = 20
 """Steps before the clock of the training starts: compilation, allocation, choice of kernels."""
 QUICK = [
@@ -123,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = time.perf_counter()
         try:
             result = part.run()
-        except (RuntimeError, subprocess.CalledProcessError) as error:
+        except (RuntimeError, subprocess.SubprocessError) as error:
             # Such as too little memory for one model: the others can still be measured.
             print(f"  failed: {str(error).splitlines()[0]}", file=sys.stderr)
             failed.append(part.name)
@@ -173,11 +177,11 @@ def _parts(options: argparse.Namespace) -> Iterator[Part]:
     """What is asked most often comes first."""
     device = "cpu" if options.quick else "cuda"
     trainings = {(p.name, p.seconds): p for p in _trainings(options)}
-    first = [p for p in trainings.values() if p.name.startswith(("stem to 94", "vit to 90"))]
+    first = [p for p in trainings.values() if p.name.startswith(("stem to 94", "vit to 94"))]
     yield from first
     for name in list(THROUGHPUT)[: 1 if options.quick else None]:
         yield Part(f"training {name}", 40.0, lambda name=name: throughput(name, device, options))  # type: ignore[misc]
-    yield Part("train_step", 60.0, lambda: _train_step(options, device))
+    yield Part("train_step", 120.0, lambda: _train_step(options, device))
     yield Part("attention", 30.0, lambda: _attention(options, device))
     yield from (p for p in trainings.values() if p not in first)
 
@@ -190,7 +194,7 @@ def _trainings(options: argparse.Namespace) -> Iterator[Part]:
     for (recipe, target), count in epochs.items():
         yield Part(
             f"{recipe} to {target} % in {count} epochs",
-            60.0 + 0.5 * count,
+            60.0 + 0.6 * count,
             lambda recipe=recipe, target=target, count=count: _train(  # type: ignore[misc]
                 recipe, target, count, options
             ),
@@ -201,6 +205,7 @@ def _trainings(options: argparse.Namespace) -> Iterator[Part]:
 def _train(recipe: str, target: int, epochs: int, options: argparse.Namespace) -> dict[str, Any]:
     """A training in a process of its own, from nothing."""
     settings = [f"trainer.max_epochs={epochs}", "data.val_fraction=0", f"data.root={options.root}"]
+    settings += ["trainer.save_every_n_epochs=100000"]  # its last one is enough
     settings += QUICK if options.quick else ["trainer.compile=true"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--train", RECIPES[recipe]]
     with tempfile.TemporaryDirectory() as folder:
@@ -209,6 +214,7 @@ def _train(recipe: str, target: int, epochs: int, options: argparse.Namespace) -
             check=True,
             stdout=subprocess.PIPE,
             text=True,
+            timeout=options.budget,
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"},
         )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -304,9 +310,11 @@ def throughput(name: str, device: str, options: argparse.Namespace) -> dict[str,
         )
     }
     turn = 0.0 if options.quick else 1.0
-    times = samples(runs, rounds=options.rounds, seconds=turn, device=device)["step"]
+    try:
+        times = samples(runs, rounds=options.rounds, seconds=turn, device=device)["step"]
+    finally:
+        torch.compiler.reset()  # what is compiled may hold memory
     speed = batch / median(times)
-    torch.compiler.reset()
     peaks = {"measured": product_rate(device, dtype, 256 if options.quick else 8192)}
     published = [v for key, v in PEAKS.items() if re.search(rf"\b{key}\b", _device_name(device))]
     if published:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "PredictionRecord",
     "Record",
     "Table",
+    "is_share",
     "write_arrays",
     "write_beside",
     "write_text",
@@ -29,6 +31,8 @@ Table = dict[str, list[Any]]
 """Columns of one length, by name."""
 
 TABLES = "tables"
+
+SHARE = re.compile(r"(^|/)(acc|err|precision|recall|f1|mce)|(^|/|_)ece|_acc$")
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,11 @@ def _tables_text(tables: Mapping[str, Table]) -> str:
         )
         parts.append(f"    {json.dumps(name)}: {{\n{columns}\n    }}")
     return "{\n" + ",\n".join(parts) + "\n  }"
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric of this name is a share, which people read in percent."""
+    return SHARE.search(name) is not None
 
 
 def write_text(path: Path, text: str) -> None:

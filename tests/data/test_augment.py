@@ -22,6 +22,7 @@ from tests.small_data import write_pictures
 from vitkit.config import load_config
 from vitkit.data.augment import BOX_DRAWS, Augment, random_boxes
 from vitkit.data.config import AugmentConfig, ImageDataConfig
+from vitkit.data.geometry import _inside, erase
 from vitkit.data.loaders import TrainLoader
 from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
 from vitkit.data.sources import load_data
@@ -220,6 +221,13 @@ def test_erasing_draws_timms_boxes() -> None:
         measures.append(torch.stack((rows * columns, rows / columns, hit.any(2).int().argmax(1))))
     for one, two in zip(*measures, strict=True):
         assert abs(one.mean() - two.mean()) < 5 * (one.var() / 900 + two.var() / 900).sqrt()
+
+
+def test_erasing_by_a_mask_as_elsewhere_than_on_a_cpu_is_the_same() -> None:
+    boxes = np.array([[0, 0, 0, 4], [2, 3, 5, 1], [0, 0, 12, 10], [11, 9, 1, 1], [4, 4, 3, 0]])
+    images = torch.rand(5, 3, 12, 10) + 0.1
+    mask = _inside(torch.from_numpy(boxes), 12, 10)
+    assert torch.equal(images.masked_fill(mask, 0), erase(images, boxes))
 
 
 def test_erasing_by_noise_is_normal_in_every_pixel() -> None:

@@ -5,6 +5,7 @@ The backend runs the graphs that torch captured as they are, so that no compiler
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from tests.small_words import pair_run
-from vitkit.app import train
+from vitkit.app import assemble, train
 from vitkit.config import RunConfig
+from vitkit.training.budget import Clock, TimeKeeper
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
@@ -85,3 +87,39 @@ def test_growing_images_are_compiled_once_a_size(
     facts = result.record.facts
     assert facts["compiled_graphs"] == graphs.frame_count
     assert facts["recompiled_graphs"] == 1
+
+
+def test_what_compiling_took_is_no_progress(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 seconds, 3 set aside; the first step compiles for 9, the others take one: 8 steps."""
+    spent, keepers = [0.0], list[TimeKeeper]()
+    steps = TimeKeeper.on_train_batch_end
+
+    def step(self: TimeKeeper, *arguments: Any) -> None:
+        spent[0] += 1.0 if keepers else 9.0
+        keepers.append(self)
+        steps(self, *arguments)
+
+    monkeypatch.setattr(Clock, "seconds", lambda clock: spent[0])
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", ())
+    monkeypatch.setattr(TimeKeeper, "on_train_batch_end", step)
+    monkeypatch.setattr(assemble, "compiled_graphs", lambda: int(bool(keepers)))
+    monkeypatch.setattr(assemble, "compile_network", lambda network, any_shape: None)
+    more = ("trainer.max_epochs=100", "trainer.max_time=20", "trainer.compile=true")
+    result = train(tiny(*more, "schedule.name=linear"), progress=False)
+    assert result.record.facts["steps"] == 1 + 8
+    with (result.folder / "metrics.csv").open() as file:
+        rates = [float(row["lr"]) for row in csv.DictReader(file) if row["lr"]]
+    # Behind the step that compiled the rate is as if it had taken no time.
+    fall = [rate / rates[0] for rate in rates[1:]]
+    assert fall == pytest.approx([299 / 300, *(1 - n / 8 for n in range(8))][: len(fall)], abs=0.01)
+
+
+def test_the_timed_evaluation_compiles_nothing(
+    tiny: Tiny, graphs: CompileCounterWithBackend
+) -> None:
+    settings = ("model.depth=1", "trainer.compile=true", "data.val_fraction=0")
+    train(tiny(*settings, folder="plain"), progress=False)
+    once = graphs.frame_count
+    torch._dynamo.reset()
+    train(tiny(*settings, "trainer.max_time=600", folder="timed"), progress=False)
+    assert graphs.frame_count == 2 * once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from vitkit.app import evaluate, train
 from vitkit.app.build import build
+from vitkit.app.jobs import classification
 from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig, load_config
 from vitkit.data.preprocess import Preprocessing
@@ -100,16 +102,80 @@ def test_a_student_follows_its_teacher_where_the_labels_say_nothing(tiny: Tiny) 
     """With the whole loss the teacher's, a student agrees with it more than an untaught one."""
     teacher_run = train(tiny("trainer.max_epochs=30", folder="teacher"))
     assert teacher_run.metrics["test/acc"] > 0.5
-    taught = train(
-        tiny(
-            f"task.distill.teacher={teacher_run.folder}",
-            "task.distill.weight=1.0",
-            "task.label_smoothing=0.9",
-            "trainer.max_epochs=30",
-            folder="taught",
+    far = {}
+    for weight in (1.0, 0.0):
+        student = train(
+            tiny(
+                f"task.distill.teacher={teacher_run.folder}",
+                f"task.distill.weight={weight}",
+                "task.label_smoothing=0.9",
+                "trainer.max_epochs=30",
+                folder=str(weight),
+            )
         )
-    )
-    assert taught.metrics["test/acc"] > 0.5
+        said, taught = (evaluate(run.folder).predictions for run in (student, teacher_run))
+        assert said is not None and taught is not None
+        far[weight] = float(distillation_loss(said.logits, taught.logits))
+        assert weight == 0.0 or student.metrics["test/acc"] > 0.5
+    assert far[1.0] < 0.5 * far[0.0]
+
+
+def _always(class_index: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A teacher that sees the same class in every image."""
+    return lambda images: 9.0 * F.one_hot(torch.full((len(images),), class_index), 4).float()
+
+
+def test_a_teacher_that_is_not_listened_to_is_none_and_one_that_is_alone_is_obeyed(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("trainer.max_epochs=20",)
+    untaught = train(tiny(*more, folder="untaught"), progress=False)
+    monkeypatch.setattr(classification, "build_teacher", lambda *_: _always(2))
+    left = {}
+    for weight in (0.0, 1.0):
+        run = train(tiny(f"task.distill.weight={weight}", *more, folder=f"{weight}"))
+        found = evaluate(run.folder, progress=False).predictions
+        assert found is not None
+        left[weight] = read_checkpoint(run.checkpoint).trained
+        assert bool((found.logits.argmax(1) == 2).all()) == (weight == 1.0)
+    alone = read_checkpoint(untaught.checkpoint).trained
+    assert all(torch.equal(left[0.0][name], tensor) for name, tensor in alone.items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "weight", "temperature"), [("soft", 0.3, 1.0), ("soft", 0.9, 4.0), ("hard", 0.2, 4.0)]
+)
+def test_the_loss_of_a_step_is_the_shares_of_labels_and_teacher(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, kind: str, weight: float, temperature: float
+) -> None:
+    """Of the first one, by the log and by the weights that it began with."""
+
+    def first_loss(*more: str, folder: str) -> float:
+        config = tiny("trainer.max_epochs=1", *more, folder=folder)
+        with (train(config, progress=False).folder / "metrics.csv").open() as file:
+            return float(next(row["train/loss"] for row in csv.DictReader(file)))
+
+    of_labels = first_loss(folder="untaught")
+    seen: list[torch.Tensor] = []
+
+    def teacher(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return _always(2)(images)
+
+    monkeypatch.setattr(classification, "build_teacher", lambda *_: teacher)
+    shares = {"kind": kind, "weight": weight, "temperature": temperature}
+    words = [f"task.distill.{name}={value}" for name, value in shares.items()]
+    found = first_loss(*words, folder="taught")
+    with torch.no_grad():
+        begun = build(tiny(folder="fresh")).model(seen[0]).double()
+    goal = (_always(2)(seen[0]).double() / temperature).softmax(1)
+    said = (begun / temperature).log_softmax(1)
+    of_teacher = temperature**2 * (goal * (goal.log() - said)).sum(1).mean()
+    if kind == "hard":
+        of_teacher = -begun.log_softmax(1)[:, 2].mean()
+    wanted = (1 - weight) * of_labels + weight * float(of_teacher)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert found != pytest.approx(weight * of_labels + (1 - weight) * float(of_teacher), rel=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
@@ -168,6 +234,14 @@ def test_a_bare_file_needs_its_models_name_and_statistics_that_fit(
         build_teacher(wrong.task.distill, build(wrong))
     with pytest.raises(ConfigError, match=r"task\.distill\.teacher"):
         load_config([], [named[1]])
+
+
+def test_a_bare_file_with_a_head_for_other_classes_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "vit.safetensors"
+    save_file(create_model("vit_mini_patch4_32", num_classes=10).state_dict(), path)
+    config = tiny(f"task.distill.teacher={path}", "task.distill.model=vit_mini_patch4_32")
+    with pytest.raises(WeightsError, match=r"has no head.* of 4 classes, so it would guess"):
+        build_teacher(config.task.distill, build(config))
 
 
 def test_a_teacher_of_other_classes_is_refused(tiny: Tiny) -> None:

@@ -52,6 +52,16 @@ def test_each_mode_trains_its_part_and_the_head() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "part"), [("cct_2_3x2_32", "tokenizer."), ("nb04_convmixer", "stem.")]
+)
+def test_the_patch_embedding_of_other_families_is_frozen_too(name: str, part: str) -> None:
+    model = create_model(name)
+    adapt(model, FinetuneConfig(freeze_patch_embed=True))
+    frozen = {n for n, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {n for n, _ in model.named_parameters() if n.startswith(part)} != set()
+
+
 def test_a_head_of_zeros_gives_equal_logits() -> None:
     model = adapted(zero_head=True)
     assert not model(torch.randn(2, 3, 8, 8)).any()
@@ -122,6 +132,32 @@ def test_adapters_are_merged_where_a_checkpoint_is_used(tiny: Tiny) -> None:
     assert set(model.state_dict()) == set(build(tiny(folder="plain")).model.state_dict())
     assert any(name.endswith("lora_a") for name in checkpoint.trained)
     assert vitkit.load(result.folder) is not None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("task.finetune.alpha=3.0", "task.finetune.rank=2"),
+        ("task.finetune.targets=[k, fc1]", "task.finetune.alpha=40.0"),
+        ("ema.enabled=true", "ema.decay=0.5"),
+    ],
+    ids=["usual", "alpha and rank", "targets", "averaged"],
+)
+def test_the_merged_model_is_the_one_that_was_trained(tiny: Tiny, more: tuple[str, ...]) -> None:
+    """In training it was validated with its adapters beside the weights."""
+    words = ("task.finetune.mode=lora", "optimizer.lr=0.1", "data.val_fraction=0.5")
+    result = train(tiny(*words, *more))
+    merged = evaluate(result.folder, split="val", progress=False)
+    assert merged.metrics["val/loss"] == pytest.approx(result.metrics["val/loss"], rel=1e-5)
+    checkpoint = read_checkpoint(result.checkpoint)
+    model, preprocessing, _ = build_from_checkpoint(checkpoint)
+    images = preprocessing(torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8))
+    kept = {n: w for n, w in (checkpoint.averaged or checkpoint.trained).items() if "lora" not in n}
+    with torch.no_grad():
+        told = model(images)
+        model.load_state_dict(kept)
+        assert (model(images) - told).abs().max() > 0.1  # the adapters count
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import vitkit
 from tests.weights.foreign import CASES, TIMM, images, randomised, worst
 from vitkit.errors import ConfigError, WeightsError
 from vitkit.models import VisionTransformer, create_model
+from vitkit.models.hybrid import HybridClassifier
 from vitkit.weights.fit import adapt_channels, resize_kernel
 from vitkit.weights.formats import FORMATS
 
@@ -224,3 +225,11 @@ def test_a_grid_that_was_guessed_is_told() -> None:
     assert "square" in " ".join(vitkit.load_weights(smaller, state).notes)
     same = VisionTransformer(**{**TIMM, "img_size": (16, 64), "patch_size": 8})
     assert "square" not in " ".join(vitkit.load_weights(same, state).notes)
+
+
+def test_a_hybrids_positions_and_patches_are_fitted_too() -> None:
+    def hybrid(img_size: int, patch_size: int) -> HybridClassifier:
+        return HybridClassifier(img_size, patch_size, blocks=["attention"], pos_embed="learn")
+
+    report = vitkit.load_weights(hybrid(48, 6), hybrid(32, 8).state_dict())
+    assert sorted(report.resized) == ["pos_embed", "stem.proj.weight"]

@@ -24,7 +24,7 @@ from vitkit.training.averaging import WeightAverage
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.training.checkpoints import Checkpoints
-from vitkit.training.compilation import GraphCount
+from vitkit.training.compilation import GraphCount, compile_network, compiled_graphs
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.progress import TrainingProgress
 from vitkit.training.stopping import EarlyStop
@@ -81,7 +81,10 @@ def make_task(run: Run) -> TrainingTask:
     if run.config.trainer.grad_checkpointing:
         _recompute_blocks(run.job.model, run.config.model.name)
     if run.config.trainer.compile:
-        run.job.model.compile(dynamic=run.job.shapes_vary)
+        compile_network(run.job.model, any_shape=run.job.shapes_vary)
+    if run.job.shapes_vary:
+        # cuDNN's attention is planned anew for each shape, which takes longer than a step.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return run.job.task(run.plan)
 
 
@@ -122,6 +125,7 @@ def make_checkpoints(run: Run) -> Checkpoints:
         monitor=monitor if validates else None,
         maximize=maximize,
         every_n_steps=config.trainer.save_every_n_steps,
+        every_n_epochs=config.trainer.save_every_n_epochs,
         keep=config.trainer.keep_checkpoints,
         keep_best=config.trainer.keep_best,
         resume_hint=f"Go on with: {resume_command(run.folder)}",
@@ -139,6 +143,7 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
         run.plan,
         examples_after=run.job.evaluated,
         examples_in=run.job.examples_in,
+        graphs=compiled_graphs if config.trainer.compile else None,
     )
     callbacks: list[Callback] = [bar, keeper]
     if config.trainer.compile:
@@ -200,6 +205,7 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
             strategy=trainer.strategy,
             precision=precision,
             deterministic=trainer.deterministic,
+            benchmark=not trainer.deterministic,
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from vitkit.config import RunConfig
@@ -9,6 +11,9 @@ from vitkit.errors import ConfigError
 from vitkit.nn import hardware
 
 __all__ = ["best_device", "concrete_precision", "multiplies_bfloat16", "process_count"]
+
+# Read once, at the first product on a GPU: a prediction before a deterministic training, perhaps.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def best_device(accelerator: str | torch.device) -> torch.device:

@@ -190,9 +190,9 @@ def _accuracies(
         torch.inference_mode(),
     ):
         done = 0
-        for index, change in enumerate(changes):
-            for images, targets, positions in loader:
-                places = some.places[positions].to(images.device)
+        for images, targets, positions in loader:  # outside: images may have to be decoded
+            places = some.places[positions].to(images.device)
+            for index, change in enumerate(changes):
                 logits = subject.predict(change(images, places)).float()
                 require_finite(logits, "of a batch")
                 right[index] += int((logits.argmax(1) == targets).sum())

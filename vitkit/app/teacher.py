@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from vitkit.app.build import (
@@ -16,7 +14,7 @@ from vitkit.app.runs import find_checkpoint
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import IMAGENET
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, WeightsError
 from vitkit.models.registry import create_model
 from vitkit.training.distillation import Teacher
 from vitkit.training.task_config import DistillConfig
@@ -54,7 +52,12 @@ def build_teacher(distill: DistillConfig, built: Built) -> Teacher | None:
 def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) -> Teacher:
     assert distill.model is not None and distill.teacher is not None
     model = create_model(distill.model, num_classes=info.num_classes, in_chans=info.in_chans)
-    load_weights(model, distill.teacher)
+    report = load_weights(model, distill.teacher)
+    if report.new:
+        raise WeightsError(
+            f"task.distill.teacher: {distill.teacher} has no {report.new[0]} for {distill.model} "
+            f"of {info.num_classes} classes, so it would guess; give weights of these classes"
+        )
     mean = distill.mean or IMAGENET[0]
     std = distill.std or IMAGENET[1]
     for key, values in (("mean", mean), ("std", std)):
@@ -75,8 +78,7 @@ def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) 
 
 def _fixed_size(model: nn.Module) -> tuple[int, int] | None:
     """(height, width) of a model that takes no other; None of one that takes any."""
-    parts: list[Any] = [getattr(model, name, None) for name in ("patch_embed", "tokenizer")]
-    size = next((part.img_size for part in parts if hasattr(part, "img_size")), None)
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if getattr(model, "dynamic_img_size", False):
         return None
     return None if size is None else (int(size[0]), int(size[1]))

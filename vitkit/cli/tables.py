@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from vitkit.records import Record
+from vitkit.records import Record, is_share
 
 if TYPE_CHECKING:
     from vitkit.app.evaluator import Paired
@@ -127,6 +127,6 @@ def model_lines(rows: Sequence[tuple[str, str]], width: int | None = None) -> li
 
 
 def _shown(name: str, value: float) -> str:
-    if "/acc" in f"/{name}" or f"/{name}".endswith(("/err", "_acc")):
+    if is_share(name):
         return f"{value:.2%}"
     return f"{value:,.0f}" if value.is_integer() and abs(value) >= 2 else f"{value:.4f}"

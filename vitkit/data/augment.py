@@ -87,6 +87,7 @@ class Augment:
         Returns:
             The same shape and type.
         """
+        positions = positions.cpu()  # several processes have theirs sent with their batch
         size = (images.shape[2], images.shape[3])
         if self.config.resized_crop_scale:
             numbers = self._numbers(epoch, positions, RESIZED_CROP, BOX_DRAWS)
@@ -108,6 +109,7 @@ class Augment:
             inputs: float (B, channels, height, width).
             positions, epoch: as in the call before it.
         """
+        positions = positions.cpu()
         config, size = self.config, (inputs.shape[2], inputs.shape[3])
         if config.cutout:
             numbers = self._numbers(epoch, positions, CUTOUT, 2)

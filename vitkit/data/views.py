@@ -97,7 +97,7 @@ class Views:
             local_size), or None without any.
         """
         recipe, size = self.recipe, (images.shape[2], images.shape[3])
-        places = positions.numpy()
+        places = positions.cpu().numpy()  # several processes have theirs sent
         large = self._views(images, places, epoch, range(GLOBAL_VIEWS), recipe.global_scale, size)
         if not recipe.local_count:
             return large, None

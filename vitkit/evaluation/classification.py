@@ -35,10 +35,10 @@ class ClassificationSums(Sums):
             mean_loss: of the batch, where it is another one than the cross-entropy of the targets.
         """
         self.num_classes = logits.shape[1]
-        logits = logits.detach().to(self.sums.dtype)
+        logits = logits.detach()
         count = self.sums.new_full((), len(targets))
         if mean_loss is None:
-            loss = F.cross_entropy(logits, targets, reduction="sum")
+            loss = F.cross_entropy(logits.to(self.sums.dtype), targets, reduction="sum")
         else:
             loss = mean_loss.detach().to(self.sums.dtype) * count
         ranks = rank_of_target(logits, targets)

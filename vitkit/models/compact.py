@@ -184,6 +184,11 @@ class CompactTransformer(nn.Module):
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.apply(init_vit_weights)
 
+    @property
+    def patch_embed(self) -> ConvTokenizer | PatchEmbed:
+        """The tokenizer, by timm's name for what makes tokens of pictures."""
+        return self.tokenizer
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> logits (B, num_classes)."""
         return self.forward_head(self.forward_features(images))

@@ -320,6 +320,11 @@ class HybridClassifier(nn.Module):
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.init_weights()
 
+    @property
+    def patch_embed(self) -> PatchEmbed:
+        """The stem, by timm's name for what makes tokens of pictures."""
+        return self.stem
+
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> logits (B, num_classes)."""
         return self.forward_head(self.forward_features(images))

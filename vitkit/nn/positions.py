@@ -203,7 +203,7 @@ class Rotary2d(nn.Module):
             positions = positions * torch.tensor(
                 [ref / now for ref, now in zip(self.ref_grid, grid, strict=True)]
             )
-        return self.at(positions.to(device, _widest(device)))
+        return self.at(positions.to(device, _widest(device), non_blocking=True))
 
     def at(self, positions: Tensor) -> Rotation:
         """Rotation of tokens at (row, column) ``positions``, (..., N, 2)."""
@@ -390,7 +390,8 @@ def _widest(device: torch.device | str | None) -> torch.dtype:
 def _angles(positions: Tensor, frequencies: Tensor) -> Tensor:
     """(...) and (F,) -> (..., F), where the positions are."""
     dtype = _widest(positions.device)
-    return positions.to(dtype)[..., None] * frequencies.to(positions.device, dtype)
+    frequencies = frequencies.to(positions.device, dtype, non_blocking=True)
+    return positions.to(dtype)[..., None] * frequencies
 
 
 def _rotation(angles: Tensor, pairing: Pairing) -> Rotation:

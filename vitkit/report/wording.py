@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from vitkit.records import is_share
+
 __all__ = ["compact", "duration", "metric_text", "percent", "plain_text", "points"]
 
 SPACE = "\u00a0"
@@ -13,8 +15,6 @@ THOUSAND = 1e3
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (THOUSAND, "k"))
 FEW_THOUSANDS, NEARLY_ONE = 10.0, 0.9995
 """How much of a unit there must be for it to be used."""
-SHARES = ("/acc", "/err", "/precision", "/recall", "/f1", "/mce")
-"""Parts of the names of metrics that are shares, and read better as percent."""
 
 
 def percent(value: float | None, digits: int = 2) -> str:
@@ -59,7 +59,7 @@ def metric_text(name: str, value: float | None) -> str:
     """A metric by what its name says it is."""
     if value is None or not math.isfinite(value):
         return NONE
-    if any(part in name for part in SHARES) or "ece" in name.rpartition("/")[2]:
+    if is_share(name):
         return percent(value)
     if float(value).is_integer() and abs(value) >= 2:
         return f"{value:,.0f}"

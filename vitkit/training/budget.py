@@ -68,8 +68,9 @@ class TimeKeeper(Callback):
     With a limit it keeps ``plan.time_done``, by which the schedules go, and sets the end of the run
     (validation, test) aside: an evaluation pass is timed after the first step and again a few steps
     later, and the examples still to be evaluated are counted at that rate. No step is begun that
-    would not end in time if it took as long as the last one; the first is always taken. Under
-    several processes rank 0's clock is everyone's.
+    would not end in time if it took as long as the last one; the first is always taken. What
+    compiling took is no progress, and says nothing of the next step. Under several processes rank
+    0's clock is everyone's.
 
     Args:
         seconds: from the start of the run to its results; 0: no limit.
@@ -78,6 +79,7 @@ class TimeKeeper(Callback):
         examples_after: examples evaluated after the last step.
         examples_in: how many examples a batch holds.
         margin: further seconds set aside: checkpoint, results.
+        graphs: how many were compiled so far; None: nothing is.
     """
 
     TIMED_AFTER_STEPS = (1, 8)
@@ -92,10 +94,12 @@ class TimeKeeper(Callback):
         examples_after: int,
         examples_in: Callable[[Any], int],
         margin: float = 3.0,
+        graphs: Callable[[], int] | None = None,
     ) -> None:
         self.seconds, self.clock, self.plan = seconds, clock, plan
         self.examples_after, self.examples_in = examples_after, examples_in
-        self.margin = margin
+        self.margin, self.graphs = margin, graphs
+        self._known_graphs, self._compiling = 0, 0.0
         self._reserve: float | None = None
         self._steps_here, self._seen_step = 0, 0
         self._step_began: float | None = None
@@ -107,6 +111,7 @@ class TimeKeeper(Callback):
         stopped in its test stays ended: how much time that needs is not known yet.
         """
         self._seen_step = trainer.global_step
+        self._known_graphs = self.graphs() if self.graphs else 0
         trainer.should_stop |= self._ended
         if self.seconds:
             self._look(trainer)
@@ -143,25 +148,39 @@ class TimeKeeper(Callback):
 
     def state_dict(self) -> dict[str, float]:
         """Seconds used so far, and whether that was all, for a run that goes on later."""
-        return {"seconds": self.clock.seconds(), "ended": float(self._ended)}
+        return {
+            "seconds": self.clock.seconds(),
+            "ended": float(self._ended),
+            "compiling": self._compiling,
+        }
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """See :meth:`state_dict`."""
         self.clock.add(float(state_dict["seconds"]))
         self._ended = bool(state_dict.get("ended", False))
+        self._compiling = float(state_dict.get("compiling", 0.0))
 
     def _end_step(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Time the step that has ended, and after some of them an evaluation pass."""
         self._seen_step = trainer.global_step
         self._steps_here += 1
         if self._step_began is not None:
-            self._step_seconds = self.clock.seconds() - self._step_began
+            self._step_seconds = self._going_on(self.clock.seconds() - self._step_began)
             self._step_began = None
         goes_on = self.clock.seconds() + self._step_seconds <= self.seconds - self.margin
         if goes_on and self._steps_here in self.TIMED_AFTER_STEPS:
             batches = self.examples_after / self.examples_in(batch)
             seconds = _seconds_of(lambda: pl_module(batch[0]), pl_module)
             self._reserve = self.margin + seconds * batches
+
+    def _going_on(self, seconds: float) -> float:
+        """How long the next step may take, after one that took so many seconds; 0: unknown."""
+        graphs = self.graphs() if self.graphs else 0
+        if graphs == self._known_graphs:
+            return seconds
+        self._known_graphs = graphs
+        self._compiling += seconds
+        return 0.0
 
     def _stop_in_time(self, trainer: Trainer) -> None:
         """End the training if its time is used up, or would be within another step."""
@@ -173,25 +192,32 @@ class TimeKeeper(Callback):
     def _look(self, trainer: Trainer) -> float:
         """Set how much of the time is used; returns how much will be with another step."""
         reserve = self.margin if self._reserve is None else self._reserve
-        budget, spent = max(self.seconds - reserve, 1e-9), self.clock.seconds()
-        shares = torch.tensor([spent, spent + self._step_seconds], dtype=torch.float64) / budget
+        budget = max(self.seconds - reserve - self._compiling, 1e-9)
+        spent = self.clock.seconds() - self._compiling
+        shares = [spent / budget, (spent + self._step_seconds) / budget]
         if trainer.world_size > 1:
-            # Not every device knows float64.
-            told = shares.float().to(trainer.strategy.root_device)
-            shares = trainer.strategy.broadcast(told, src=0).cpu()
+            shares = trainer.strategy.broadcast(shares, src=0)
         self.plan.time_done = min(1.0, float(shares[0]))
         return float(shares[1])
 
 
 def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
-    """Time of one evaluation pass, the second of two; every submodule keeps its mode."""
-    with evaluating(module), torch.no_grad():
-        forward()
-        _wait(module.device)
-        start = time.perf_counter()
-        forward()
-        _wait(module.device)
-        return time.perf_counter() - start
+    """Time of one evaluation pass, the second of two; every submodule keeps its mode.
+
+    A compiled network is not compiled once more for it: the test's is not compiled either.
+    """
+    network: Any = getattr(module, "model", module)
+    compiled, network._compiled_call_impl = network._compiled_call_impl, None
+    try:
+        with evaluating(module), torch.no_grad():
+            forward()
+            _wait(module.device)
+            start = time.perf_counter()
+            forward()
+            _wait(module.device)
+            return time.perf_counter() - start
+    finally:
+        network._compiled_call_impl = compiled
 
 
 def _wait(device: torch.device) -> None:

@@ -64,7 +64,7 @@ class StopSignals:
 
 
 class Checkpoints(Checkpoint):
-    """Writes ``last.ckpt`` at every epoch's end and every n steps, ``best.ckpt`` on improvement.
+    """Writes ``last.ckpt`` at epoch ends and every n steps, ``best.ckpt`` on improvement.
 
     Numbered copies of ``last.ckpt`` are equally far apart: with ``every_n_steps`` each n steps,
     else at epoch ends. With ``keep_best`` they are those of the epochs with the best metric.
@@ -78,6 +78,8 @@ class Checkpoints(Checkpoint):
         monitor: metric that decides the best; None keeps no best.
         maximize: whether more of it is better.
         every_n_steps: also write ``last.ckpt`` every n optimiser steps; 0: at epoch ends only.
+        every_n_epochs: of the epoch ends, those behind every n-th epoch; the training's last one
+            and one that improved in any case.
         keep: numbered copies to keep.
         keep_best: the best ones by ``monitor``, in place of the newest ones.
         resume_hint: how to go on, shown when a signal stops the run.
@@ -90,13 +92,15 @@ class Checkpoints(Checkpoint):
         monitor: str | None,
         maximize: bool = True,
         every_n_steps: int = 0,
+        every_n_epochs: int = 1,
         keep: int = 0,
         keep_best: bool = False,
         resume_hint: str = "",
     ) -> None:
         self.folder = folder
         self.monitor, self.maximize = monitor, maximize
-        self.every_n_steps, self.keep, self.keep_best = every_n_steps, keep, keep_best
+        self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
+        self.keep, self.keep_best = keep, keep_best
         self.resume_hint = resume_hint
         self.best_score: float | None = None
         self.best_epoch: int | None = None
@@ -170,10 +174,16 @@ class Checkpoints(Checkpoint):
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``last.ckpt``; copy it to ``best.ckpt`` if validation improved."""
+        """Write ``last.ckpt`` if it is time; copy it to ``best.ckpt`` if validation improved."""
         improved = self._improved(trainer)
         if self.keep_best:
             self._rank(trainer)  # before it is written, which the next part of the run goes by
+        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
+        done = trainer.current_epoch + 1
+        ends = self._stopping or trainer.should_stop or done == trainer.max_epochs
+        wanted = improved or trainer.global_step in self._kept
+        if not (wanted or ends or done % self.every_n_epochs == 0):
+            return
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
             self._copy_last(self.best_path)
@@ -181,7 +191,6 @@ class Checkpoints(Checkpoint):
             self._keep_good_copies(trainer)
         elif not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
             self._keep_copy(trainer)
-        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run keeps comparing with it."""

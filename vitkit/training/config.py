@@ -194,6 +194,11 @@ class TrainerConfig(Section):
     save_every_n_steps: int = Field(
         0, ge=0, description="optimiser steps between checkpoints; 0 = only at epoch ends"
     )
+    save_every_n_epochs: int = Field(
+        1,
+        ge=1,
+        description="epochs between checkpoints at epoch ends; the last and a better one always",
+    )
     keep_checkpoints: int = Field(
         0,
         ge=0,

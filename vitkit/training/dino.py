@@ -109,6 +109,7 @@ class MomentumTeacher:
 
     def __init__(self, student: SelfDistilled) -> None:
         self.network = copy.deepcopy(student).requires_grad_(False).eval()
+        self._pairs: list[tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images (B, channels, height, width) -> (B, K)."""
@@ -119,11 +120,16 @@ class MomentumTeacher:
     @torch.no_grad()
     def follow(self, student: SelfDistilled, momentum: float) -> None:
         """momentum x its own + (1 - momentum) x the student's weights and float buffers."""
-        own, others = self.network.state_dict(), student.state_dict()
-        names = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([own[n] for n in names], [others[n] for n in names], 1.0 - momentum)
-        for name in own.keys() - set(names):
-            own[name].copy_(others[name])
+        if self._pairs is None:  # looked up once, for a walk through the modules takes time
+            live = student.state_dict()
+            self._pairs = [(mine, live[name]) for name, mine in self.network.state_dict().items()]
+        floats = [pair for pair in self._pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_(
+            [mine for mine, _ in floats], [its for _, its in floats], 1.0 - momentum
+        )
+        for mine, its in self._pairs:
+            if not mine.is_floating_point():
+                mine.copy_(its)
 
 
 class DinoTask(PretrainingTask):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vitkit.records import is_share
+
 __all__ = ["model_card"]
 
 USAGE = {
@@ -104,7 +106,7 @@ def _results(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> list[str
 
 
 def _number(name: str, value: float) -> str:
-    return f"{value:.2%}" if "/acc" in name else f"{value:.4f}"
+    return f"{value:.2%}" if is_share(name) else f"{value:.4f}"
 
 
 def _plain(value: Any) -> str:

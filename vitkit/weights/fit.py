@@ -20,7 +20,10 @@ from vitkit.weights.shapes import grid_of_positions, prefix_counts
 
 __all__ = ["adapt_channels", "fit_kernel", "fit_positions", "resample_positions", "resize_kernel"]
 
-KERNELS = ("patch_embed.proj.weight", "tokenizer.proj.weight", "tokenizer.layers.0.weight")
+KERNELS = (
+    *("patch_embed.proj.weight", "stem.proj.weight"),
+    *("tokenizer.proj.weight", "tokenizer.layers.0.weight"),
+)
 """Weights that read pixels."""
 
 Grid = tuple[int, int]
@@ -157,7 +160,7 @@ def resample_positions(cells: Tensor, old: Grid, new: Grid, resampling: Resampli
 
 def _embedding(model: nn.Module) -> Any:
     """What makes tokens of pictures, and knows their grid."""
-    return getattr(model, "patch_embed", None) or getattr(model, "tokenizer", None)
+    return getattr(model, "patch_embed", None)
 
 
 def _parts(table: Tensor, counts: Mapping[str, int]) -> dict[str, Tensor]:

@@ -81,15 +81,16 @@ class PretrainingJob(ImageJob):
             return {}, {}
         kept = read_checkpoint(checkpoint)
         encoder, preprocessing, info = build_from_checkpoint(kept)
-        encoder.to(best_device(self.config.trainer.accelerator))
+        device = best_device(self.config.trainer.accelerator)
+        encoder.to(device)
         known = self._features(encoder, preprocessing, self._labelled(), "training", show)
         neighbours = min(NEIGHBOURS, len(known.targets))
         metrics = {}
         for name, split in asked.items():
             found = self._features(encoder, preprocessing, split, name, show)
             right = neighbour_accuracies(
-                (known.logits, known.targets),
-                (found.logits, found.targets),
+                (known.logits.to(device), known.targets.to(device)),
+                (found.logits.to(device), found.targets.to(device)),
                 info.num_classes,
                 ks=(neighbours,),
             )
