@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-import yaml
+from ruamel.yaml import YAML
 
 from benchmarks.timing import Report
 from vitkit.app import train_seeds
@@ -73,7 +73,7 @@ def read_plan(path: Path) -> Plan:
     """
     if not path.is_file():
         raise ConfigError(f"there is no plan {path}")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = YAML(typ="safe").load(path)
     rows = content.get("rows") if isinstance(content, dict) else None
     if not isinstance(rows, dict) or not rows or not isinstance(content.get("config"), str):
         raise ConfigError(f"{path} should hold `config: FILE` and `rows:`, each with its settings")

@@ -9,7 +9,7 @@ Parts, each kept in the file as soon as it is done:
   patches: ``training`` is the time of the steps after warm-up and compilation, scaled to all steps;
   ``cold`` goes from the start of a fresh process with an empty compilation cache to the accuracy;
 - images a second of a compiled training step in bfloat16, and the share of the GPU's peak that the
-  model's operations make up (closed form, see flops.py), for four models;
+  model's operations make up (closed form, vitkit/models/flops.py), for four models;
 - the tables of train_step.py and attention.py in bfloat16.
 
 A new part starts only where it fits into the budget. Parts from another GPU or torch are redone.
@@ -36,7 +36,6 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from benchmarks import attention, train_step
-from benchmarks.flops import training_flops
 from benchmarks.timing import Report, arguments_of, rate, samples, synchronize
 from benchmarks.train_step import compiled, make_step
 from vitkit import create_model
@@ -47,6 +46,7 @@ from vitkit.app.facts import environment_facts, process_seconds
 from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.app.runs import make_run_folder
 from vitkit.config import RunConfig, load_config
+from vitkit.models.flops import training_flops
 from vitkit.records import write_text
 from vitkit.training.budget import Clock
 from vitkit.training.progress import TrainingProgress
@@ -66,8 +66,8 @@ THROUGHPUT = {  # name -> (side in pixels, classes, images of a step)
     "vit_base_patch16_224": (224, 1000, 128),
 }
 PEAKS = {
-    **{"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12},
-    **{"A100": 312e12, "L4": 121e12, "RTX 4090": 165e12},
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12,
+    "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12,
 }
 """Dense bfloat16 with float32 sums, operations a second, as the makers publish them; of two names
 that fit, the first holds."""

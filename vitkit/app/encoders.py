@@ -25,8 +25,8 @@ from vitkit.data.preprocess import Preprocessing, resize_images
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.models.registry import create_model
+from vitkit.nn import pooled_features
 from vitkit.records import Plain
-from vitkit.training.pretraining import pooled_features
 from vitkit.weights import is_own_checkpoint, load_weights, read_checkpoint, stated_by_config
 
 __all__ = ["Encoder", "digest_of", "open_encoder"]

@@ -110,7 +110,7 @@ def _train_one(recipe: Path, run: Path, seed: int, quiet: bool) -> None:
 
 @contextmanager
 def _leave_to(child: Popen[bytes]) -> Iterator[None]:
-    """Let the run answer the signals: it writes its checkpoint first, then ends, and so do we.
+    """Leave signals to the child: it writes its checkpoint and ends first, and this process then.
 
     A terminal's Ctrl-C and its closing reach both processes by themselves; SIGTERM is handed on.
     A closing that is ignored, as under ``nohup``, stays so.

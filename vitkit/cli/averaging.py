@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vitkit.app.invocation import command_words
+from vitkit.cli.options import Debug
 
 __all__ = ["average"]
 
@@ -27,7 +28,7 @@ def average(
         Path | None,
         typer.Option(metavar="FILE", help="A new .ckpt; averaged.ckpt beside the newest."),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Average the weights of several checkpoints of one run into a new checkpoint.
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from vitkit.cli.advice import next_commands, train_longer
+from vitkit.cli.options import Debug, Quiet
 from vitkit.cli.output import is_child, results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
@@ -36,8 +37,6 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")]
 
 YAML_SUFFIXES = (".yaml", ".yml")
 

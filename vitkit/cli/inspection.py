@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitkit.cli.commands import models_and_settings
+from vitkit.cli.options import Debug, Quiet
 from vitkit.cli.output import results_are_on_disk
 from vitkit.errors import ConfigError
 
@@ -48,8 +49,8 @@ def inspect(
         str | None,
         typer.Option(help="Map of the data's test images: pca, tsne or umap."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Look inside a model: where it looks, what for, and what becomes of its tokens.
 

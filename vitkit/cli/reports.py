@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["compare", "report"]
+from vitkit.cli.options import Debug
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+__all__ = ["compare", "report"]
 
 
 def report(

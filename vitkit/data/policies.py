@@ -76,7 +76,8 @@ class Strength:
         op: a name of :data:`~vitkit.data.ops.OPERATIONS`.
         start, end: amount at level 0 and at level 1.
         signed: the way from start may also be gone backwards, with equal chance.
-        whole: whether the way is cut to a whole number, or rounded to one.
+        whole: the distance from ``start`` is cut to a whole number (``cut``), rounded to one
+            (``round``) or kept (``no``).
         of_side: start and end are shares of the image's width (its height, for y).
         least, most: where amounts are cut off.
     """

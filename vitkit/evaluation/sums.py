@@ -1,4 +1,4 @@
-"""What a split is measured by: sums, so that no metric depends on how the split was cut."""
+"""Metrics of a split kept as sums, so that the size of a batch makes no difference."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.explain.filters import principal_components
 from vitkit.nn import evaluating
+from vitkit.nn import pooled_features as nn_pooled_features
 
 __all__ = ["METHODS", "embedding_map", "pooled_features"]
 
@@ -43,11 +44,7 @@ def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
             "forward_head"
         )
     with evaluating(model):
-        features: Tensor = model.forward_head(  # type: ignore[operator]
-            model.forward_features(images),  # type: ignore[operator]
-            pre_logits=True,
-        )
-    return features.float()
+        return nn_pooled_features(model, images).float()
 
 
 def embedding_map(features: Tensor, method: str = "pca", *, seed: int = 0) -> Tensor:

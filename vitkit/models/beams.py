@@ -128,7 +128,7 @@ def beam_search(
 
 
 class _Beams:
-    """The rivals of the texts still searched, and the best that ended of all texts.
+    """The beams of the texts still searched, and the best finished hypotheses of all texts.
 
     Axes: A texts still searched, K beams.
     """

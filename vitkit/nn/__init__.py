@@ -26,7 +26,7 @@ from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
 from vitkit.nn.foreign import is_timm_attention, is_timm_mlp
 from vitkit.nn.functional import attention, attention_kernel, attention_weights
-from vitkit.nn.heads import classifier_names, classifiers
+from vitkit.nn.heads import classifier_names, classifiers, pooled_features
 from vitkit.nn.lora import LORA_TARGETS, LoraLinear, add_lora, merge_lora, merge_lora_state
 from vitkit.nn.masks import causal_mask, combine_masks, padding_mask, window_mask
 from vitkit.nn.mixers import ConvMixerBlock, MixerBlock, RecurrentBlock, TwiceActivatedMlp
@@ -106,6 +106,7 @@ __all__ = [
     "merge_lora",
     "merge_lora_state",
     "padding_mask",
+    "pooled_features",
     "record_attention",
     "relative_places",
     "resize_position_grid",

@@ -215,9 +215,9 @@ class Attention(nn.Module):
         rotary: Rotation | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """What self attention gives for the first ``count`` tokens of x (B, N, C): (B, count, C).
+        """Self attention of the first ``count`` queries alone: (B, N, C) -> (B, count, C).
 
-        The others are only attended to. A recorder is told the weights of all of them.
+        Keys and values come from all tokens of x. A recorder still gets the weights of all queries.
         """
         if self.recorder is not None:
             return self._first_recorded(x, count, mask, rotary, bias)

@@ -184,7 +184,7 @@ class LayerScale(nn.Module):
 
 
 class Mlp(nn.Module):
-    """The channel mixer: widen, bend, narrow.
+    """The channel mixer: a linear layer, an activation, a linear layer.
 
     Args:
         embed_dim: C.

@@ -300,8 +300,8 @@ NEIGHBOURS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, -1), (1, -1
 class RelativeBias2d(nn.Module):
     """A learned bias of each layer and head for the offset from query to key on a grid.
 
-    Heads begin with an eye on one neighbour each, in turn over all layers, as a convolution's taps:
-    the bias falls with the squared distance from it. Prefix tokens have no place: their bias is 0.
+    Each head begins with an eye on one neighbour, in turn over heads and layers, like the taps of a
+    convolution: the bias falls with the squared distance from that place. Prefix tokens have no place: their bias is 0.
 
     Args:
         depth: L, layers.

@@ -119,7 +119,7 @@ def attention(run: Run, gallery: Gallery | None, command: str) -> Section:
 
     Args:
         run: whose pictures are shown.
-        gallery: they.
+        gallery: those pictures and their attention maps; None if none are kept.
         command: that evaluates the run.
     """
     title = "Attention"

@@ -155,8 +155,8 @@ class TrainingTask(LightningModule):
             )
 
     def _stop_if_spoilt(self) -> None:
-        """Raise :class:`TrainingError` before spoilt weights take the place of good ones in a file:
-        a finite loss may have a gradient that is not.
+        """Raise :class:`TrainingError` if a loss or a weight is NaN or infinite, before the last
+        good checkpoint is replaced: a finite loss may have a gradient that is not.
         """
         self.stop_if_not_finite()
         finite = [p.detach().isfinite().all() for p in self.model.parameters()]

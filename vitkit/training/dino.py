@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.nn import Linear, linear
+from vitkit.nn import Linear, linear, pooled_features
 from vitkit.training.base import CHECKPOINT_KEY
-from vitkit.training.pretraining import PretrainingTask, pooled_features
+from vitkit.training.pretraining import PretrainingTask
 from vitkit.training.task_config import DinoConfig
 
 __all__ = [

@@ -37,12 +37,12 @@ class CsvMetrics(Logger):
 
     @property
     def name(self) -> str:
-        """Lightning wants one."""
+        """Lightning asks for a name of the logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one."""
+        """None: there is one file a run."""
         return ""
 
     @rank_zero_only

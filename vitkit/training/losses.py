@@ -63,7 +63,7 @@ def token_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0)
 
 
 class _LossInPlace(torch.autograd.Function):
-    """Cross-entropy that leaves its gradient where the logits were, a few rows at a time.
+    """Cross-entropy in pieces of a few rows, which overwrites the logits with their gradient.
 
     A translator's logits are the largest tensor of its step. torch reads or writes five of that
     size beyond the head's matrix products; here each row is in the cache from its logits to its

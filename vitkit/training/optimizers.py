@@ -137,7 +137,7 @@ def _hidden_matrices(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _outer_layers(model: nn.Module, layers: Sequence[nn.Module]) -> set[nn.Module]:
-    """What reads the input, and what gives the output."""
+    """Embedding and classifier layers, which Muon leaves to AdamW."""
     heads = classifiers(model)
     if any(isinstance(layer, nn.Embedding) for layer in layers):
         # Words come in by an embedding, whatever its place; it may be the output layer as well.

@@ -10,26 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.evaluation.sums import Sums
+from vitkit.nn import pooled_features
 from vitkit.training.summed import SummedTask
 
-__all__ = ["MeanSums", "PretrainingTask", "pooled_features"]
+__all__ = ["MeanSums", "PretrainingTask"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
-
-
-def pooled_features(encoder: nn.Module, images: Tensor) -> Tensor:
-    """What a head of the encoder would read.
-
-    Args:
-        encoder: with timm's ``forward_features`` and ``forward_head(..., pre_logits=True)``.
-        images: its input, (B, channels, height, width).
-
-    Returns:
-        (B, C).
-    """
-    built: Any = encoder
-    features: Tensor = built.forward_head(built.forward_features(images), pre_logits=True)
-    return features
 
 
 class MeanSums(Sums):

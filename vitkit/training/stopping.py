@@ -1,4 +1,4 @@
-"""An end before the planned one."""
+"""Early stopping that stays stopped when the run is resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks whose epochs and splits are told by sums: kept in a checkpoint, added over processes."""
+"""A task whose metrics are sums: saved in a checkpoint, and added over processes."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from vitkit.errors import ConfigError
 from vitkit.evaluation.classification import Predictions, predict_all
 from vitkit.evaluation.neighbours import neighbour_accuracies
 from vitkit.models.presets import FAMILIES, family_of
+from vitkit.nn import pooled_features
 from vitkit.records import Plain
-from vitkit.training.pretraining import pooled_features
 from vitkit.weights import read_checkpoint
 
 __all__ = ["PretrainingJob"]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.flops import block_flops, forward_flops, training_flops
 from vitkit.models import create_model
+from vitkit.models.flops import block_flops, forward_flops, training_flops
 from vitkit.nn import attention_kernel, blocks
 
 STEM = [{"dim": 8, "kernel_size": 2, "norm": False}, {"dim": 16, "pool": 2}, {"dim": 24, "pool": 2}]
