@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.small_data import write_pairs, write_verses
 from vitkit.config import RunConfig, load_config
 
-__all__ = ["PAIRS", "TEXT", "pair_run", "text_run"]
+__all__ = ["PAIRS", "SKILLED", "TEXT", "pair_run", "text_run"]
 
 COMMON = [
     "optimizer.lr=1e-2",
@@ -46,6 +46,16 @@ PAIRS = [
 ]
 """A translator of words in a row, character by character."""
 
+
+SKILLED = [
+    "data.tokenizer=bpe",
+    "data.vocab_size=290",
+    "data.batch_size=60",
+    "model.embed_dim=32",
+    "optimizer.lr=5e-3",
+    "trainer.max_epochs=20",
+]
+"""More settings, of a translator that knows most words and ends its sentences: three seconds."""
 
 TRANSFORMER_KEYS = {"model.depth", "model.num_heads", "model.max_len"}
 """Keys that a recurrent model lacks, or has another size for."""

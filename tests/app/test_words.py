@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sacrebleu
 import torch
 
 import vitkit
 from tests.conftest import TINY
-from tests.small_words import pair_run, text_run
+from tests.small_words import SKILLED, pair_run, text_run
 from vitkit.app import compare, load_translator, load_writer, train, utf8_lines
 from vitkit.app.words import Writer
 from vitkit.data.text.tokenizers import BpeTokenizer, ByteTokenizer, CharacterTokenizer
 from vitkit.errors import ConfigError, DataError, WeightsError
+from vitkit.models import create_model
 from vitkit.models import generate as generate_ids
 from vitkit.models import translate as search
 from vitkit.models.decoding import continuations
@@ -78,7 +80,9 @@ def test_seeds_and_no_seed(text: Path) -> None:
 def test_beyond_its_positions_it_goes_on_from_half_of_what_it_sees(
     text: Path, temperature: float
 ) -> None:
-    """16 positions: 11 tokens fill them behind 5, then 8 are kept and 8 added, and so on."""
+    """16 positions: 11 tokens fill them behind 5, and a twelfth is not read any more; then 8 are
+    kept and 9 added, and so on.
+    """
     writer = load_writer(text)
     got = vitkit.generate(text, "ROMEO", tokens=30, temperature=temperature, seed=3)
     assert len(got) == 35
@@ -86,7 +90,7 @@ def test_beyond_its_positions_it_goes_on_from_half_of_what_it_sees(
         text, "ROMEO", tokens=30, temperature=temperature, seed=3, use_cache=False
     )
     generator, told = torch.Generator().manual_seed(3), "ROMEO"
-    for kept, added in ((5, 11), (8, 8), (8, 8), (8, 3)):
+    for kept, added in ((5, 12), (8, 9), (8, 9)):
         ids = torch.tensor([writer.tokenizer.encode(told[-kept:])])
         grown = generate_ids(writer.model, ids, added, temperature=temperature, generator=generator)
         told += writer.tokenizer.decode(grown[0, kept:].tolist())
@@ -94,13 +98,15 @@ def test_beyond_its_positions_it_goes_on_from_half_of_what_it_sees(
 
 
 def test_it_reads_no_more_at_a_time_than_its_windows_taught_it(tmp_path: Path) -> None:
-    """Windows of 6 of 16 positions: 3 tokens fill them behind 3, then 3 are kept and 3 added."""
+    """Windows of 6 of 16 positions: 3 tokens fill them behind 3, and a fourth is not read any more;
+    then 3 are kept and 4 added.
+    """
     train(text_run(tmp_path / "run", "trainer.max_epochs=1", "data.window=6"), progress=False)
     writer = load_writer(tmp_path / "run")
     assert writer.window == 6 and writer.model.max_len == 16
     got = vitkit.generate(tmp_path / "run", "ROM", tokens=8, temperature=0.0)
     told = "ROM"
-    for kept, added in ((3, 3), (3, 3), (3, 2)):
+    for kept, added in ((3, 4), (3, 4)):
         ids = torch.tensor([writer.tokenizer.encode(told[-kept:])])
         grown = generate_ids(writer.model, ids, added, temperature=0.0)
         told += writer.tokenizer.decode(grown[0, kept:].tolist())
@@ -116,8 +122,48 @@ def test_a_beam_finds_the_likeliest_text(text: Path) -> None:
     assert vitkit.generate(text, "ROM", tokens=9, num_beams=3) == want
     assert vitkit.generate(text, "ROM", tokens=9, num_beams=3, use_cache=False) == want
     assert vitkit.generate(text, "ROM", tokens=0, num_beams=3) == "ROM"
-    with pytest.raises(ConfigError, match="have 17 tokens, the model reads 16 at a time"):
-        vitkit.generate(text, "ROM", tokens=14, num_beams=3)
+    assert len(vitkit.generate(text, "ROM", tokens=14, num_beams=3)) == 17  # the last is not read
+    with pytest.raises(ConfigError, match="have 18 tokens, the model reads 16 at a time"):
+        vitkit.generate(text, "ROM", tokens=15, num_beams=3)
+
+
+@pytest.mark.parametrize("given", [12, 16, 20, 24])
+def test_all_of_the_window_is_read(given: int) -> None:
+    """Of 24 positions the model has learned to read 16; a prompt may fill them, or be longer."""
+    torch.manual_seed(0)
+    tool = CharacterTokenizer("abcdefgh")
+    model = create_model(
+        "lm_char_mini", vocab_size=8, max_len=24, embed_dim=16, depth=2, num_heads=2
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    writer = Writer(model.double().eval(), tool, torch.device("cpu"), 16)
+    prompt = "".join("abcdefgh"[i] for i in torch.randint(0, 8, (given,)).tolist())
+    told, seen = prompt, min(given, 16)
+    for piece in writer.stream(prompt, tokens=30, temperature=0.0):
+        ids = torch.tensor([tool.encode(told[-seen:])])
+        with torch.no_grad():
+            assert piece == tool.decode([int(model(ids)[0, -1].argmax())]), (len(told), seen)
+        told, seen = told + piece, seen + 1 if seen < 16 else 8
+    assert len(told) == given + 30
+    cached = "".join(writer.stream(prompt, tokens=30, temperature=0.0))
+    assert cached == "".join(writer.stream(prompt, tokens=30, temperature=0.0, use_cache=False))
+
+
+def test_beside_a_beam_nothing_is_drawn(text: Path) -> None:
+    for options, words in (
+        ({"top_p": 3.0}, "top_p: a beam draws nothing; leave out top_p, or the beam"),
+        ({"temperature": 0.5, "seed": 2}, "leave out temperature and seed, or the beam"),
+        ({"top_k": 3}, "top_k: a beam draws nothing"),
+        ({"seed": None}, "seed: a beam draws nothing"),
+    ):
+        given: dict[str, Any] = options
+        with pytest.raises(ConfigError, match=words):
+            vitkit.generate(text, "ROM", tokens=3, num_beams=2, **given)
+    for beams in (0, -3):
+        with pytest.raises(ConfigError, match=f"num_beams {beams}; allowed: 1 and up"):
+            vitkit.generate(text, "ROM", tokens=3, num_beams=beams)
 
 
 def test_without_a_prompt_a_text_without_lines_begins_somewhere(text: Path) -> None:
@@ -200,6 +246,73 @@ def test_a_run_is_searched_as_it_was_tested(pairs: Path) -> None:
     long = dataclasses.replace(translator, num_beams=300)
     sentences = ["one two", "six"]
     assert long.translate(sentences) == [long.translate([text])[0] for text in sentences]
+
+
+LONGER = 4.0
+"""A length penalty at which a translator that ends its sentences says more."""
+
+
+@pytest.fixture(scope="module")
+def skilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("skilled") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VITKIT_RUN_DIR", raising=False)
+        train(pair_run(folder, *SKILLED), progress=False)
+    return folder
+
+
+def test_a_length_penalty_reaches_the_search(skilled: Path) -> None:
+    translator = load_translator(skilled)
+    tool = translator.tokenizer
+    sentences = ["one two", "three", "six six six", "five five one six"]
+    found = {}
+    for alpha in (0.0, LONGER):
+        want = []
+        for sentence in sentences:
+            ids = torch.tensor([[*tool.encode(sentence), tool.eos_id]])
+            best = search(translator.model, ids, bos_id=1, eos_id=2, length_penalty=alpha)
+            want.append(tool.decode(best.ids[0, 0].tolist()))
+        found[alpha] = vitkit.translate(skilled, sentences, length_penalty=alpha)
+        assert found[alpha] == want
+        set_so = dataclasses.replace(translator, length_penalty=alpha)
+        assert set_so.translate(sentences) == want
+    assert sum(map(len, found[LONGER])) > sum(map(len, found[0.0]))
+    with pytest.raises(ConfigError, match="length_penalty -1"):
+        vitkit.translate(skilled, "one", length_penalty=-1.0)
+
+
+@pytest.mark.parametrize(("beams", "alpha"), [(1, 0.6), (2, LONGER), (4, LONGER)])
+def test_an_evaluation_searches_as_it_is_told(skilled: Path, beams: int, alpha: float) -> None:
+    told = [f"task.num_beams={beams}", f"task.length_penalty={alpha}"]
+    result = vitkit.evaluate(skilled, told, progress=False)
+    root = skilled.parent / "sentences"
+    english, german = (
+        (root / f"test.{language}").read_text("utf-8").splitlines() for language in ("en", "de")
+    )
+    want = vitkit.translate(skilled, english, num_beams=beams, length_penalty=alpha)
+    written = (skilled / "translations-test.txt").read_text("utf-8").splitlines()
+    assert written == want
+    usual = vitkit.translate(skilled, english, num_beams=beams)
+    assert (written == usual) == (alpha == 0.6)
+    bleu = sacrebleu.corpus_bleu(want, [german])
+    assert result.metrics["test/bleu"] == pytest.approx(bleu.score)
+    assert ("test/bleu_greedy" in result.metrics) == (beams > 1)
+    facts = result.record.facts
+    assert (facts["num_beams"], facts["length_penalty"]) == (beams, alpha)
+
+
+def test_a_run_is_tested_as_its_task_says(tmp_path: Path) -> None:
+    settings = ("task.num_beams=2", f"task.length_penalty={LONGER}", "trainer.max_epochs=1")
+    result = train(pair_run(tmp_path / "run", *settings), progress=False)
+    translator = load_translator(tmp_path / "run")
+    assert (translator.num_beams, translator.length_penalty) == (2, LONGER)
+    facts = result.record.facts
+    assert (facts["num_beams"], facts["length_penalty"]) == (2, LONGER)
+    english = (tmp_path / "sentences" / "test.en").read_text("utf-8").splitlines()
+    written = (tmp_path / "run" / "translations-test.txt").read_text("utf-8").splitlines()
+    assert written == vitkit.translate(
+        tmp_path / "run", english, num_beams=2, length_penalty=LONGER
+    )
 
 
 def test_what_cannot_be_translated(pairs: Path) -> None:

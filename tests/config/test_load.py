@@ -21,6 +21,7 @@ from vitkit.config.load import SYNONYMS
 from vitkit.data.config import DataConfig
 from vitkit.data.kinds import DATA_CONFIGS
 from vitkit.errors import ConfigError
+from vitkit.models.presets import CUSTOM
 from vitkit.training.task_config import TASKS, TaskConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -119,6 +120,20 @@ def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
 )
 def test_contradictions_between_sections(overrides: list[str], expected: str) -> None:
     assert any(expected in line for line in faults(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("data", "task"), [("text", "language_model"), ("parallel", "translation")]
+)
+def test_a_persons_own_model_reads_no_words(
+    monkeypatch: pytest.MonkeyPatch, data: str, task: str
+) -> None:
+    monkeypatch.setitem(CUSTOM, "my_net", "One of my own.")
+    found = faults("model.name=my_net", f"data.name={data}", f"task.name={task}")
+    assert len(found) == 1
+    assert found[0].startswith(f"model.name: my_net reads images, but data.name={data} is ")
+    assert "; take a model such as " in found[0]
+    assert load_config([], ["model.name=my_net"]).model.name == "my_net"
 
 
 def test_names_choose_the_keys_of_their_sections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import sacrebleu
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.text import Perplexity
 
-from vitkit.errors import EvaluationError
-from vitkit.evaluation.text import TokenSums, corpus_bleu
+from vitkit.errors import ConfigError, EvaluationError
+from vitkit.evaluation import text as text_module
+from vitkit.evaluation.text import TokenSums, corpus_bleu, require_bleu
 
 SENTENCES = [
     "Ein Mann sitzt auf einer Bank .",
@@ -80,6 +82,53 @@ def test_added_sums_count_as_updates_do() -> None:
     assert sums.metrics()["loss"] == 1.0
     with pytest.raises(EvaluationError, match="no token"):
         TokenSums().metrics()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_few_logits_are_taken_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(3, 5, 11).to(dtype), torch.randint(11, (3, 5))
+    targets[1, 2:] = -100
+    whole, parts = TokenSums(), TokenSums()
+    whole.update(logits, targets)
+    sizes: list[int] = []
+    plain = F.cross_entropy
+
+    def noted(some: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(some.numel())
+        return plain(some, *args, **kwargs)
+
+    monkeypatch.setattr(F, "cross_entropy", noted)
+    for chunk, rows in ((50, [4, 4, 4, 3]), (5, [1] * 15), (2**24, [15])):
+        monkeypatch.setattr(text_module, "CHUNK", chunk)
+        sizes.clear()
+        parts = TokenSums()
+        parts.update(logits, targets)
+        assert sizes == [11 * count for count in rows]
+        assert parts.count == whole.count == 12
+        assert parts.metrics()["loss"] == pytest.approx(whole.metrics()["loss"], rel=1e-12)
+
+
+def test_bleu_of_a_language_without_spaces_is_of_its_own_words() -> None:
+    ours, theirs = ["我喜欢猫。", "他在家里看书。"], ["我喜欢狗。", "他在家里看书。"]
+    want = sacrebleu.corpus_bleu(ours, [theirs], tokenize="zh")
+    for language in ("zh", "zh-CN", "zh_TW", "ZH"):
+        found = corpus_bleu(ours, theirs, language)
+        assert found.score == want.score and "tok:zh" in found.signature
+    assert corpus_bleu(ours, theirs).score < 0.9 * want.score  # each sentence is one word to 13a
+    for language in ("", "de", "en", "fr", "zz", "zho"):
+        signature = corpus_bleu(OTHERS, SENTENCES, language).signature
+        assert signature == corpus_bleu(OTHERS, SENTENCES).signature
+        assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+
+
+@pytest.mark.parametrize("language", ["ja", "ko"])
+def test_words_that_cannot_be_told_apart_are_one_line(language: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.target: .*'sacrebleu\[{language}\]'") as caught:
+        require_bleu(language)
+    assert "\n" not in str(caught.value)
 
 
 def test_bleu_is_sacrebleus() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from vitkit.models import CausalLanguageModel, RecurrentLanguageModel, generate, stream
-from vitkit.models.decoding import filter_logits
+from vitkit.models.decoding import continuations, filter_logits
 from vitkit.nn import Mlp
 
 LM: dict[str, Any] = {"vocab_size": 17, "max_len": 24, "embed_dim": 24, "depth": 2, "num_heads": 3}
@@ -48,6 +48,30 @@ def test_cached_equals_uncached(options: dict[str, Any], pos_embed: str) -> None
     cached = generate(model, ids, 20, **options)
     assert torch.equal(cached, generate(model, ids, 20, use_cache=False, **options))
     assert cached.shape == (3, 24) and torch.equal(cached[:, :4], ids)
+
+
+@pytest.mark.parametrize("pos_embed", ["learn", "rotary", "alibi", "relative"])
+def test_the_last_word_made_is_not_read(pos_embed: str) -> None:
+    """So the positions may all be taken by the words before it."""
+    model, ids = language_model(pos_embed=pos_embed).double().eval(), beginnings(24)
+    with torch.no_grad():
+        logits = model(ids)
+    for use_cache in (True, False):
+        grown = generate(model, ids, 1, temperature=0.0, use_cache=use_cache)
+        assert torch.equal(grown[:, -1], logits[:, -1].argmax(-1))
+        found = continuations(model, ids, 1, num_beams=3, use_cache=use_cache)
+        assert torch.equal(found.ids[:, 0, 0], grown[:, -1])
+    cached = generate(model, ids[:, :4], 21, seed=3)
+    assert torch.equal(cached, generate(model, ids[:, :4], 21, seed=3, use_cache=False))
+    whole = continuations(model, ids[:, :4], 21, num_beams=3)
+    assert whole.ids.shape == (3, 1, 21)
+    for refused in (
+        lambda: generate(model, ids, 2),
+        lambda: continuations(model, ids, 2),
+        lambda: generate(model, torch.cat([ids, ids[:, :1]], dim=1), 0),
+    ):
+        with pytest.raises(ValueError, match=r"25 words .* at most 24"):
+            refused()
 
 
 @pytest.mark.parametrize("window", [1, 3, 30])
@@ -173,7 +197,7 @@ def test_supports_equal_transformers(seed: int, k: int, p: float, sharp: float) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_new_tokens": 21}, "25 words .* at most 24"),
+        ({"max_new_tokens": 22}, "25 words .* at most 24"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"temperature": -0.1}, "temperature"),
         ({"top_k": 0}, "top_k"),

@@ -11,6 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from vitkit.models import CausalLanguageModel, TextTransformer, create_model, generate
 from vitkit.models.words import WordEmbed
+from vitkit.nn import Block, BlockContext
 
 SMALL: dict[str, Any] = {
     "vocab_size": 13,
@@ -105,11 +106,24 @@ def test_a_text_of_nothing_is_finite() -> None:
         assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_short_last_block_is_exact_under_padding() -> None:
-    model = randomized(TextTransformer(**SMALL, pos_embed="rotary", pad_id=0))
+@pytest.mark.parametrize("pos_embed", SCHEMES)
+def test_the_short_last_block_is_exact_under_padding(
+    pos_embed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = randomized(TextTransformer(**SMALL, pos_embed=pos_embed, pad_id=0))
     ids = texts()
     ids[0, 4:] = 0
-    assert_close(model(ids), model.forward_head(model.forward_features(ids)), 1e-12)
+    expected = model.forward_head(model.forward_features(ids))
+    read: list[int] = []
+    plain = Block.read
+
+    def noted(self: Block, x: Tensor, count: int, ctx: BlockContext) -> Tensor:
+        read.append(count)
+        return plain(self, x, count, ctx)
+
+    monkeypatch.setattr(Block, "read", noted)
+    assert_close(model(ids), expected, 1e-12)
+    assert read == [1]
 
 
 @pytest.mark.parametrize("pos_embed", SCHEMES)

@@ -16,6 +16,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
+from vitkit.app.devices import expect_any_shape
 from vitkit.app.invocation import resume_command
 from vitkit.app.jobs import Job
 from vitkit.config import RunConfig
@@ -83,8 +84,7 @@ def make_task(run: Run) -> TrainingTask:
     if run.config.trainer.compile:
         compile_network(run.job.model, any_shape=run.job.shapes_vary)
     if run.job.shapes_vary:
-        # cuDNN's attention is planned anew for each shape, which takes longer than a step.
-        torch.backends.cuda.enable_cudnn_sdp(False)
+        expect_any_shape()
     return run.job.task(run.plan)
 
 

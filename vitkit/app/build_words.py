@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,25 +10,23 @@ import torch
 from torch import nn
 
 from vitkit.app.build import build_model
+from vitkit.app.devices import expect_any_shape, process_count
 from vitkit.config import RunConfig
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
 from vitkit.data.text.tokenizers import Tokenizer, require_fit, tokenizer_from_plain
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig
-from vitkit.weights import (
-    Checkpoint,
-    LoadReport,
-    is_own_checkpoint,
-    load_weights,
-    read_checkpoint,
-)
+from vitkit.weights import Checkpoint, LoadReport, load_weights, own_checkpoint
 
 __all__ = [
     "BuiltWords",
     "brought_tokenizer",
     "build_words",
+    "eval_windows",
+    "float32_passes",
     "max_len_of",
     "pair_settings",
+    "require_same_words",
     "text_settings",
     "window_of",
     "word_section",
@@ -79,20 +78,25 @@ def brought_tokenizer(config: RunConfig, resumed: Checkpoint | None) -> Tokenize
     """The tokeniser that the model has learned already; None if it begins from nothing.
 
     Args:
-        config: whose ``model.weights`` may be a checkpoint of ours.
+        config: whose ``model.weights`` may be a checkpoint of ours, or the folder of a run.
         resumed: the checkpoint that a run goes on from.
 
     Raises:
         DataError: values that describe no tokeniser.
-        WeightsError: a checkpoint that cannot be read.
+        WeightsError: a checkpoint that cannot be read, or of ours without a tokeniser.
     """
     weights = config.model.weights
     if resumed is not None:
         return tokenizer_from_plain(resumed.tokenizer)
-    if weights is None or not is_own_checkpoint(weights):
+    own = None if weights is None else own_checkpoint(weights)
+    if own is None:
         return None
-    values = read_checkpoint(weights).tokenizer
-    return None if values is None else tokenizer_from_plain(values)
+    if own.tokenizer is None:
+        raise WeightsError(
+            f"model.weights: {own.path} holds {own.model['name']} and no tokeniser, so nobody "
+            "knows what its tokens say; give a checkpoint of a run on words"
+        )
+    return tokenizer_from_plain(own.tokenizer)
 
 
 def word_section(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -135,7 +139,48 @@ def words_from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Tokenizer]:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
+    expect_any_shape()
     return model.eval(), tokenizer
+
+
+def require_same_words(before: Mapping[str, Any], now: Mapping[str, Any], unit: str) -> None:
+    """A run that goes on reads what it would have read.
+
+    Args:
+        before: the data's facts in its checkpoint; one of an older version lacks the digests.
+        now: the same of what lies there now.
+        unit: of the counts: tokens, or pairs.
+
+    Raises:
+        DataError: another number of them, or others.
+    """
+    changed = [key for key in now if key != "name" and before.get(key, now[key]) != now[key]]
+    if not changed:
+        return
+    kind, _, split = changed[0].partition("_")
+    was, there = before[changed[0]], now[changed[0]]
+    counts = f"{was:,} {unit} then, {there:,} now" if kind == "num" else f"other {unit}"
+    raise DataError(
+        f"{now['name']}: the {split} part is not what the run began with ({counts}); give it the "
+        "same files, or start a new run with model.weights=<its last.ckpt>"
+    )
+
+
+def eval_windows(config: RunConfig, data: TextDataConfig) -> int:
+    """Windows of an evaluation batch: as given, or those that a process trains on at a time, for
+    which there is memory.
+    """
+    if data.eval_batch_size is not None:
+        return data.eval_batch_size
+    parts = config.trainer.accumulate_grad_batches * process_count(config)
+    return max(1, data.batch_size // parts)
+
+
+def float32_passes(config: RunConfig) -> int:
+    """Validation passes of a training that one in float32, in which results are measured, takes the
+    time of.
+    """
+    return 1 if config.trainer.precision == "32-true" else 2
 
 
 def max_len_of(model: nn.Module) -> int | None:

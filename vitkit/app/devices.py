@@ -10,7 +10,13 @@ from vitkit.config import RunConfig
 from vitkit.errors import ConfigError
 from vitkit.nn import hardware
 
-__all__ = ["best_device", "concrete_precision", "multiplies_bfloat16", "process_count"]
+__all__ = [
+    "best_device",
+    "concrete_precision",
+    "expect_any_shape",
+    "multiplies_bfloat16",
+    "process_count",
+]
 
 # Read once, at the first product on a GPU: a prediction before a deterministic training, perhaps.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -60,6 +66,13 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and hardware.MULTIPLIES_BFLOAT16
+
+
+def expect_any_shape() -> None:
+    """Keep cuDNN's attention away where each batch, or each word, brings another shape: it is
+    planned anew for each, which takes longer than a step.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def process_count(config: RunConfig) -> int:

@@ -39,6 +39,7 @@ __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
 
 EVALUATED = (
     *("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz"),
+    *("translations-train.txt", "translations-val.txt"),  # those of the test are the training's own
     *(
         f"{name}-{split}.{ending}"
         for name, ending in (("eval", "json"), ("predictions", "npz"), ("examples", "npz"))
@@ -291,7 +292,8 @@ def _run_fit(
             raise TrainingError(
                 "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
                 "(smaller batches at a time), or take trainer.precision=auto or "
-                "trainer.grad_checkpointing=true"
+                "trainer.grad_checkpointing=true; if it was in the validation, lower "
+                "data.eval_batch_size"
             ) from error
         except SystemExit as left:
             # Lightning's answer to Ctrl-C until our callback watches the signals.

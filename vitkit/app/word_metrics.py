@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vitkit.app.build_words import (
+    eval_windows,
     max_len_of,
     pair_settings,
     text_settings,
@@ -109,7 +110,7 @@ def language_metrics(
     loader = WindowEvalLoader(
         part,
         length=window_of(settings, model),
-        batch_size=settings.eval_batch_size,
+        batch_size=eval_windows(config, settings),
         device=device,
     )
     model.to(device)
@@ -127,6 +128,7 @@ def translation_metrics(
     *,
     data: PairData | None = None,
     split: str = "test",
+    search: bool = True,
     progress: bool = True,
 ) -> WordMetrics:
     """Loss of a translator, and BLEU of what it makes of a split's sources.
@@ -139,14 +141,17 @@ def translation_metrics(
         config: of its run, with the settings given for this evaluation.
         data: the pairs, where they have been read already.
         split: ``train``, ``val`` or ``test``.
+        search: translate; False: the loss alone.
         progress: show a bar on a terminal.
 
     Raises:
+        ConfigError: no BLEU of the target's language here.
         DataError: no such files, or a sentence that the model cannot take.
         EvaluationError: sacreBLEU is not installed.
         WeightsError: the checkpoint does not fit itself.
     """
-    require_bleu()
+    if search:
+        require_bleu(pair_settings(config).target)
     model, tokenizer = words_from_checkpoint(checkpoint)
     settings, task = pair_settings(config), config.task
     assert isinstance(task, TranslationConfig)
@@ -164,21 +169,16 @@ def translation_metrics(
         device,
         show=progress,
     )
-    translator = Translator(model, tokenizer, device, task.num_beams, task.length_penalty)
-    sources = [source for source, _ in data.texts[split]]
-    with counted("translating", "sentences", show=progress) as tell:
-        translations = translator.translate(sources, on_batch=tell)
-    references = [target for _, target in data.texts[split]]
-    bleu = corpus_bleu(translations, references)
-    metrics = sums.metrics(data.characters_per_token(split)) | {"bleu": bleu.score}
-    if task.num_beams > 1:
-        with counted("translating, greedy", "sentences", show=progress) as tell:
-            greedy = translator.translate(sources, num_beams=1, on_batch=tell)
-        metrics["bleu_greedy"] = corpus_bleu(greedy, references).score
+    metrics = sums.metrics(data.characters_per_token(split))
     facts: dict[str, Plain] = {"weights": checkpoint.weights_name, "split": split}
-    facts |= {"tokens": sums.count, "pairs": len(sources), "bleu_signature": bleu.signature}
-    facts |= {"num_beams": task.num_beams, "length_penalty": task.length_penalty}
-    return WordMetrics(_named(split, metrics), facts, tuple(translations))
+    facts |= {"tokens": sums.count, "pairs": len(data.texts[split])}
+    if not search:
+        return WordMetrics(_named(split, metrics), facts)
+    translator = Translator(model, tokenizer, device, task.num_beams, task.length_penalty)
+    found = _searched(translator, data.texts[split], settings.target, show=progress)
+    return WordMetrics(
+        _named(split, metrics | found.metrics), facts | found.facts, found.translations
+    )
 
 
 def write_translations(
@@ -194,6 +194,24 @@ def write_translations(
     path = folder_of(checkpoint) / f"translations-{split}{suffix}.txt"
     write_text(path, "\n".join(translations) + "\n")
     return path
+
+
+def _searched(
+    translator: Translator, pairs: Sequence[tuple[str, str]], language: str, *, show: bool
+) -> WordMetrics:
+    """Translations of the sources of pairs, and how near they come to the targets."""
+    sources, references = ([pair[side] for pair in pairs] for side in (0, 1))
+    with counted("translating", "sentences", show=show) as tell:
+        translations = translator.translate(sources, on_batch=tell)
+    bleu = corpus_bleu(translations, references, language)
+    metrics = {"bleu": bleu.score}
+    if translator.num_beams > 1:
+        with counted("translating, greedy", "sentences", show=show) as tell:
+            greedy = translator.translate(sources, num_beams=1, on_batch=tell)
+        metrics["bleu_greedy"] = corpus_bleu(greedy, references, language).score
+    facts: dict[str, Plain] = {"bleu_signature": bleu.signature}
+    facts |= {"num_beams": translator.num_beams, "length_penalty": translator.length_penalty}
+    return WordMetrics(metrics, facts, tuple(translations))
 
 
 def _summed(

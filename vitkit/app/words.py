@@ -29,6 +29,7 @@ __all__ = [
     "load_translator",
     "load_writer",
     "read_lines",
+    "require_nothing_drawn",
     "translate",
     "utf8_lines",
     "utf8_text",
@@ -104,10 +105,11 @@ class Writer:
         Args and errors as of :func:`generate`.
         """
         ids = self._beginning(prompt)
-        if self.window is not None and len(ids) + tokens > self.window:
+        if self.window is not None and len(ids) + tokens - 1 > self.window:
             raise ConfigError(
                 f"prompt and text have {len(ids) + tokens} tokens, the model reads {self.window} "
-                "at a time; with a beam all must fit: ask for fewer tokens, or for one beam"
+                "at a time; with a beam all but the last must fit: ask for fewer tokens, or for "
+                "one beam"
             )
         if tokens == 0:
             return ""
@@ -141,11 +143,13 @@ class Writer:
         """Token after token. Where its window is full, the model goes on from the second half of
         what it sees.
         """
-        text, most = list(text), self.window
+        most = self.window
+        text = list(text) if most is None else text[-most:]
         while left > 0:
-            if most is not None and len(text) >= most:
+            if most is not None and len(text) > most:
                 text = text[-max(1, most // 2) :]
-            room = left if most is None else min(left, max(1, most - len(text)))
+            # The last token made is not read any more.
+            room = left if most is None else min(left, most - len(text) + 1)
             for fresh in stream(self.model, self._batch(text), room, **options):
                 text.append(int(fresh))
                 yield text[-1]
@@ -343,7 +347,8 @@ def generate(
         top_k: draw among the k likeliest only.
         top_p: draw among the fewest likeliest that hold this share of probability.
         seed: of the draws; None: another text each time.
-        num_beams: above 1 nothing is drawn: the likeliest text that a beam finds.
+        num_beams: above 1 nothing is drawn, and what says how is refused: the likeliest text that
+            a beam finds.
         use_cache: keep keys and values, or the state; False is slow, and the same.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
@@ -356,7 +361,8 @@ def generate(
         ConfigError: an option out of range, or an empty prompt.
     """
     writer = load_writer(run, device=device)
-    if num_beams > 1:
+    if num_beams != 1:
+        require_nothing_drawn(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         found = writer.search(prompt, tokens=tokens, num_beams=num_beams, use_cache=use_cache)
         return (prompt or "") + found
     pieces = writer.stream(
@@ -369,6 +375,22 @@ def generate(
         use_cache=use_cache,
     )
     return "".join([prompt or "", *pieces])
+
+
+def require_nothing_drawn(**options: Any) -> None:
+    """Refuse options of drawing beside a beam, which would not look at them.
+
+    Args:
+        options: of :func:`generate`, and ``greedy``.
+
+    Raises:
+        ConfigError: one of them is not as usual.
+    """
+    usual = {"temperature": 1.0, "seed": 0, "greedy": False}
+    given = [name for name, value in options.items() if value != usual.get(name)]
+    if given:
+        named = " and ".join(given)
+        raise ConfigError(f"{named}: a beam draws nothing; leave out {named}, or the beam")
 
 
 def translate(

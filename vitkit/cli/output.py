@@ -14,7 +14,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["Lasting", "is_child", "lasting_output", "loss", "results_are_on_disk", "tell_notes"]
+__all__ = [
+    "Lasting",
+    "is_child",
+    "lasting_output",
+    "loss",
+    "results_are_on_disk",
+    "tell_notes",
+    "write_utf8",
+]
 
 _on_disk = False
 
@@ -28,6 +36,14 @@ def tell_notes(notes: Iterable[str]) -> None:
     """Beside the results: on standard error."""
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
+
+
+def write_utf8() -> None:
+    """Standard output in UTF-8 from here on, as text is read, whatever the locale says; a terminal
+    is written to in its own way.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
 
 
 class Lasting(io.RawIOBase):

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from vitkit.cli.options import Debug
+from vitkit.cli.output import write_utf8
+
 __all__ = ["generate", "translate"]
 
 STDIN = "standard input"
@@ -16,7 +19,6 @@ Source = Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A trained
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Read all anew for each token: slow, the same text.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def generate(
@@ -33,13 +35,18 @@ def generate(
         int | None, typer.Option(min=1, help="Draw among the K likeliest tokens only.")
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option(help="Draw among the fewest that hold this probability.")
+        float | None,
+        typer.Option(help="Draw among the likeliest tokens that together have this probability."),
     ] = None,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Always the likeliest token; draws nothing.")
     ] = False,
     beam: Annotated[
-        int, typer.Option(min=1, help="Rivals in the search of the likeliest text; draws nothing.")
+        int,
+        typer.Option(
+            min=1,
+            help="Beams of the search for the likeliest text, which must fit what the model reads.",
+        ),
     ] = 1,
     seed: Annotated[
         int, typer.Option(max=LAST_SEED, help="Of the draws: another seed, another text.")
@@ -57,8 +64,13 @@ def generate(
         vitkit generate runs/tunes/20260101-120000 X:1 --temperature 0.8 --seed 3
         vitkit generate runs/tunes/20260101-120000 - --greedy
     """
-    from vitkit.app import load_writer, utf8_text
+    from vitkit.app import load_writer, require_nothing_drawn, utf8_text
 
+    write_utf8()
+    if beam > 1:
+        require_nothing_drawn(
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, greedy=greedy
+        )
     if prompt == "-":
         prompt = utf8_text(sys.stdin.buffer.read(), STDIN)
     writer = load_writer(source)
@@ -94,11 +106,13 @@ def translate(
     ] = None,
     beam: Annotated[
         int | None,
-        typer.Option(min=1, help="Rivals of a translation, 1 = greedy; as the run was tested."),
+        typer.Option(min=1, help="Beams of the search, 1 = greedy; default: as it was tested."),
     ] = None,
     length_penalty: Annotated[
         float | None,
-        typer.Option(min=0.0, help="More favours the long; as the run was tested."),
+        typer.Option(
+            min=0.0, help="Higher favours longer translations; default: as it was tested."
+        ),
     ] = None,
     no_cache: NoCache = False,
     debug: Debug = False,
@@ -113,6 +127,7 @@ def translate(
     """
     from vitkit.app import load_translator, read_lines, utf8_lines
 
+    write_utf8()
     translator = load_translator(source)
     if file is None or file == "-":
         sentences = utf8_lines(sys.stdin.buffer, STDIN)

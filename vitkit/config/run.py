@@ -97,7 +97,7 @@ def _misread(config: RunConfig) -> list[str]:
     name, kind = config.model.name, config.data.kind
     family = family_of(name)
     reads = READS.get(family, "images")
-    if family == "custom" or reads == kind or not {reads, kind} & set(READS.values()):
+    if reads == kind or not {reads, kind} & set(READS.values()):
         return []
     fitting = [n for n, preset in PRESETS.items() if READS.get(preset.family, "images") == kind]
     hint = f"; take a model such as {', '.join(fitting[:3])}" if fitting else ""

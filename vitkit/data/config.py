@@ -141,7 +141,7 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_
     )
     root: str = Field("data", description="folder of the data set's files")
     batch_size: int = Field(128, ge=1, description="images of one optimiser step, over all devices")
-    eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
+    eval_batch_size: int | None = Field(256, ge=1, description="images of one evaluation batch")
 
     @property
     def may_validate(self) -> bool:
@@ -152,6 +152,7 @@ class DataConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_
 class ImageDataConfig(DataConfig):
     """Which pictures, how they are split, and how they reach the model."""
 
+    eval_batch_size: int = Field(256, ge=1, description="images of one evaluation batch")
     val_fraction: float = Field(
         0.1, ge=0, lt=1, description="share of the training images kept for validation; 0 = none"
     )

@@ -11,10 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitkit.errors import EvaluationError
+from vitkit.errors import ConfigError, EvaluationError
 from vitkit.evaluation.sums import Sums
 
 __all__ = ["Bleu", "TokenSums", "corpus_bleu", "require_bleu"]
+
+
+CHUNK = 2**24
+"""Logits whose loss is computed at a time, 64 MB: beside them torch makes a copy as large."""
 
 
 class TokenSums(Sums):
@@ -35,10 +39,12 @@ class TokenSums(Sums):
             targets: int64 (...), -100 where there is none.
         """
         logits = logits.detach().flatten(0, -2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss = F.cross_entropy(logits, targets.flatten(), reduction="none")
-        # Summed in float64: there may be a million terms.
-        self.add(loss.to(self.sums.dtype).sum(), (targets >= 0).sum())
+        rows = max(1, CHUNK // logits.shape[1])
+        for some, right in zip(logits.split(rows), targets.flatten().split(rows), strict=True):
+            own = some.to(torch.promote_types(some.dtype, torch.float32))
+            loss = F.cross_entropy(own, right, reduction="none")
+            # Summed in float64: there may be a million terms.
+            self.add(loss.to(self.sums.dtype).sum(), (right >= 0).sum())
 
     def add(self, loss: Tensor, count: Tensor) -> None:
         """Add a loss that is a sum over ``count`` tokens, in nats."""
@@ -77,14 +83,17 @@ class Bleu:
     signature: str
 
 
-def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
-    """BLEU of translations, cased, of tokens after the rules of WMT (13a), by sacreBLEU.
+def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str], language: str = "") -> Bleu:
+    """BLEU of translations, cased, by sacreBLEU: of tokens after the rules of WMT (13a), or of its
+    own for Chinese, Japanese and Korean, where no spaces part the words.
 
     Args:
         hypotheses: translations, whole sentences as people write them.
         references: one right translation of each.
+        language: of both, as ``de``, ``zh`` or ``zh-CN``.
 
     Raises:
+        ConfigError: see :func:`require_bleu`.
         EvaluationError: other numbers of both, none, or sacreBLEU is not installed.
 
     Source: Post, "A call for clarity in reporting BLEU scores", arXiv 1804.08771.
@@ -94,16 +103,20 @@ def corpus_bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Bleu:
             f"BLEU needs one reference for each translation, given {len(hypotheses)} translations "
             f"and {len(references)} references"
         )
-    metric: Any = require_bleu().metrics.BLEU()
+    metric = require_bleu(language)
     score = metric.corpus_score(list(hypotheses), [list(references)]).score
     return Bleu(float(score), str(metric.get_signature()))
 
 
-def require_bleu() -> Any:
-    """sacreBLEU, which is an extra.
+def require_bleu(language: str = "") -> Any:
+    """The metric of sacreBLEU, which is an extra, for a language.
+
+    Args:
+        language: as of :func:`corpus_bleu`.
 
     Raises:
-        EvaluationError: it is not installed.
+        ConfigError: what cuts this language into words is not installed.
+        EvaluationError: sacreBLEU is not installed.
     """
     try:
         import sacrebleu  # an extra
@@ -112,4 +125,13 @@ def require_bleu() -> Any:
             "BLEU needs sacreBLEU; pip install 'vitkit[text]', or leave the test files out with "
             "data.test=null"
         ) from None
-    return sacrebleu
+    code = language.replace("_", "-").partition("-")[0].lower()
+    library: Any = sacrebleu
+    try:
+        return library.metrics.BLEU(trg_lang=code)
+    except RuntimeError:
+        raise ConfigError(
+            f"data.target: given {language}, whose words sacreBLEU cannot tell apart without an "
+            f"extra; pip install 'sacrebleu[{code}]', or leave the test files out with "
+            "data.test=null"
+        ) from None

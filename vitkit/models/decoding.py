@@ -54,7 +54,7 @@ def generate(
 
     Raises:
         ValueError: an option out of range, an empty beginning, or more words than the model's
-            ``max_len``.
+            ``max_len`` to be read: the last one made is not.
     """
     words = stream(
         model,
@@ -88,7 +88,7 @@ def stream(
     word. The model is in evaluation from the first word to the last.
     """
     _check(ids, max_new_tokens, temperature, top_k, top_p)
-    model.check_length(ids.shape[1] + max_new_tokens)
+    model.check_length(ids.shape[1] + max(max_new_tokens, 1) - 1)
     if seed is not None:
         if generator is not None:
             raise ValueError("give seed or generator, not both")
@@ -136,12 +136,12 @@ def continuations(
 
     Raises:
         ValueError: an option out of range, an empty beginning, or more words than the model's
-            ``max_len``.
+            ``max_len`` to be read: the last one made is not.
     """
     _check(ids, max_new_tokens, 1.0, None, None)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens {max_new_tokens}; a beam needs 1 and up")
-    model.check_length(ids.shape[1] + max_new_tokens)
+    model.check_length(ids.shape[1] + max_new_tokens - 1)
     ids = ids.long()
     limits = ids.new_full((len(ids),), max_new_tokens)
     with _writing(model):

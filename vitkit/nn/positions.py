@@ -301,7 +301,8 @@ class RelativeBias2d(nn.Module):
     """A learned bias of each layer and head for the offset from query to key on a grid.
 
     Each head begins with an eye on one neighbour, in turn over heads and layers, like the taps of a
-    convolution: the bias falls with the squared distance from that place. Prefix tokens have no place: their bias is 0.
+    convolution: the bias falls with the squared distance from that place. Prefix tokens have no
+    place: their bias is 0.
 
     Args:
         depth: L, layers.

@@ -52,7 +52,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _watched() -> bool:
-    """Whether compilation, autocast, a dispatch mode or a functional transform must see F.linear."""
+    """Whether a compiler, autocast, a dispatch mode or a functional transform must see F.linear."""
     return (
         torch.compiler.is_compiling()
         or torch.is_autocast_enabled("cpu")

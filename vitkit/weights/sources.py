@@ -14,6 +14,8 @@ from vitkit.errors import WeightsError
 from vitkit.weights.checkpoint import (
     OWN_KEY,
     PREFIX,
+    Checkpoint,
+    checkpoint_of,
     require_version,
     spare_names,
     tested_name,
@@ -30,13 +32,16 @@ from vitkit.weights.hub import (
 )
 from vitkit.weights.stated import ACTIVATIONS, Stated, from_config, with_processor
 
-__all__ = ["Source", "read_source"]
+__all__ = ["Source", "own_checkpoint", "read_source"]
 
 WEIGHT_FILES = (
     *("model.safetensors", "model.safetensors.index.json"),
     *("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
 """What a folder's weights are called by custom, in the order of preference."""
+
+TENSORS_ALONE = (".safetensors", ".npz", ".json")
+"""Suffixes of files that hold tensors, or name those that do: none is a checkpoint of ours."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,24 @@ def read_source(source: Mapping[str, Tensor] | str | Path) -> Source:
     return _from_file(path)  # says that it is not there
 
 
+def own_checkpoint(source: str | Path) -> Checkpoint | None:
+    """The checkpoint of ours that :func:`read_source` would read; None where it would read another.
+
+    Args:
+        source: a file, of whatever suffix, or a folder, such as a run's; a model by name is none.
+
+    Raises:
+        WeightsError: damaged, unsafe, newer than this version can read, or a folder of many files.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path, _ = _file_of(path, str(source))
+    if not path.is_file() or path.suffix in TENSORS_ALONE:
+        return None
+    content = read_file(path)
+    return checkpoint_of(content, path) if OWN_KEY in content else None
+
+
 def _from_file(path: Path, *, alone: bool = False) -> Source:
     """Of a file; what the files beside it say counts if it has a usual name or lies ``alone``."""
     told = alone or path.name in WEIGHT_FILES
@@ -140,15 +163,21 @@ def _beside(path: Path) -> Stated:
 
 
 def _from_folder(folder: Path, where: str) -> Source:
+    path, alone = _file_of(folder, where)
+    return dataclasses.replace(_from_file(path, alone=alone), where=where)
+
+
+def _file_of(folder: Path, where: str) -> tuple[Path, bool]:
+    """The file that a folder's weights are in, and whether it is there without a usual name."""
     named = next((folder / n for n in WEIGHT_FILES if (folder / n).is_file()), None)
-    named, alone = _of_run(folder) if named is None else named, False
-    if named is None:
-        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-        if len(files) != 1:
-            shown = ", ".join(path.name for path in files[:5]) or "no file of weights"
-            raise WeightsError(f"{where} holds {shown}; give the file itself")
-        named, alone = files[0], True
-    return dataclasses.replace(_from_file(named, alone=alone), where=where)
+    named = _of_run(folder) if named is None else named
+    if named is not None:
+        return named, False
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(files) != 1:
+        shown = ", ".join(path.name for path in files[:5]) or "no file of weights"
+        raise WeightsError(f"{where} holds {shown}; give the file itself")
+    return files[0], True
 
 
 def _of_run(folder: Path) -> Path | None:

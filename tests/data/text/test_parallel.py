@@ -218,11 +218,16 @@ def test_what_cannot_be_encoded() -> None:
 
 
 def test_what_cannot_be_batched() -> None:
-    with pytest.raises(DataError, match="does not fit into a batch of 10"):
+    with pytest.raises(
+        DataError, match=r"13 words .* batch of 10; raise data\.batch_size to 13 or"
+    ):
         loader(tokens=10)
+    with pytest.raises(DataError, match=r"batch of 10; raise data\.batch_size to 52 or more"):
+        loader(tokens=40, micro_batches=2, world_size=2)
+    assert len(loader(tokens=52, micro_batches=2, world_size=2)) > 0
     with pytest.raises(DataError, match="no step"):
         loader(tokens=60 * 20, micro_batches=20)
     with pytest.raises(DataError, match="2 pairs cannot be shared by 3"):
         PairEvalLoader(pairs(2), tokens=60, world_size=3)
-    with pytest.raises(DataError, match="does not fit"):
+    with pytest.raises(DataError, match=r"batch of 5; raise data\.eval_batch_size to 13 or more"):
         PairEvalLoader(pairs(40), tokens=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,19 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
         read_texts(tmp_path / "sub")
 
 
+def test_each_file_of_a_folder_begins_a_line(tmp_path: Path) -> None:
+    contents = {"a": "the end", "b": "", "c": "Start\r\n", "d": "\ufeff", "e": "last"}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.txt").write_bytes(content.encode())
+    assert read_texts(tmp_path) == "the end\nStart\r\nlast"
+    for name in "ace":
+        (tmp_path / f"{name}.txt").write_bytes(b"")
+    assert read_texts(tmp_path) == ""  # a mark alone
+    (tmp_path / "d.txt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"a\.txt is empty; give a file with text"):
+        read_texts(tmp_path)
+
+
 def test_a_model_brings_its_own_tokeniser(text: Path) -> None:
     own = CharacterTokenizer(UMLAUTS + "#")
     assert load_text(TextDataConfig(root=str(text)), own).tokenizer is own
@@ -106,6 +120,55 @@ def test_only_the_splits_that_are_asked_for_are_read(tmp_path: Path) -> None:
     assert list(data.splits) == ["test"]
     with pytest.raises(DataError, match=r"no file .*train\.en; .* has test\.de, test\.en"):
         load_pairs(config)
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_bad_training_pairs_stop_or_are_left_out(tmp_path: Path, tokenizer: Any) -> None:
+    write_pairs(tmp_path, train=20, other=5)
+    config = ParallelDataConfig(root=str(tmp_path), tokenizer=tokenizer, vocab_size=300)
+    whole = load_pairs(config, max_len=64)
+    assert config.on_bad_pair == "stop" and whole.num_skipped == 0
+    letters = sorted(set((tmp_path / "train.de").read_text("utf-8")) - set("\n "))
+    long = "".join(random.Random(0).choices(letters, k=200))
+    for language, more in (("en", " \n\none\ntwo\n"), ("de", f"eins\n\n{long}\nzwei\n")):
+        path = tmp_path / f"train.{language}"
+        path.write_text(path.read_text("utf-8") + more, "utf-8")
+    with pytest.raises(DataError, match=r"train\.en: line 21 is empty; .* data\.on_bad_pair=skip"):
+        load_pairs(config, max_len=64)
+    skipping = config.model_copy(update={"on_bad_pair": "skip"})
+    data = load_pairs(skipping, whole.tokenizer, max_len=64)
+    assert data.num_skipped == 3
+    assert data.texts["train"] == [*whole.texts["train"], ("two", "zwei")]
+    assert len(data.splits["train"]) == 21
+    assert load_pairs(skipping, whole.tokenizer).num_skipped == 2  # any length is read
+    assert load_pairs(skipping, whole.tokenizer, max_len=64, splits=["val"]).num_skipped == 0
+    if tokenizer == "char":
+        with pytest.raises(DataError, match=r"train: character .* none of the 3"):
+            load_pairs(skipping, CharacterTokenizer("abc", special=True), max_len=64)
+    learned = load_pairs(skipping, max_len=64)
+    assert learned.texts["train"] == data.texts["train"]
+    # What is measured on stays whole.
+    (tmp_path / "val.en").write_text("one\n\n", "utf-8")
+    (tmp_path / "val.de").write_text("eins\nzwei\n", "utf-8")
+    with pytest.raises(DataError, match=r"val\.en: line 2 is empty"):
+        load_pairs(skipping, max_len=64)
+
+
+def test_a_digest_tells_texts_of_one_length_apart(tmp_path: Path) -> None:
+    write_verses(tmp_path / "verses.txt")
+    before = load_text(TextDataConfig(root=str(tmp_path / "verses.txt")))
+    assert load_text(TextDataConfig(root=str(tmp_path / "verses.txt"))).facts() == before.facts()
+    verses = (tmp_path / "verses.txt").read_text("utf-8")
+    (tmp_path / "verses.txt").write_text(verses.replace("moon", "noom", 1), "utf-8")
+    after = load_text(TextDataConfig(root=str(tmp_path / "verses.txt")), before.tokenizer)
+    changed = {key for key, value in after.facts().items() if value != before.facts()[key]}
+    assert changed == {"digest_train"}
+    assert (
+        "digest_val"
+        not in load_text(
+            TextDataConfig(root=str(tmp_path / "verses.txt"), val_fraction=0.0)
+        ).facts()
+    )
 
 
 def test_a_sentence_that_is_too_long_is_named(tmp_path: Path) -> None:

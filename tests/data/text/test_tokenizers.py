@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
 
+from vitkit.data.text import tokenizers as tokenizers_module
 from vitkit.data.text.tokenizers import (
     TOKENIZERS,
     BpeTokenizer,
@@ -68,6 +70,41 @@ def test_characters_know_their_own(text: str) -> None:
     ours = CharacterTokenizer(text + "a")
     assert ours.vocab_size == len(set(text + "a"))
     assert ours.decode(ours.encode(text)) == text
+
+
+@given(ANY_TEXT)
+def test_a_long_text_has_the_same_ids(text: str) -> None:
+    makers = [CharacterTokenizer(text + "a"), CharacterTokenizer(text + "a", special=True)]
+    for ours in (*makers, *(MAKERS[name] for name in ("bytes", "bytes_special", "bpe"))):
+        ids = ours.encode_tensor(text)
+        assert ids.tolist() == ours.encode(text)
+        assert ids.dtype == (torch.uint8 if ours.vocab_size <= 256 else torch.int32)
+
+
+def test_so_has_one_of_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizers_module, "PIECE", 7)
+    for name in MAKERS:
+        assert MAKERS[name].encode_tensor(TEXT).tolist() == MAKERS[name].encode(TEXT)
+    for text in ("abcabcabcé", "abcabcabcabc\U0010ffff", "\ud800"):
+        with pytest.raises(DataError) as caught:
+            CharacterTokenizer("abc").encode_tensor(text)
+        with pytest.raises(DataError) as wanted:
+            CharacterTokenizer("abc").encode(text)
+        assert str(caught.value) == str(wanted.value)
+
+
+@pytest.mark.parametrize("name", ["characters", "bytes"])
+def test_a_long_text_takes_little_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of numbers take 16 bytes a character, and more of those above 256."""
+    monkeypatch.setattr(tokenizers_module, "PIECE", 2**14)
+    text = TEXT * 500
+    tracemalloc.start()
+    try:
+        MAKERS[name].encode_tensor(text)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * len(text)
 
 
 def test_characters_stand_in_order() -> None:

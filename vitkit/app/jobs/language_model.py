@@ -7,15 +7,24 @@ from typing import ClassVar
 
 from pytorch_lightning import Trainer
 
-from vitkit.app.build_words import brought_tokenizer, build_words, text_settings, window_of
+from vitkit.app.build_words import (
+    brought_tokenizer,
+    build_words,
+    eval_windows,
+    float32_passes,
+    require_same_words,
+    text_settings,
+    window_of,
+)
 from vitkit.app.jobs.base import Job, place_of
+from vitkit.app.word_metrics import language_metrics
 from vitkit.config import RunConfig
 from vitkit.data.text.corpus import WindowEvalLoader, WindowTrainLoader
 from vitkit.data.text.sources import TextData, load_text
 from vitkit.records import Plain
 from vitkit.training.budget import StepPlan
 from vitkit.training.language_model import LanguageModelTask
-from vitkit.weights import Checkpoint
+from vitkit.weights import Checkpoint, read_checkpoint
 
 __all__ = ["LanguageModelJob"]
 
@@ -42,6 +51,8 @@ class LanguageModelJob(Job):
         self.settings = text_settings(config)
         if data is None:
             data = load_text(self.settings, brought_tokenizer(config, resumed))
+        if resumed is not None:
+            require_same_words(resumed.data, data.facts(), self.unit)
         self.data = data
         self.built = build_words(config, data.tokenizer)
         self.model, self.section = self.built.model, self.built.section
@@ -65,9 +76,10 @@ class LanguageModelJob(Job):
 
     @property
     def evaluated(self) -> int:
-        """Windows of the validation part."""
+        """Windows of the validation part: validated, and measured when all is done."""
         val = self.data.splits.val
-        return 0 if val is None else -(-(len(val) - 1) // self.window)
+        windows = 0 if val is None else -(-(len(val) - 1) // self.window)
+        return windows * (1 + float32_passes(self.config))
 
     def loaders(self, trainer: Trainer) -> tuple[WindowTrainLoader, WindowEvalLoader | None]:
         """The training loader of this process, and the validation loader if there is text."""
@@ -84,7 +96,10 @@ class LanguageModelJob(Job):
         if splits.val is None:
             return train_loader, None
         return train_loader, WindowEvalLoader(
-            splits.val, length=self.window, batch_size=self.settings.eval_batch_size, **place
+            splits.val,
+            length=self.window,
+            batch_size=eval_windows(self.config, self.settings),
+            **place,
         )
 
     def task(self, plan: StepPlan) -> LanguageModelTask:
@@ -106,5 +121,12 @@ class LanguageModelJob(Job):
         return [said, *self.built.lines()]
 
     def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
-        """Nothing: a text is cut into what is learned from and what is validated on."""
-        return {}, {}
+        """Loss on the part that is set aside, of the weights that are kept; nothing where there is
+        none.
+        """
+        if not self.validates:
+            return {}, {}
+        found = language_metrics(
+            read_checkpoint(checkpoint), self.config, data=self.data, progress=show
+        )
+        return found.metrics, found.facts

@@ -7,13 +7,20 @@ from typing import ClassVar
 
 from pytorch_lightning import Trainer
 
-from vitkit.app.build_words import brought_tokenizer, build_words, pair_settings
+from vitkit.app.build_words import (
+    brought_tokenizer,
+    build_words,
+    float32_passes,
+    pair_settings,
+    require_same_words,
+)
 from vitkit.app.devices import process_count
 from vitkit.app.jobs.base import Job, place_of
 from vitkit.app.word_metrics import translation_metrics, write_translations
 from vitkit.config import RunConfig
 from vitkit.data.text.parallel import PairBatch, PairEvalLoader, PairTrainLoader
 from vitkit.data.text.sources import PairData, load_pairs
+from vitkit.errors import DataError
 from vitkit.evaluation.text import require_bleu
 from vitkit.records import Plain
 from vitkit.training.budget import StepPlan
@@ -52,7 +59,7 @@ class TranslationJob(Job):
         super().__init__(config)
         self.settings = pair_settings(config)
         if self.settings.test is not None:
-            require_bleu()  # rather now than after the training
+            require_bleu(self.settings.target)  # rather now than after the training
         if data is None:
             stated = config.model.constructor_kwargs().get("max_len")
             data = load_pairs(
@@ -60,7 +67,10 @@ class TranslationJob(Job):
                 brought_tokenizer(config, resumed),
                 max_len=stated,
             )
+        if resumed is not None:
+            require_same_words(resumed.data, data.facts(), "pairs")
         self.data = data
+        self._require_batches()
         self.built = build_words(config, data.tokenizer)
         self.model, self.section = self.built.model, self.built.section
 
@@ -88,9 +98,12 @@ class TranslationJob(Job):
 
     @property
     def evaluated(self) -> int:
-        """Words of the validation sources, and those of the test as often as they are passed."""
+        """Words of the sources that are passed after the last step, as often as they are passed:
+        validated, measured, and searched for translations.
+        """
         words = {split: len(pairs.source) for split, pairs in self.data.splits.items()}
-        return words.get("val", 0) + words.get("test", 0) * (1 + SEARCH_COST)
+        passes = float32_passes(self.config)
+        return words.get("val", 0) * (1 + passes) + words.get("test", 0) * (passes + SEARCH_COST)
 
     def examples_in(self, batch: PairBatch) -> int:
         """Words of its sources and their padding: of longer sentences it has fewer pairs."""
@@ -133,19 +146,45 @@ class TranslationJob(Job):
             f"{counts.get('test', 0):,} test pairs, {tokenizer.vocab_size:,} different tokens "
             f"({tokenizer.kind})"
         )
-        return [said, *self.built.lines()]
+        lines = [said]
+        if self.data.num_skipped:
+            lines.append(
+                f"note   {self.data.num_skipped:,} training pairs left out, empty or longer than "
+                "the model reads"
+            )
+        return [*lines, *self.built.lines()]
 
     def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
-        """Loss and BLEU on the test pairs, whose translations are written; nothing where there are
-        none.
+        """Loss on the validation pairs, of the weights that are kept; loss and BLEU on the test
+        pairs, whose translations are written; nothing where there are none.
         """
-        if "test" not in self.data.splits:
-            return {}, {}
-        found = translation_metrics(
-            read_checkpoint(checkpoint), self.config, data=self.data, split="test", progress=show
-        )
-        write_translations(checkpoint, "test", found.translations)
-        return found.metrics, found.facts
+        metrics: dict[str, float] = {}
+        facts: dict[str, Plain] = {}
+        read = read_checkpoint(checkpoint)
+        for split in ("val", "test"):
+            if split in self.data.splits:
+                found = translation_metrics(
+                    read,
+                    self.config,
+                    data=self.data,
+                    split=split,
+                    search=split == "test",
+                    progress=show,
+                )
+                metrics |= found.metrics
+                facts = found.facts
+                if split == "test":
+                    write_translations(checkpoint, split, found.translations)
+        return metrics, facts
+
+    def _require_batches(self) -> None:
+        """Refuse what cannot be evaluated before the training, not after it."""
+        for split, pairs in self.data.splits.items():
+            if split != "train":
+                try:
+                    PairEvalLoader(pairs, tokens=self.settings.eval_batch_size)
+                except DataError as error:
+                    raise DataError(f"{getattr(self.settings, split)}: {error}") from error
 
     @property
     def _micro_batches(self) -> int:

@@ -45,7 +45,12 @@ class TextDataConfig(DataConfig):
         description="optimiser steps of an epoch; by default as many as have the text's tokens",
     )
     batch_size: int = Field(64, ge=1, description="windows of one optimiser step, over all devices")
-    eval_batch_size: int = Field(64, ge=1, description="windows of one evaluation batch")
+    eval_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="windows of one evaluation batch; by default as many as a device trains on at "
+        "a time",
+    )
 
     @property
     def may_validate(self) -> bool:
@@ -68,6 +73,11 @@ class ParallelDataConfig(DataConfig):
     train: str = Field("train", description="training files, without their ending")
     val: str | None = Field("val", description="validation files, without ending; null = none")
     test: str | None = Field("test", description="test files, without ending; null = none")
+    on_bad_pair: Literal["stop", "skip"] = Field(
+        "stop",
+        description="training pairs with an empty side, or longer than the model reads: stop at "
+        "the first, or leave them out",
+    )
     tokenizer: TokenizerName = Field(
         "bpe", description="what a token is, in both languages: a piece of a word (bpe), char, byte"
     )

@@ -107,6 +107,8 @@ def decode_text(content: bytes, where: str, *, first_line: int = 1) -> str:
 def read_texts(root: str | Path) -> str:
     """The text of a file, or of a folder's files one behind the other, by name.
 
+    In a folder each file begins a line, and empty ones are passed over.
+
     Raises:
         DataError: nothing there, no file of text in the folder, or see :func:`read_text`.
     """
@@ -119,7 +121,10 @@ def read_texts(root: str | Path) -> str:
             f"data.root={root}: no file {' or '.join(TEXT_SUFFIXES)} in this folder; name a text "
             "file"
         )
-    return "".join(map(read_text, files))
+    filled = [file for file in files if file.stat().st_size] or files[:1]  # told, if all are empty
+    texts = [text for text in map(read_text, filled) if text]
+    ended = [text if text.endswith("\n") else f"{text}\n" for text in texts[:-1]]
+    return "".join([*ended, *texts[-1:]])
 
 
 def cut_parts(text: str, val_fraction: float) -> tuple[str, str]:
@@ -156,8 +161,7 @@ def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> Text
         DataError: a character that the tokeniser does not know, or a part without a character.
     """
     train, val = cut_parts(text, val_fraction)
-    dtype = torch.uint8 if tokenizer.vocab_size <= 256 else torch.int32
-    ids = [torch.tensor(tokenizer.encode(part), dtype=dtype) for part in (train, val)]
+    ids = [tokenizer.encode_tensor(part) for part in (train, val)]
     return TextSplits(ids[0], ids[1] if val else None)
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "PairTrainLoader",
     "SentencePairs",
     "encode_pairs",
+    "fitting_pairs",
     "read_lines",
     "read_pairs",
 ]
@@ -38,7 +39,7 @@ class PairBatch(NamedTuple):
         source_lengths: of them, int64 (B,).
         inputs: the beginning's word and the target's, then padding, int64 (B, N).
         targets: the target's words and the end's, then :data:`IGNORED`, int64 (B, N).
-        positions: int64 (B,): places of the pairs in the split.
+        positions: int64 (B,), on the CPU: places of the pairs in the split.
     """
 
     source: Tensor
@@ -86,8 +87,15 @@ def read_lines(path: str | Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def read_pairs(source: str | Path, target: str | Path) -> list[tuple[str, str]]:
+def read_pairs(
+    source: str | Path, target: str | Path, *, empty: bool = False
+) -> list[tuple[str, str]]:
     """Line by line the sentences of two files.
+
+    Args:
+        source: file of the one language.
+        target: file of the other.
+        empty: lines may be.
 
     Raises:
         DataError: a file that cannot be read, another number of lines, or an empty line.
@@ -99,13 +107,29 @@ def read_pairs(source: str | Path, target: str | Path) -> list[tuple[str, str]]:
             "translate line n of the other"
         )
     pairs = list(zip(sources, targets, strict=True))
+    if empty:
+        return pairs
     for number, pair in enumerate(pairs, start=1):
         for path, line in zip((source, target), pair, strict=True):
             if not line.strip():
                 raise DataError(
-                    f"{path}: line {number} is empty; take it out of both files, or fill it"
+                    f"{path}: line {number} is empty; take it out of both files, or fill it, or "
+                    "leave such training pairs out with data.on_bad_pair=skip"
                 )
     return pairs
+
+
+def fitting_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_len: int | None = None
+) -> list[tuple[str, str]]:
+    """The pairs of which neither side is longer than ``max_len``. Args as of :func:`encode_pairs`.
+
+    Raises:
+        DataError: a character that the tokeniser does not know.
+    """
+    if max_len is None:
+        return list(pairs)
+    return [pair for pair in pairs if all(len(tokenizer.encode(side)) < max_len for side in pair)]
 
 
 def encode_pairs(
@@ -138,7 +162,8 @@ def encode_pairs(
             name = ("source", "target")[side]
             raise DataError(
                 f"the {name} of pair {longest + 1} has {int(lengths[longest])} words with its end, "
-                f"the model takes {max_len}; raise model.max_len or leave the pair out"
+                f"the model takes {max_len}; raise model.max_len, or leave the pair out, as "
+                "data.on_bad_pair=skip does in training"
             )
         flat = torch.tensor([word for sentence in ids for word in sentence], dtype=torch.int32)
         sides.append((flat, lengths))
@@ -185,7 +210,9 @@ class PairTrainLoader(EpochLoader[PairBatch]):
         self.micro_batches = micro_batches
         self._parts = micro_batches * world_size
         self._sizes, self._shapes = pairs.sizes, _shapes(pairs)
-        self._cuts = _cuts(self._sizes.sort().values, tokens // self._parts)
+        self._cuts = _cuts(
+            self._sizes.sort().values, tokens // self._parts, self._parts, "data.batch_size"
+        )
         if len(self._cuts) < self._parts:
             raise DataError(
                 f"an epoch would have no step: {len(pairs)} pairs make {len(self._cuts)} "
@@ -243,7 +270,7 @@ class PairEvalLoader:
         # Round by round each process gets a pair; an incomplete round comes first, among the short.
         rest = len(pairs) % world_size
         rounds = torch.cat([sizes[:rest][-1:], sizes[rest:][world_size - 1 :: world_size]])
-        counts = _cuts(rounds, tokens)
+        counts = _cuts(rounds, tokens, 1, "data.eval_batch_size")
         if rest and counts[0] == 1:
             counts[:2] = [1 + counts[1]]  # or some would have nothing in their first batch
         counts[0] -= int(0 < rest <= rank)
@@ -285,15 +312,18 @@ class _PairTable:
             source_lengths,
             inputs.masked_fill(ended, self.pad_id),
             targets,
-            places.to(self.device),
+            places,
         )
 
     def _padded(self, side: int, places: Tensor, fill: int) -> tuple[Tensor, Tensor]:
         ids, starts, lengths = self.sides[side]
         # Lengths are known on the CPU, so that no batch waits for the device.
-        longest, known = int(lengths[places].max()), lengths[places].to(self.device)
+        longest = int(lengths[places].max())
+        known, rows = (
+            some.to(self.device, non_blocking=True) for some in (lengths[places], places)
+        )
         inside = torch.arange(longest, device=self.device)
-        at = starts[places.to(self.device)][:, None] + inside
+        at = starts[rows][:, None] + inside
         words = ids[at.clamp(max=len(ids) - 1)].long()
         return words.masked_fill(inside >= known[:, None], fill), known
 
@@ -307,12 +337,16 @@ def _shapes(pairs: SentencePairs) -> Tensor:
     return sizes * (2 * int(sizes.max()) + 1) + longer_source * (1 - 2 * (sizes % 2))
 
 
-def _cuts(sizes: Tensor, tokens: int) -> list[int]:
-    """Pairs of each batch, of ascending sizes: as many as stay within ``tokens`` when padded."""
-    if int(sizes[-1]) > tokens:
+def _cuts(sizes: Tensor, tokens: int, parts: int, setting: str) -> list[int]:
+    """Pairs of each batch, of ascending sizes: as many as stay within ``tokens`` when padded.
+
+    A setting of ``parts`` times as many says how many these are.
+    """
+    longest = int(sizes[-1])
+    if longest > tokens:
         raise DataError(
-            f"a sentence of {int(sizes[-1])} words does not fit into a batch of {tokens}; "
-            "raise the tokens of a step, or leave it out"
+            f"a sentence of {longest} words with its end does not fit into a batch of {tokens}; "
+            f"raise {setting} to {longest * parts} or more, or leave its pair out"
         )
     counts, count = [], 0
     for size in sizes.tolist():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
 from vitkit.data.text.corpus import TextSplits, cut_parts, cut_text, read_texts
-from vitkit.data.text.parallel import SentencePairs, encode_pairs, read_pairs
+from vitkit.data.text.parallel import (
+    SentencePairs,
+    encode_pairs,
+    fitting_pairs,
+    read_pairs,
+)
 from vitkit.data.text.tokenizers import (
     BpeTokenizer,
     ByteTokenizer,
@@ -55,9 +63,12 @@ class TextData:
         return (self.characters[0 if train else 1] - first) / max(len(ids) - 1, 1)
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        val = 0 if self.splits.val is None else len(self.splits.val)
-        return {"name": self.name, "num_train": len(self.splits.train), "num_val": val}
+        """Plain values for a checkpoint: how many tokens a part has, and a digest of them."""
+        parts = {"train": self.splits.train, "val": self.splits.val}
+        there = {split: ids for split, ids in parts.items() if ids is not None}
+        counts = {f"num_{split}": len(there.get(split, ())) for split in parts}
+        digests = {f"digest_{split}": _digest(ids) for split, ids in there.items()}
+        return {"name": self.name, **counts, **digests}
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,14 @@ class PairData:
         tokenizer: of both languages.
         splits: ``train``, and ``val`` and ``test`` where there are any, as ids.
         texts: the same as text.
+        num_skipped: training pairs that were left out.
     """
 
     name: str
     tokenizer: Tokenizer
     splits: dict[str, SentencePairs]
     texts: dict[str, Pairs]
+    num_skipped: int = 0
 
     def characters_per_token(self, split: str) -> float:
         """Characters behind a token of a split's targets; a sentence's end is one, its line feed.
@@ -86,9 +99,13 @@ class PairData:
         return characters / len(self.splits[split].target)
 
     def facts(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Plain values for a checkpoint: how many pairs a split has, and a digest of them."""
         counts = {f"num_{split}": len(self.splits.get(split, ())) for split in SPLITS}
-        return {"name": self.name, **counts}
+        digests = {
+            f"digest_{split}": _digest(pairs.source, pairs.target)
+            for split, pairs in self.splits.items()
+        }
+        return {"name": self.name, **counts, **digests}
 
 
 def make_tokenizer(name: str, texts: Iterable[str], *, vocab_size: int, special: bool) -> Tokenizer:
@@ -154,10 +171,19 @@ def load_pairs(
 
     Raises:
         DataError: no such file, empty, not UTF-8, files of different lengths, or a sentence that is
-            empty, too long, or has a character that the tokeniser does not know.
+            empty or too long (``on_bad_pair`` may leave it out of the training), or has a character
+            that the tokeniser does not know.
     """
     stems = {"train": config.train, "val": config.val, "test": config.test}
-    texts = {split: _pairs(config, stem) for split in splits if (stem := stems[split]) is not None}
+    skips = config.on_bad_pair == "skip"
+    texts = {
+        split: _pairs(config, stem, empty=skips and split == "train")
+        for split in splits
+        if (stem := stems[split]) is not None
+    }
+    num_read = len(texts.get("train", ()))
+    if skips and "train" in texts:
+        texts["train"] = [pair for pair in texts["train"] if all(map(str.strip, pair))]
     if tokenizer is None:
         known = ["train"] if config.tokenizer == "bpe" else list(texts)
         tokenizer = make_tokenizer(
@@ -167,23 +193,33 @@ def load_pairs(
             special=True,
         )
     ids = {}
-    for split, pairs in texts.items():
+    for split in texts:
         try:
-            ids[split] = encode_pairs(pairs, tokenizer, max_len=max_len)
+            if skips and split == "train":
+                texts[split] = fitting_pairs(texts[split], tokenizer, max_len=max_len)
+            ids[split] = encode_pairs(texts[split], tokenizer, max_len=max_len)
         except DataError as error:
             raise DataError(f"{Path(config.root) / str(stems[split])}: {error}") from error
     name = f"{Path(config.root).resolve().name} {config.source}-{config.target}"
-    return PairData(name, tokenizer, ids, texts)
+    return PairData(name, tokenizer, ids, texts, num_read - len(texts.get("train", ())))
 
 
-def _pairs(config: ParallelDataConfig, stem: str) -> Pairs:
+def _pairs(config: ParallelDataConfig, stem: str, *, empty: bool) -> Pairs:
     source, target = (
         Path(config.root) / f"{stem}.{language}" for language in (config.source, config.target)
     )
     for path in (source, target):
         if not path.is_file():
             raise DataError(f"no file {path}{_beside(path)}; see data.root, data.source and so on")
-    return read_pairs(source, target)
+    return read_pairs(source, target, empty=empty)
+
+
+def _digest(*ids: Tensor) -> str:
+    """Of tokens in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in ids:
+        digest.update(row.numpy().data)
+    return digest.hexdigest()
 
 
 def _beside(path: Path) -> str:

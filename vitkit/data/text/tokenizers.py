@@ -13,6 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from vitkit.errors import DataError
 
 __all__ = [
@@ -26,6 +30,9 @@ __all__ = [
 ]
 
 SPECIAL = ("pad", "bos", "eos")
+
+PIECE = 2**20
+"""Characters that become ids at a time: what is made on the way stays small."""
 
 
 class Tokenizer(ABC):
@@ -60,6 +67,18 @@ class Tokenizer(ABC):
             DataError: a character that the tokeniser does not know.
         """
         return [word + self._first for word in self._encode(text)]
+
+    def encode_tensor(self, text: str) -> Tensor:
+        """What :meth:`encode` gives, (T,), for long texts: uint8 of up to 256 words, else int32.
+
+        Raises:
+            DataError: see :meth:`encode`.
+        """
+        return torch.tensor(self.encode(text), dtype=self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.uint8 if self.vocab_size <= 256 else torch.int32
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special words are left out.
@@ -131,6 +150,20 @@ class CharacterTokenizer(Tokenizer):
         """See :meth:`Tokenizer.from_plain`."""
         return cls(_value(values, "characters", str), special=_value(values, "special", bool))
 
+    def encode_tensor(self, text: str) -> Tensor:
+        """See :meth:`Tokenizer.encode_tensor`: a table of code points, and no list of numbers."""
+        known = _code_points(self.characters)
+        table = np.full(int(known.max()) + 2, -1, np.int32)  # the last is for all beyond it
+        table[known] = np.arange(self._first, self.vocab_size)
+        ids = torch.empty(len(text), dtype=self._dtype)
+        for start in range(0, len(text), PIECE):
+            points = _code_points(text[start : start + PIECE])
+            words = table[np.minimum(points, len(table) - 1)]
+            if (words < 0).any():
+                self._encode(text)  # names the first that is unknown
+            ids[start : start + len(words)] = torch.from_numpy(words)
+        return ids
+
     def _num_words(self) -> int:
         return len(self.characters)
 
@@ -169,6 +202,13 @@ class ByteTokenizer(Tokenizer):
     def from_plain(cls, values: dict[str, Any]) -> ByteTokenizer:
         """See :meth:`Tokenizer.from_plain`."""
         return cls(special=_value(values, "special", bool))
+
+    def encode_tensor(self, text: str) -> Tensor:
+        """See :meth:`Tokenizer.encode_tensor`: the bytes as they are."""
+        words = np.frombuffer(_utf8(text), np.uint8)
+        ids = torch.empty(len(words), dtype=self._dtype)
+        ids.numpy()[:] = words
+        return ids.add_(self._first)
 
     def _num_words(self) -> int:
         return 256
@@ -343,6 +383,11 @@ def _utf8(text: str) -> bytes:
             f"character {text[error.start]!r} at place {error.start} of the text is none that "
             "UTF-8 can hold; leave it out"
         ) from None
+
+
+def _code_points(text: str) -> np.ndarray[Any, Any]:
+    """Numbers of a text's characters, uint32 (T,)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def _library() -> Any:
