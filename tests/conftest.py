@@ -1,15 +1,18 @@
-"""What every test starts from: one thread, quick hypothesis, a tiny run."""
+"""What every test starts from: one thread, no network, quick hypothesis, a tiny run."""
 
 from __future__ import annotations
 
 import io
+import ipaddress
 import os
+import socket
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +51,47 @@ TINY = [
     "run.report=false",
 ]
 """A ViT on synthetic images: 52 for training, so 3 steps an epoch, in well under a second."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Python's sockets reach this machine only, and by no proxy: who asks for more fails, and no
+    ``except Exception`` hides it.
+    """
+    resolve = socket.getaddrinfo
+
+    def only_here(name: str) -> Callable[..., Any]:
+        connect = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_here(address[0]):
+                pytest.fail(f"the network was asked: {address}")
+            return connect(self, address)
+
+        return guarded
+
+    def known(host: Any, *arguments: Any, **options: Any) -> Any:
+        if not _is_here(host):
+            pytest.fail(f"the network was asked: where is {host}?")
+        return resolve(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex"):
+            patch.setattr(socket.socket, name, only_here(name))
+        patch.setattr(socket, "getaddrinfo", known)
+        for variable in ("no_proxy", "NO_PROXY"):
+            patch.setenv(variable, "*")
+        yield
+
+
+def _is_here(host: str | bytes | None) -> bool:
+    """Whether a name or an address is this machine's own."""
+    name = host.decode() if isinstance(host, bytes) else host or "localhost"
+    try:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return name in ("localhost", socket.gethostname())
+    return address.is_loopback or address.is_unspecified
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,16 @@ import json
 import os
 import signal
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import TINY
 from vitkit.app import resume, seeds, train
 from vitkit.app.seeds import train_seeds
+from vitkit.cli import main
 from vitkit.config import RunConfig, load_config
 from vitkit.errors import Interrupted, RunError
 
@@ -158,3 +161,48 @@ def test_a_closed_terminal_leaves_the_seed_time_for_its_checkpoint(
         signal.signal(signal.SIGHUP, before)
     # Ignored, as under nohup, it stays so for the seed's process, which inherits it.
     assert (seen[0] is signal.SIG_IGN) == (handler is signal.SIG_IGN)
+
+
+def test_sigterm_is_handed_on_to_the_seed(
+    tiny: Tiny, tmp_path: Path, child: type[Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C reaches its process without us; either way we end once it has."""
+    told: list[int] = []
+
+    def wait(self: Child) -> int:
+        signal.raise_signal(signal.SIGINT)
+        assert told == []
+        signal.raise_signal(signal.SIGTERM)
+        return 128 + signal.SIGTERM
+
+    monkeypatch.setattr(child, "wait", wait)
+    monkeypatch.setattr(child, "terminate", lambda self: told.append(1), raising=False)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match="seed 0; the same command goes on") as ended:
+        train_seeds(_recipe(tiny, tmp_path), 1)
+    assert told == [1] and ended.value.exit_code == 128 + signal.SIGTERM
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_the_command_starts_a_process_a_seed(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real one: it reads the recipe, its seed and its folder, and is as quiet as we are."""
+    folder = tmp_path / "two seeds"
+    alone = train(tiny("run.seed=1", folder="alone"), progress=False)
+    first = train(tiny(folder="two seeds/seed-0"), progress=False)
+    monkeypatch.delenv("VITKIT_RUN_DIR")
+    settings = [*TINY, f"run.dir={folder}"]
+    monkeypatch.setattr(sys, "argv", ["vitkit", "train", *settings, "--seeds", "2", "--quiet"])
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capfd.readouterr()
+    assert not left.value.code and said.err == ""
+    lines = said.out.splitlines()
+    assert lines[0] == "seed 1" and lines[-1] == f"results: {folder / 'seeds.json'}"
+    assert f"results: {folder / 'seed-1' / 'results.json'}" in lines
+    assert not any(word in said.out for word in ("epoch", "next:", "steps,"))
+    losses = json.loads((folder / "seeds.json").read_text())
+    assert losses["test/loss/seed-0"] == first.metrics["test/loss"]
+    assert losses["test/loss/seed-1"] == pytest.approx(alone.metrics["test/loss"], rel=1e-6)

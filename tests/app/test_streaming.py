@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,3 +39,4 @@ def test_workers_of_a_folder_that_is_streamed(tiny: Tiny, tmp_path: Path, persis
         assert (streaming.num_workers, streaming.prefetch_factor) == (1, 3)
         assert streaming.persistent_workers == (persistent == "true")
     assert "test/acc" in train(config, progress=False).metrics
+    assert not multiprocessing.active_children()  # ended with the training

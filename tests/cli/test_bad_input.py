@@ -9,13 +9,18 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import pytorch_lightning.loggers
 import torch
 from PIL import Image
 
 from tests.conftest import TINY, Command
 from vitkit.cli import main
+from vitkit.errors import ConfigError, Interrupted, RunError
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
 
 
 @pytest.fixture
@@ -71,6 +76,16 @@ def test_the_commands_work(run: Command, trained: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No accelerator, and no Weights & Biases, whatever this one has."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    absent = Mock(side_effect=ModuleNotFoundError("wandb"))
+    monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", absent)
+
+
+@pytest.mark.usefixtures("bare_machine")
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "parts"),
     [
@@ -117,6 +132,7 @@ def test_bad_arguments(
         _one_line(err)
 
 
+@pytest.mark.usefixtures("bare_machine")
 @pytest.mark.parametrize(
     "fault", ["trainer.accelerator=gpu", "trainer.wandb=true", "data.batch_size=500"]
 )
@@ -146,9 +162,50 @@ def test_resuming_a_finished_run_says_so(run: Command, trained: Path) -> None:
     _one_line(err, "own settings", f"model.weights={trained}")
 
 
-def test_debug_shows_the_traceback(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vitkit.errors import ConfigError
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("boom\nand more"), "RuntimeError: boom (not foreseen by vitkit"),
+        (KeyError(), "KeyError: no message (not foreseen by vitkit"),
+        (OSError(errno.EIO, "broken", "f"), "OSError: [Errno 5] broken: 'f' (not foreseen"),
+        (BrokenPipeError(errno.EPIPE, "x"), "a process of this command is gone ("),
+        (OSError(errno.ENOSPC, "No room", "f"), "error: No room: f\n"),
+        (OSError(errno.ENOSPC, "No room"), "error: No room: while writing\n"),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line_too(
+    run: Command, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    monkeypatch.setattr("vitkit.app.model_rows", Mock(side_effect=error))
+    code, out, err = run("models")
+    assert (code, out) == (1, "")
+    _one_line(err, said)
+    assert len(err.splitlines()) == 1
+    unforeseen = not isinstance(error, OSError) or error.errno != errno.ENOSPC
+    assert ("--debug" in err) == unforeseen
+    kind = RuntimeError if isinstance(error, BrokenPipeError) else type(error)
+    monkeypatch.setattr(sys, "argv", ["vitkit", "models", "--debug"])
+    with pytest.raises(kind):
+        main()
 
+
+@pytest.mark.parametrize(("signum", "exit_code"), [(2, 130), (15, 143), (1, 129)])
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_that_a_signal_stops_the_first_speaks(
+    run: Command, monkeypatch: pytest.MonkeyPatch, rank: str, signum: int, exit_code: int
+) -> None:
+    """Another that left in good order must not look like a crash to it; one that failed must."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    stopped = Interrupted("stopped after step 2", signum)
+    monkeypatch.setattr("vitkit.app.train", Mock(side_effect=stopped))
+    code, _, err = run("train")
+    assert (code, err) == ((exit_code, "stopped after step 2\n") if rank == "0" else (0, ""))
+    monkeypatch.setattr("vitkit.app.train", Mock(side_effect=RunError("no room")))
+    code, _, err = run("train")
+    assert (code, err) == (1, "error: no room\n" if rank == "0" else "")
+
+
+def test_debug_shows_the_traceback(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["vitkit", "train", "data.nam=digits", "--debug"])
     with pytest.raises(ConfigError):
         main()
@@ -271,7 +328,7 @@ def test_a_folder_that_cannot_be_written(run: Command, tmp_path: Path) -> None:
     _one_line(err, "cannot write the run folder", "run.root")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
+@on_linux
 def test_a_full_disk_keeps_the_checkpoint_before(
     run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -314,6 +371,55 @@ def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
     assert code == 1
     _one_line(err, "cannot write", "no checkpoint yet", "run.root")
     assert "untouched" not in err and "resume" not in err
+
+
+def _fill_the_disk(patch: pytest.MonkeyPatch, name: str, how: str) -> None:
+    """From the first checkpoint on there is no room for what is written to a file."""
+    original = Path.open
+
+    def into_a_full_disk(self: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        filled = self.name.startswith(name) and how in mode
+        filled = filled and (self.parent / "checkpoints" / "last.ckpt").exists()
+        if filled:
+            original(self, mode, *more, **options).close()  # a name needs no room
+        return original(Path("/dev/full") if filled else self, mode, *more, **options)
+
+    patch.setattr(Path, "open", into_a_full_disk)
+
+
+@on_linux
+@pytest.mark.parametrize(("name", "how"), [("metrics.csv", "a"), ("results.json", "w")])
+def test_a_full_disk_beside_the_checkpoints_lets_the_run_go_on_later(
+    run: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, how: str
+) -> None:
+    with monkeypatch.context() as patch:
+        _fill_the_disk(patch, name, how)
+        code, _, err = run("train", *TINY, "run.dir=full", "-q")
+    assert code == 1
+    _one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "full" / "results.json").exists()
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.suffix == ".part"]
+    code, _, _ = run("train", "--resume", "full", "-q")
+    assert code == 0 and (tmp_path / "full" / "results.json").exists()
+
+
+@on_linux
+@pytest.mark.parametrize("name", ["eval.json", "predictions.npz"])
+def test_a_full_disk_leaves_an_earlier_evaluation(
+    run: Command, monkeypatch: pytest.MonkeyPatch, trained: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(trained, tmp_path / "full")
+    assert run("eval", "full")[0] == 0
+    before = (tmp_path / "full" / name).read_bytes()
+    with monkeypatch.context() as patch:
+        _fill_the_disk(patch, name, "w")
+        code, _, err = run("eval", "full")
+    assert code == 1
+    _one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
+    assert len(err.splitlines()) == 1
+    assert (tmp_path / "full" / name).read_bytes() == before
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.suffix == ".part"]
 
 
 def test_a_diverging_loss_stops_with_its_step(run: Command) -> None:

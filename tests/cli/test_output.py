@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from tests.conftest import TINY
 from tests.training.test_resume import _stop_at
 from vitkit.cli import main
+from vitkit.cli.main import _quiet_threads
 
 Go = Callable[..., int]
 
@@ -103,7 +106,7 @@ def test_ctrl_c_before_training_leaves_nothing(
     from vitkit.training.task import ClassificationTask
 
     def interrupt(self: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ClassificationTask, "configure_optimizers", interrupt)
     assert go("train", *TINY, "run.dir=run") == 130
@@ -118,7 +121,7 @@ def test_ctrl_c_while_testing_tells_how_to_go_on(
     from vitkit.app.jobs import classification
 
     def interrupt(*args: Any, **kwargs: Any) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(classification, "evaluate_checkpoint", interrupt)
     assert go("train", *TINY, "run.dir=run", "trainer.max_epochs=1") == 130
@@ -148,3 +151,24 @@ def test_under_nohup_a_closed_terminal_is_nothing(
         assert go("train", *TINY, "run.dir=run") == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_librarys_thread_that_meets_a_full_disk_shows_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], debug: bool
+) -> None:
+    """Who waits for it, as TensorBoard's flush does, gives the error; others are shown."""
+    monkeypatch.setattr("sys.argv", ["vitkit", *["--debug"] * debug])
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    shown = []
+    monkeypatch.setattr("threading.excepthook", lambda failure: shown.append(failure.exc_value))
+    full, other = OSError(errno.ENOSPC, "No space left"), ValueError("another")
+    with _quiet_threads():
+        for error in (full, other):
+            thread = threading.Thread(target=fail, args=[error])
+            thread.start()
+            thread.join()
+    assert shown == ([full, other] if debug else [other])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +9,6 @@ import pytest
 
 from vitkit.config import (
     describe_keys,
-    dump_yaml,
     load_config,
     split_arguments,
     suggest_key,
@@ -24,7 +21,7 @@ from vitkit.errors import ConfigError
 from vitkit.models.presets import CUSTOM
 from vitkit.training.task_config import TASKS, TaskConfig
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def faults(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:
@@ -201,7 +198,7 @@ def test_one_override_or_file_may_stand_alone(tmp_path: Path) -> None:
 
 
 def test_a_way_of_fine_tuning_by_its_name_merges_with_its_other_settings() -> None:
-    file = CONFIGS[0].parent / "finetune_folder.yaml"
+    file = CONFIGS / "finetune_folder.yaml"
     for words in (
         ["task.finetune=lora", "task.finetune.rank=16"],
         ["task.finetune.rank=16", "task.finetune=lora"],
@@ -221,19 +218,6 @@ def test_the_embedded_default_steps_back_for_another_choice() -> None:
     other = load_config([], ["data.name=cifar10"])
     assert other.model.name == "vit_mini_patch4_32"
     assert not other.ema.enabled
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_config_loads_dumps_and_says_how_to_run_it(
-    path: Path, tmp_path: Path
-) -> None:
-    config = load_config([path])
-    dumped = tmp_path / "again.yaml"
-    dumped.write_text(dump_yaml(config))
-    assert load_config([dumped]) == config
-    head = path.read_text().split("model:")[0].split("extends:")[0]
-    assert f"configs/{path.name}" in head
-    assert "easured" in head
 
 
 def test_arguments_split_into_files_and_overrides(tmp_path: Path) -> None:
@@ -268,8 +252,3 @@ def test_every_key_is_described() -> None:
     assert len(rows) > 60
     assert all(description for _, _, description in rows)
     assert set(SYNONYMS.values()) <= {key for key, _, _ in rows}
-
-
-def test_config_needs_no_torch() -> None:
-    code = "import sys, vitkit, vitkit.config; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import re
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from tests.docs.conftest import ROOT
 from tests.small_data import write_cifar
 from tests.test_readme import Workshop, blocks, commands
+from vitkit.config import load_config
 
 DOCS = ROOT / "docs"
 TOLD_ELSEWHERE = "from-nlp-to-cv"
@@ -25,6 +30,24 @@ COMMANDS = [
     pytest.param(line, id=f"{name}: {line}")
     for name in ("index.md", "getting-started.md", "training.md", "own-data.md", "zh/index.md")
     for line in commands((DOCS / name).read_text(encoding="utf-8"))
+]
+PROGRAMS = {"vitkit": "main", "python train.py": "run_train", "python eval.py": "run_eval"}
+"""What a command begins with, and the function behind it."""
+SETTING = re.compile(r"[a-z_]+\.[\w.]+=.*")
+
+
+def typed(text: str) -> list[str]:
+    """Every line of a fenced block, whatever its language, that is a command of ours."""
+    fenced = re.findall(r"^ *```[^\n]*\n(.*?)^ *```$", text, re.M | re.S)
+    lines = "".join(fenced).replace("\\\n", " ").splitlines()
+    bare = [re.sub(r"(^|\s+)#.*", "", line).strip() for line in lines]
+    return [line for line in bare if any(line.startswith(f"{start} ") for start in PROGRAMS)]
+
+
+TYPED = [
+    pytest.param(line, id=f"{path.relative_to(DOCS).as_posix()}: {line}")
+    for path in sorted(DOCS.rglob("*.md"))
+    for line in typed(path.read_text(encoding="utf-8"))
 ]
 
 
@@ -75,6 +98,39 @@ def test_a_command_of_the_first_pages(
     workshop.run(line)
     out = capsys.readouterr().out
     assert line.startswith("make ") or out.strip()
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_a_command_of_any_page_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its options and arguments are the command's own, and its settings can be set so."""
+    given: list[object] = []
+
+    def noting(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def note(**arguments: object) -> None:
+            given.extend(arguments.values())
+
+        return note
+
+    cli = importlib.import_module("vitkit.cli.main")
+    monkeypatch.setattr(cli, "_command", noting)
+    monkeypatch.chdir(ROOT)
+    (start,) = (start for start in PROGRAMS if line.startswith(f"{start} "))
+    rest = line.removeprefix(start).replace("CONFIG", "configs/vit_mini_cifar10.yaml")
+    monkeypatch.setattr(sys, "argv", [start, *shlex.split(rest)])
+    with pytest.raises(SystemExit) as left:
+        getattr(cli, PROGRAMS[start])()
+    assert given and not left.value.code
+    words = [str(word) for value in given if isinstance(value, list) for word in value]
+    files = [word for word in words if word.endswith(".yaml") and "=" not in word]
+    load_config(files, [word for word in words if SETTING.fullmatch(word)])
+
+
+def test_pages_are_searched_for_commands() -> None:
+    """Those whose blocks name no language too."""
+    pages = {str(one.id).partition(": ")[0] for one in TYPED}
+    assert {f"{name}.md" for name in ("evaluation", "finetuning", "pretraining", "words")} <= pages
+    assert {"report.md", "seeing-inside.md", "weights.md", "zh/getting-started.md"} <= pages
 
 
 def test_files_that_pages_include_or_name_exist() -> None:

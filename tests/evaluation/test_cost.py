@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vitkit.evaluation import speed
 from vitkit.evaluation.cost import count_activations, count_flops, count_parameters, peak_memory
 from vitkit.evaluation.speed import measure_speed
 from vitkit.models import create_model
@@ -80,24 +81,35 @@ def test_peak_memory_is_what_was_alive_at_once(rows: int, width: int) -> None:
     assert peak_memory(lambda: first.weight.t() @ first.weight) == width * width * 4
 
 
-def test_speed_finds_the_batch_that_pays() -> None:
-    calls: list[int] = []
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock says, which moves as a test moves it."""
+    seconds = [0.0]
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    return seconds
+
+
+def test_speed_finds_the_batch_that_pays(now: list[float]) -> None:
+    def seconds_of(batch: int) -> float:
+        return 0.004 + 0.001 * max(0, batch - 4) ** 2
 
     def run(images: torch.Tensor) -> None:
-        calls.append(len(images))
-        time.sleep(0.004 + 0.001 * max(0, len(images) - 4) ** 2)
+        now[0] += seconds_of(len(images))
 
     found = measure_speed(run, lambda n: torch.zeros(n, 1), seconds=0.01, max_batch=64)
     assert found.best_batch == 4
-    assert found.rates[4] == found.images_per_second == max(found.rates.values())
-    assert found.latency == pytest.approx(0.004, rel=0.5)
-    assert max(calls) == 8  # slower for each image: no larger one is tried
+    # 8 is slower for each image: no larger one is tried.
+    expected = {n: n / seconds_of(n) for n in (1, 2, 4, 8)}
+    assert found.rates == pytest.approx(expected, rel=1e-9)
+    assert found.images_per_second == found.rates[4]
+    assert found.latency == pytest.approx(0.004, rel=1e-9)
 
 
-def test_speed_goes_on_without_the_batch_that_does_not_fit() -> None:
+def test_speed_goes_on_without_the_batch_that_does_not_fit(now: list[float]) -> None:
     def run(images: torch.Tensor) -> None:
         if len(images) > 2:
             raise torch.OutOfMemoryError("too much")
+        now[0] += 0.004
 
     found = measure_speed(run, lambda n: torch.zeros(n, 1), seconds=0.001, max_batch=64)
-    assert set(found.rates) <= {1, 2}
+    assert set(found.rates) == {1, 2} and found.best_batch == 2

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
+from pytorch_lightning import LightningModule
 
-from tests.training.test_resume import _stop_at
-from vitkit.app import process_seconds, resume, train
+from tests.conftest import TINY, Command
+from tests.training.test_resume import _stop_at, _stopped
+from vitkit.app import resume, train
 from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
+from vitkit.records import Record
 from vitkit.training import budget
-from vitkit.training.budget import Clock, TimeKeeper
+from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
@@ -108,20 +114,77 @@ def _interrupted(*arguments: object, **options: object) -> None:
 
 def test_evaluation_is_timed_and_set_aside(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[TimeKeeper] = []
-    original = TimeKeeper.on_train_batch_end
+    original, measure = TimeKeeper.on_train_batch_end, budget._seconds_of
     modes: list[bool] = []
+    taken: list[float] = []
 
     def spy(self, trainer, module, *args):  # type: ignore[no-untyped-def]
         original(self, trainer, module, *args)
         kept.append(self)
         modes.append(module.model.training)
 
+    def timed(*arguments: Any) -> float:
+        taken.append(measure(*arguments))
+        return taken[-1]
+
     monkeypatch.setattr(TimeKeeper, "on_train_batch_end", spy)
     monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", (2,))
-    train(tiny("trainer.max_time=1000", "model.proj_drop_rate=0.1"), progress=False)
-    reserve = kept[-1]._reserve
-    assert reserve is not None and kept[-1].margin < reserve < kept[-1].margin + 10
+    monkeypatch.setattr(budget, "_seconds_of", timed)
+    result = train(tiny("trainer.max_time=1000", "model.proj_drop_rate=0.1"), progress=False)
+    data = read_checkpoint(result.checkpoint).data
+    batches = (data["num_val"] + data["num_test"]) / 16
+    assert len(taken) == 1 and taken[0] > 0
+    assert kept[-1]._reserve == pytest.approx(kept[-1].margin + taken[0] * batches, rel=1e-9)
     assert all(modes)
+
+
+def test_of_two_evaluation_passes_the_second_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one warms up."""
+    now, passes = [0.0], [100.0, 0.25]
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def forward() -> None:
+        now[0] += passes.pop(0)
+
+    assert budget._seconds_of(forward, LightningModule()) == 0.25 and not passes
+
+
+@pytest.mark.parametrize(
+    ("shares", "spent", "ends"), [([0.5, 1.5], 0.0, True), ([0.5, 0.9], 1000.0, False)]
+)
+def test_the_clock_of_the_first_process_is_everyones(
+    monkeypatch: pytest.MonkeyPatch, shares: list[float], spent: float, ends: bool
+) -> None:
+    """What this one's own says of the time for another step is the opposite."""
+    told_by: list[int] = []
+
+    def broadcast(own: list[float], src: int) -> list[float]:
+        told_by.append(src)
+        return shares
+
+    strategy = SimpleNamespace(broadcast=broadcast)
+    trainer: Any = SimpleNamespace(
+        world_size=2, global_step=0, should_stop=False, strategy=strategy
+    )
+    monkeypatch.setattr(Clock, "seconds", lambda self: spent)
+    plan = StepPlan(steps_per_epoch=10, max_epochs=10)
+    keeper = TimeKeeper(100, Clock(), plan, examples_after=0, examples_in=len)
+    keeper.on_train_batch_end(trainer, LightningModule(), None, None, 0)
+    assert told_by == [0]
+    assert plan.time_done == 0.5 and trainer.should_stop == ends
+
+
+def test_starting_python_counts_in_a_new_run_and_in_one_that_goes_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command
+) -> None:
+    """The process of each had been running for a quarter of an hour."""
+    monkeypatch.setattr("vitkit.app.process_seconds", lambda: 900.0)
+    folder = Path(str(tiny().run.dir))
+    assert vitkit_command("train", *TINY, f"run.dir={folder}", "-q")[0] == 0
+    assert 900 < float(str(Record.read(folder / "results.json").facts["wall_seconds"])) < 1800
+    stopped = _stopped(monkeypatch, tiny(folder="stopped"), 4)
+    assert vitkit_command("train", "--resume", stopped, "-q")[0] == 0
+    assert 900 < float(str(Record.read(stopped / "results.json").facts["wall_seconds"])) < 1800
 
 
 def test_a_training_of_few_long_steps_sets_its_evaluation_aside_too(
@@ -180,6 +243,15 @@ def test_timing_an_evaluation_changes_no_bit_of_the_training(tiny: Tiny) -> None
     assert plain.metrics == timed.metrics
 
 
-def test_the_process_has_been_running_for_longer_than_torch_takes_to_import() -> None:
-    assert torch.__version__
-    assert 0.5 < process_seconds() < 3600
+def test_a_process_has_been_running_since_before_its_first_line() -> None:
+    """And no longer than its parent waits for it; a clock tick is a hundredth of a second."""
+    lines = ["import time", "began = time.perf_counter()", "time.sleep(0.5)"]
+    load = "from vitkit.app import process_seconds"
+    # Where the system does not tell, the import is what it is counted from.
+    lines = [*lines, load] if Path("/proc/self/stat").exists() else [load, *lines]
+    code = "\n".join([*lines, "print(time.perf_counter() - began, process_seconds())"])
+    before = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    waited = time.perf_counter() - before
+    since_first_line, told = map(float, done.stdout.split())
+    assert 0.5 <= since_first_line < told < waited + 0.02

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -14,11 +13,16 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from tensorboard.backend.event_processing import (  # type: ignore[import-untyped]
+    event_accumulator,
+)
 
+from tests.small_data import write_pictures
 from vitkit.app import assemble, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
 from vitkit.models import VisionTransformer
+from vitkit.training.progress import TrainingProgress
 from vitkit.weights import read_checkpoint, read_file
 
 LIVELY = (
@@ -51,7 +55,7 @@ class StopAt(Callback):
     ) -> None:
         if trainer.global_step == self.step - 1 and not self.sent:
             self.sent = True
-            os.kill(os.getpid(), self.signum)
+            signal.raise_signal(self.signum)  # os.kill would end the tests on Windows
 
 
 def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SIGTERM) -> None:
@@ -166,8 +170,81 @@ def test_resume_from_a_periodic_checkpoint_is_exact(
             train(tiny(*more, folder="parts"), progress=False)
     folder = whole.folder.parent / "parts"
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt").step == 4
+    (first,) = (folder / "tensorboard").glob("events.*")
+    first.rename(first.with_name("events.out.tfevents.0"))  # their order is that of their names
     parts = resume(folder, progress=False)
     _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    # The step that was lost is logged once, and so are all others.
+    assert _logged(folder) == _logged(whole.folder)
+    assert _drawn(folder) == _drawn(whole.folder)
+
+
+def _drawn(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run, but for how long it took."""
+    events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    names = set(events.Tags()["scalars"]) - {"seconds", "images_per_second"}
+    assert {"train/loss", "val/loss", "lr"} <= names
+    return {name: [(e.step, e.value) for e in events.Scalars(name)] for name in names}
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_so_is_that_of_streamed_pictures(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    """A process of its own decodes them; three steps an epoch."""
+    write_pictures(tmp_path / "pictures")
+    more = (
+        *LIVELY,
+        "data.name=image_folder",
+        f"data.root={tmp_path / 'pictures'}",
+        "data.resident=never",
+        "data.num_workers=1",
+        "data.persistent_workers=false",
+        "data.batch_size=4",
+        "data.augment.crop_padding=0",
+        "data.augment.resized_crop_scale=0.5",
+        "trainer.max_epochs=2",
+    )
+    whole = train(tiny(*more, folder="whole"), progress=False)
+    assert whole.record.facts["steps"] == 6
+    folder = _stopped(monkeypatch, tiny(*more, folder="parts"), step)
+    parts = resume(folder, progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert parts.metrics == whole.metrics
+    assert _logged(parts.folder) == _logged(whole.folder)
+
+
+def test_so_is_that_of_a_checkpoint_of_the_first_version(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which counted images alone, kept no copies, and knew neither the sums of an epoch's first
+    part nor whether its time was up.
+    """
+    more = ("trainer.max_time=100000", "schedule.name=constant", "schedule.warmup=0")
+    whole = train(tiny(*more, folder="whole"), progress=False)
+    folder = _stopped(monkeypatch, tiny(*more, folder="parts"), 4)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = read_file(last)
+    changed = set()
+    for state in content["callbacks"].values():
+        for key in ("kept", "ended", "compiling"):
+            if state.pop(key, None) is not None:
+                changed.add(key)
+        if "count" in state:
+            state["images"] = state.pop("count")
+            changed.add("count")
+    assert {"kept", "ended", "count"} <= changed
+    assert content["vitkit"].pop("train_sums") is not None
+    torch.save(content, last)
+    counted: list[float] = []
+    monkeypatch.setattr(
+        TrainingProgress, "on_train_end", lambda self, *rest: counted.append(self.count)
+    )
+    parts = resume(folder, progress=False)
+    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert parts.metrics == whole.metrics
+    assert counted == [9 * 16]  # of both parts
 
 
 def test_interrupt_by_ctrl_c_gives_its_own_exit_code(

@@ -26,6 +26,7 @@ from vitkit.app.runs import (
     resumable_checkpoint,
 )
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
+from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
 from vitkit.records import Record, write_text
@@ -189,6 +190,10 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
                 trainer.validate(task, val_loader, verbose=False)
     except TrainingError as error:
         raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
+    finally:
+        for loader in (train_loader, val_loader):
+            if isinstance(loader, TrainLoader | EvalLoader):
+                loader.close()  # else its processes live until memory is tidied
     try:
         return _finish(run, trainer, checkpoints, bar)
     except KeyboardInterrupt:

@@ -6,7 +6,9 @@ import errno
 import functools
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -105,13 +107,30 @@ def _app() -> typer.Typer:
 
 
 def _run(app: Callable[..., None], name: str) -> NoReturn:
-    with lasting_output() as streams:
+    with lasting_output() as streams, _quiet_threads():
         code = _exit_code(app, name)
         if (lost := loss(streams)) is not None:
             reason, failed = lost
             _say(f"{'error' if failed else 'note'}: output could not be written: {reason}")
             code = code or int(failed)
     sys.exit(code)
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """No traceback of a library's thread that meets a full disk: who waits for it says so."""
+    before = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        disk = isinstance(failure.exc_value, OSError) and failure.exc_value.errno in DISK_ERRORS
+        if "--debug" in sys.argv or not disk:
+            before(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _exit_code(app: Callable[..., None], name: str) -> int:

@@ -94,6 +94,10 @@ class TrainLoader(EpochLoader[Batch]):
         places = [self.shares.places(index) for index in range(first, len(self))]
         yield from self._source.batches([order[p] for p in places], places)
 
+    def close(self) -> None:
+        """End the worker processes, if any; another epoch would start them anew."""
+        self._source.close()
+
 
 class EvalLoader:
     """Every image exactly once over all processes, in the order of the split.
@@ -138,6 +142,10 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         yield from self._source.batches(self._indices, self._indices)
 
+    def close(self) -> None:
+        """See :meth:`TrainLoader.close`."""
+        self._source.close()
+
 
 class _ResidentSource:
     """Batches cut out of tensors on the device."""
@@ -153,6 +161,9 @@ class _ResidentSource:
         sent = torch.cat(indices).to(self.device).split([len(chosen) for chosen in indices])
         for at, place in zip(sent, places, strict=True):
             yield Batch(self.split.take(at), self.targets[at], place)
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 class _StreamedSource:
@@ -187,6 +198,13 @@ class _StreamedSource:
             # From a worker it comes with that process's traceback in front of what it says.
             last = str(error).strip().splitlines()[-1]
             raise DataError(last.removeprefix(f"{DataError.__module__}.DataError: ")) from error
+
+    def close(self) -> None:
+        """End the workers that live from epoch to epoch."""
+        iterator: Any = self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+        self._loader._iterator = None
 
 
 def _workers(count: int, prefetch_factor: int, persistent: bool) -> dict[str, Any]:

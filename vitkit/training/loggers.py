@@ -76,10 +76,11 @@ class CsvMetrics(Logger):
         self.save()
 
     def _take_up(self, step: int) -> None:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or self._columns)
-            rows = [{key: value for key, value in row.items() if value} for row in reader]
+        text = self.path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a disk that filled up may have cut the last row
+        reader = csv.DictReader(io.StringIO(whole))
+        self._columns = list(reader.fieldnames or self._columns)
+        rows = [{key: value for key, value in row.items() if value} for row in reader]
         self._rows = [row for row in rows if int(row["step"]) < step]
         write_text(self.path, self._text(self._rows, header=True))
 
