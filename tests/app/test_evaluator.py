@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from tests.conftest import TINY
 from vitkit.app import compare, evaluate, train
 from vitkit.app.evaluator import SUITES
 from vitkit.app.shift import CIFAR10
-from vitkit.app.subjects import open_subject
+from vitkit.app.subjects import Subject, open_subject
+from vitkit.app.suites import predictions_of
 from vitkit.cli.commands import models_and_settings
 from vitkit.cli.tables import comparison_table, paired_lines, split_table
 from vitkit.data.info import DataInfo
+from vitkit.data.shifted import IMAGENET_A, IMAGENET_R
 from vitkit.data.splits import ImageData, ResidentSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
 from vitkit.evaluation.agreement import compare_paired
+from vitkit.evaluation.calibration import fit_temperature
+from vitkit.evaluation.corruptions.catalogue import corrupt
+from vitkit.evaluation.perturbations import (
+    lower_resolution,
+    occlude_patches,
+    shuffle_patches,
+    white_noise,
+)
 from vitkit.records import PredictionRecord, Record
 
 SMALL = ["model.img_size=32", "data.synthetic_size=160", "trainer.max_epochs=1"]
@@ -106,7 +120,16 @@ def test_the_validation_split_and_views(run: Path) -> None:
     assert flip.record.facts["tta"] == "flip"
     plain = evaluate(run, progress=False)
     assert flip.metrics["test/loss"] != plain.metrics["test/loss"]
-    assert plain.metrics["test/temperature"] > 0
+    subject = open_subject(run, progress=False)
+    held_out = subject.data.val
+    assert held_out is not None
+    for found, views in ((plain, "none"), (flip, "flip")):
+        said = predictions_of(subject, held_out, "val", views=views, progress=False)
+        fitted = fit_temperature(said.logits, said.targets)
+        assert found.metrics["test/temperature"] == pytest.approx(fitted)
+        assert found.predictions is not None
+        own = fit_temperature(found.predictions.logits, found.predictions.targets)
+        assert own != pytest.approx(fitted, rel=1e-3)
     other = evaluate(run, ["eval.seed=3"], progress=False)
     assert other.metrics["test/acc"] == plain.metrics["test/acc"]
     assert other.metrics["test/loss_low"] != plain.metrics["test/loss_low"]
@@ -143,6 +166,62 @@ def test_shift_is_the_same_for_any_batch_size_and_a_part_of_the_whole(run: Path)
         for n in (3, 256)
     ]
     assert found[0].metrics == found[1].metrics and found[0].tables == found[1].tables
+
+
+def test_the_shift_suite_asks_about_the_images_that_it_names(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten of the test images, spread evenly, each changed by its place among all of them."""
+    subject = open_subject(run, progress=False)
+    test = subject.data.test
+    assert isinstance(test, ResidentSplit)
+    places = torch.arange(10) * len(test) // 10
+    assert places.tolist() != list(range(10))
+    images, targets = test.images[places], test.targets[places]
+    asked: list[torch.Tensor] = []
+    predict = Subject.predict
+
+    def spy(self: Subject, given: torch.Tensor) -> torch.Tensor:
+        asked.append(given.detach().clone())
+        return predict(self, given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Subject, "predict", spy)
+        settings = ["eval.shift_images=10", "eval.attack_images=5", "eval.epsilons=[4]"]
+        settings += ["eval.pgd_steps=1", "eval.seed=2"]
+        record = evaluate(run, settings, suite="shift", progress=False).record
+
+    def accuracy(given: torch.Tensor, of: torch.Tensor = targets) -> float:
+        assert any(given.shape == one.shape and torch.equal(given, one) for one in asked)
+        with torch.no_grad():
+            return float((subject.predict(given).argmax(1) == of).double().mean())
+
+    table = record.tables["corruptions"]
+    drawn: dict[str, Any] = {"indices": places, "seed": 2}
+    for name in ("fog", "gaussian_noise", "glass_blur"):
+        at = table["corruption"].index(name)
+        for severity in range(1, 6):
+            found = table[f"severity_{severity}"][at]
+            assert found == pytest.approx(accuracy(corrupt(images, name, severity, **drawn)))
+    wanted = {
+        "occluded/0.5": occlude_patches(images, (8, 8), 0.5, **drawn),
+        "shuffled/4x4": shuffle_patches(images, (4, 4), **drawn),
+        "white_noise/0.2": white_noise(images, 0.2, **drawn),
+        "resolution/16x16": lower_resolution(images, (16, 16)),
+    }
+    for name, changed in wanted.items():
+        assert record.metrics[f"test/{name}/acc"] == pytest.approx(accuracy(changed)), name
+    some, known = images[::2] / 255, targets[::2]
+    clean = accuracy(some * 255, known)
+    assert record.metrics["test/attacked/clean/acc"] == pytest.approx(clean)
+    right = subject.predict(some * 255).argmax(1) == known
+    given = some[right].requires_grad_()
+    F.cross_entropy(subject.predict(given * 255), known[right], reduction="sum").backward()
+    assert given.grad is not None
+    changed = (given + given.grad.sign() * 4 / 255).clamp(0, 1).detach()
+    hits = accuracy(changed * 255, known[right]) * int(right.sum())
+    assert record.metrics["test/fgsm/4_255/acc"] == pytest.approx(hits / 5)
+    assert right.any()
 
 
 def test_several_models_are_held_against_the_first(runs: tuple[Path, Path]) -> None:
@@ -338,6 +417,59 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     assert found["cifar10h/loss"] == pytest.approx(found["test/loss"], rel=1e-6)
     assert found["cifar10h/loss_of_people"] == 0.0
     assert 0 <= found["cifar10_1/acc"] <= 1 and found["cifar10_1/loss"] > 0
+
+
+def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grey k is taken for class k, but less than for class 0, of which A and R have none."""
+
+    def answer(self: Subject, images: torch.Tensor) -> torch.Tensor:
+        grey = images.float().mean((1, 2, 3))
+        grey_is = F.one_hot(grey.detach().round().long(), 1000)
+        return 5.0 * grey_is + 9.0 * F.one_hot(torch.tensor(0), 1000) + 0.0 * grey[:, None]
+
+    names = tuple(f"class {i}" for i in range(1000))
+    info = DataInfo("synthetic", names, 3, (8, 8), (0.5,) * 3, (0.5,) * 3, class_counts=(1,) * 1000)
+    some = ResidentSplit(torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.arange(20))
+    data = ImageData(info, some, some, some)
+    settings = [o for o in TINY if not o.startswith("data.synthetic_classes")]
+    words = [f"run.dir={tmp_path / 'run'}", "trainer.max_epochs=1"]
+    train(None, [*settings, *words], data=data, progress=False)
+
+    def picture(path: Path, grey: int) -> None:
+        Image.new("RGB", (20, 30), (grey,) * 3).save(path, "PNG")
+
+    seen = {"a": (6, 11, 13, 17), "r": (1, 2, 11, 8)}  # the last picture is of another class
+    for letter, classes in (("a", IMAGENET_A), ("r", IMAGENET_R)):
+        for index in classes:
+            (tmp_path / letter / f"n{index:08}").mkdir(parents=True)
+        for index, grey in zip(seen[letter], (*seen[letter][:3], classes[0]), strict=True):
+            picture(tmp_path / letter / f"n{index:08}" / "0.png", grey)
+    for index in (0, 7, 9):
+        (tmp_path / "v2" / str(index)).mkdir(parents=True)
+        picture(tmp_path / "v2" / str(index) / "0.png", index)
+    labels = [[0], [5, 0], [5, 6], [], [7]]
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "real.json").write_text(json.dumps(labels))
+    for number in range(1, 6):
+        picture(tmp_path / "real" / f"ILSVRC2012_val_{number:08}.JPEG", 5)
+    monkeypatch.setattr(Subject, "predict", answer)
+    folders = {"imagenet_a": "a", "imagenet_r": "r", "imagenet_v2": "v2", "imagenet_real": "real"}
+    found = evaluate(
+        tmp_path / "run",
+        [
+            *("eval.shift_images=2", "eval.attack_images=1", "eval.pgd_steps=1"),
+            *("data.num_workers=0", *(f"eval.{k}={tmp_path / v}" for k, v in folders.items())),
+        ],
+        data=data,
+        suite="shift",
+        progress=False,
+    ).metrics
+    for name in ("imagenet_a", "imagenet_r"):
+        assert found[f"{name}/acc"] == pytest.approx(3 / 4), name
+        whole = math.log(math.exp(5) + 199)
+        assert found[f"{name}/loss"] == pytest.approx(whole - 5 * 3 / 4), name
+    assert found["imagenet_v2/acc"] == pytest.approx(1 / 3)
+    assert found["imagenet_real/acc"] == pytest.approx(2 / 4)  # one has no labels
 
 
 def test_a_line_ismodels_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import vitkit
 from tests.conftest import TINY
-from vitkit.app import probe, train
+from vitkit.app import probe, prober, train
 from vitkit.app.build import build_data
 from vitkit.app.encoders import Encoder, open_encoder
 from vitkit.app.features import cached_features
@@ -27,7 +27,7 @@ from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, StreamedSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
 from vitkit.evaluation.few_shot import few_shot
-from vitkit.evaluation.logistic import fit_linear_probe
+from vitkit.evaluation.logistic import LinearProbe, fit_linear_probe
 from vitkit.models import VisionTransformer
 from vitkit.records import Record
 
@@ -104,8 +104,17 @@ def test_features_are_what_the_classifier_reads(run: Path) -> None:
     assert not model.training
 
 
-def test_metrics_are_those_of_the_parts(run: Path) -> None:
+def test_metrics_are_those_of_the_parts(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refit takes training and validation images, the test images are asked once."""
+    made: list[tuple[Tensor, Tensor, float, LinearProbe]] = []
+
+    def fit(features: Tensor, targets: Tensor, classes: int, l2: float, **how: Any) -> LinearProbe:
+        made.append(
+            (features, targets, l2, fit_linear_probe(features, targets, classes, l2, **how))
+        )
+        return made[-1][-1]
+
+    monkeypatch.setattr(prober, "fit_linear_probe", fit)
     result = probe(run, progress=False)
     encoder = open_encoder(run)
     data = build_data(encoder.config)
@@ -115,12 +124,35 @@ def test_metrics_are_those_of_the_parts(run: Path) -> None:
         parts[name] = cached_features(encoder, split, name, progress=False), split.targets
     train, val = parts["train"], parts["val"]
     both = torch.cat([train[0], val[0]]), torch.cat([train[1], val[1]])
+    features, targets, l2, refitted = made[-1]
+    assert torch.equal(features, both[0]) and torch.equal(targets, both[1])
+    assert l2 == result.metrics["probe/linear_l2"]
+    assert refitted.accuracy(*parts["test"]) == result.metrics["probe/linear_acc"]
     linear = fit_linear_probe(*both, 4, result.metrics["probe/linear_l2"])
     accuracy = linear.accuracy(*parts["test"])
     assert abs(result.metrics["probe/linear_acc"] - accuracy) <= 1 / len(parts["test"][1])
     few = few_shot(both, parts["test"], 4)
     assert result.metrics["probe/few_shot_5_acc"] == pytest.approx(few[5].mean)
     assert result.metrics["probe/few_shot_5_sd"] == pytest.approx(few[5].deviation)
+
+
+def test_the_refitted_probe_alone_is_asked_about_the_test_images(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that knows a single class is right about its share of them."""
+    before = probe(run, progress=False).metrics
+
+    def fit(features: Tensor, *arguments: Any, **how: Any) -> LinearProbe:
+        zeros, ones = torch.zeros(features.shape[1]), torch.ones(features.shape[1])
+        always = torch.tensor([0.0, 0.0, 1.0, 0.0])
+        return LinearProbe(torch.zeros(features.shape[1], 4), always, zeros, ones)
+
+    monkeypatch.setattr(prober, "fit_linear_probe", fit)
+    after = probe(run, progress=False).metrics
+    test: Any = build_data(open_encoder(run).config).test
+    assert after["probe/linear_acc"] == pytest.approx((test.targets == 2).double().mean().item())
+    changed = {name for name, value in after.items() if value != before[name]}
+    assert changed == {"probe/linear_acc"}
 
 
 def test_a_second_time_reads_what_was_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import (
     brier_score_loss,
     confusion_matrix,
@@ -16,6 +17,7 @@ from sklearn.metrics import (
 
 from vitkit.errors import EvaluationError
 from vitkit.evaluation import scores
+from vitkit.evaluation.calibration import fit_temperature
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import standard_suite
 
@@ -135,3 +137,27 @@ def test_the_standard_suite_holds_together(kind: str) -> None:
     assert again == measured
     plain = standard_suite(predictions, list("abcdef"), resamples=200)
     assert "temperature" not in plain.metrics
+
+
+def test_the_temperature_is_that_of_the_validation_images_alone() -> None:
+    """Targets drawn from what the logits say at a temperature: 1 of those reported, 3 of others."""
+    torch.manual_seed(5)
+    logits, held = torch.randn(400, 6) * 2, torch.randn(400, 6) * 3
+    targets, known = (
+        torch.distributions.Categorical(logits=said / temperature).sample()
+        for said, temperature in ((logits, 1.0), (held, 3.0))
+    )
+    everywhere = torch.arange(400)
+    found = standard_suite(
+        Predictions(logits, targets, everywhere),
+        list("abcdef"),
+        validation=Predictions(held, known, everywhere),
+        resamples=10,
+    ).metrics
+    assert found["temperature"] == fit_temperature(held, known)
+    assert found["temperature"] > 1.5 * fit_temperature(logits, targets)
+    cooled = logits.double() / found["temperature"]
+    assert found["loss_scaled"] == pytest.approx(float(F.cross_entropy(cooled, targets)))
+    squares = (cooled.softmax(1) - F.one_hot(targets, 6)).square().sum(1)
+    assert found["brier_scaled"] == pytest.approx(float(squares.mean()))
+    assert found["loss"] == pytest.approx(float(F.cross_entropy(logits.double(), targets)))

@@ -157,7 +157,7 @@ def test_the_merged_model_is_the_one_that_was_trained(tiny: Tiny, more: tuple[st
     with torch.no_grad():
         told = model(images)
         model.load_state_dict(kept)
-        assert (model(images) - told).abs().max() > 0.1  # the adapters count
+        assert (model(images) - told).abs().max() > 0.01  # the adapters count
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.conftest import TINY
 from vitkit.app import train
+from vitkit.app.build import build
 from vitkit.config import RunConfig, load_config
 from vitkit.errors import ConfigError
 from vitkit.models.registry import create_model
@@ -16,6 +20,7 @@ from vitkit.training.config import OptimizerConfig
 from vitkit.training.muon import NEWTON_SCHULZ, Muon, orthogonalized
 from vitkit.training.optimizers import build_optimizer, parameter_groups
 from vitkit.training.task import ClassificationTask
+from vitkit.weights import read_checkpoint
 
 
 def _by_singular_values(matrix: Tensor, steps: int) -> Tensor:
@@ -50,14 +55,17 @@ def test_stacked_matrices_are_orthogonalised_one_by_one() -> None:
     assert not torch.allclose(mixed, together, atol=0.1)
 
 
-def test_a_step_is_torchs_muon_within_its_bfloat16() -> None:
+@pytest.mark.parametrize(("momentum", "ns_steps"), [(0.95, 5), (0.4, 5), (0.95, 3)])
+def test_a_step_is_torchs_muon_within_its_bfloat16(momentum: float, ns_steps: int) -> None:
     """torch's runs its products in bfloat16, so it is compared in bfloat16 and to its digits."""
     torch.manual_seed(0)
     ours, theirs = nn.Linear(16, 24, bias=False), nn.Linear(16, 24, bias=False)
     theirs.load_state_dict(ours.state_dict())
     group = {"params": list(ours.parameters()), "muon": True, "rows": [[24]]}
-    one = Muon([group], lr=0.1, weight_decay=0.3, dtype=torch.bfloat16)
-    two = torch.optim.Muon(theirs.parameters(), lr=0.1, weight_decay=0.3, momentum=0.95)
+    usual: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.3}
+    usual |= {"momentum": momentum, "ns_steps": ns_steps}
+    one = Muon([group], dtype=torch.bfloat16, **usual)
+    two = torch.optim.Muon(theirs.parameters(), **usual)
     start = ours.weight.detach().clone()
     for _ in range(3):
         x = torch.randn(8, 16)
@@ -173,10 +181,44 @@ def test_rates_by_layer_need_layers() -> None:
         parameter_groups(nn.Linear(2, 2), OptimizerConfig(head_lr_factor=2.0))
 
 
-@pytest.mark.parametrize("name", ["lion", "muon", "timm/lamb"])
-def test_other_optimisers_train(tiny: Callable[..., RunConfig], name: str) -> None:
-    result = train(tiny(f"optimizer.name={name}", "optimizer.lr=0.002"), progress=False)
-    assert result.metrics["val/loss"] < 2.3
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """The validation loss of a run whose weights hardly leave their start."""
+    folder = tmp_path_factory.mktemp("still") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VITKIT_RUN_DIR", raising=False)
+        words = [*TINY, "optimizer.lr=1e-9", "trainer.max_epochs=1", f"run.dir={folder}"]
+        return train(None, words, progress=False).metrics["val/loss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [
+        (("adamw", "optimizer.lr=0.01"), "all"),
+        (("sgd", "optimizer.lr=0.02"), "all"),
+        (("lion", "optimizer.lr=0.002"), "all"),
+        (("timm/lamb", "optimizer.lr=0.1"), "all"),
+        (("muon", "optimizer.lr=0.01", "optimizer.adamw_lr=0.01"), "all"),
+        (("muon", "optimizer.lr=0.05", "optimizer.adamw_lr=1e-9"), "muon"),
+        (("muon", "optimizer.lr=1e-9", "optimizer.adamw_lr=0.01"), "others"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_every_optimiser_trains(
+    tiny: Callable[..., RunConfig], still: float, words: tuple[str, ...], who: str
+) -> None:
+    """Better than the weights that it began with, and than the same chance for each class."""
+    name, *rates = words
+    config = tiny(f"optimizer.name={name}", *rates, "trainer.max_epochs=10")
+    model = build(config).model
+    start = {key: weight.clone() for key, weight in model.state_dict().items()}
+    result = train(config, progress=False)
+    assert result.metrics["val/loss"] < 0.9 * min(still, math.log(4))
+    after = read_checkpoint(result.checkpoint).trained
+    ways = {key: float((weight - start[key]).abs().max()) for key, weight in after.items()}
+    hidden = set(_muon_names(model))
+    wanted = {"all": set(after), "muon": hidden, "others": set(after) - hidden}[who]
+    assert {key for key, way in ways.items() if way > 1e-5} == wanted  # at 1e-9 30 steps are 3e-8
 
 
 def test_an_unknown_optimiser_of_timm_is_one_line() -> None:

@@ -6,6 +6,8 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,20 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from vitkit.app import resume, train
+from vitkit.app import assemble, evaluate, resume, train
+from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig, load_config
 from vitkit.data.sources import data_from_datasets
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, TrainingError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
-from vitkit.training.base import step_seed
+from vitkit.training.base import TrainingTask, step_seed
 from vitkit.training.budget import StepPlan
+from vitkit.training.checkpoints import Checkpoints
 from vitkit.training.config import OptimizerConfig, ScheduleConfig
 from vitkit.training.loggers import CsvMetrics
 from vitkit.training.losses import balanced_class_weights, classification_loss
 from vitkit.training.mixing import mix_batch
 from vitkit.training.optimizers import build_optimizer, parameter_groups
+from vitkit.training.progress import TrainingProgress
 from vitkit.training.schedules import learning_rate_factor
+from vitkit.training.stopping import EarlyStop
 from vitkit.weights import read_checkpoint
 
 
@@ -239,6 +245,131 @@ def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -
     again = resume(result.folder, progress=False)
     assert again.record.facts["epochs"] == result.record.facts["epochs"]
     assert again.record.metrics["test/loss"] == result.record.metrics["test/loss"]
+
+
+def _validated(folder: Path, name: str) -> list[float]:
+    """A validation metric of each epoch, from the log."""
+    with (folder / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_the_best_is_the_best_and_no_number_is_none(tmp_path: Path, maximize: bool) -> None:
+    checkpoints = Checkpoints(tmp_path, monitor="m", maximize=maximize)
+    better = []
+    for epoch, value in enumerate((math.nan, 0.5, 0.7, 0.6, math.nan, 0.2, 0.2)):
+        trainer: Any = SimpleNamespace(
+            callback_metrics={"m": torch.tensor(value)}, current_epoch=epoch
+        )
+        better += [epoch] if checkpoints._improved(trainer) else []
+    assert better == ([1, 2] if maximize else [1, 5])
+    assert checkpoints.best_epoch == better[-1]
+    other: Any = SimpleNamespace(callback_metrics={"else": torch.tensor(1.0)}, current_epoch=7)
+    assert not checkpoints._improved(other)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "wanted"),
+    [
+        ("auto", ("val/acc", True)),
+        ("val/acc", ("val/acc", True)),
+        ("val/loss", ("val/loss", False)),
+    ],
+)
+def test_more_accuracy_is_better_and_less_loss(
+    tiny: Callable[..., RunConfig], monitor: str, wanted: tuple[str, bool]
+) -> None:
+    config = tiny(f"trainer.monitor={monitor}", "trainer.early_stopping_patience=1")
+    run = assemble.Run(config, job_class(config)(config), Path())
+    assert run.monitor == wanted
+    checkpoints = assemble.make_checkpoints(run)
+    assert (checkpoints.monitor, checkpoints.maximize) == wanted
+    callbacks = assemble.make_callbacks(run, TrainingProgress(run.plan, 16), checkpoints)
+    (stop,) = (callback for callback in callbacks if isinstance(callback, EarlyStop))
+    assert (stop.monitor, stop.mode) == (wanted[0], "max" if wanted[1] else "min")
+
+
+def test_a_run_keeps_its_best_epoch_and_stops_behind_it(tiny: Callable[..., RunConfig]) -> None:
+    """Patience 1: the first epoch that is no better is the last, and it is not what is tested."""
+    more = ("trainer.early_stopping_patience=1", "trainer.max_epochs=30", "optimizer.lr=1e-3")
+    result = train(tiny(*more), progress=False)
+    accuracies = _validated(result.folder, "val/acc")
+    best = accuracies.index(max(accuracies))
+    assert 1 <= best < 28  # one that waits for the worst would have stopped before
+    assert accuracies[: best + 1] == sorted(set(accuracies))
+    assert len(accuracies) == best + 2
+    kept = result.folder / "checkpoints" / "best.ckpt"
+    assert read_checkpoint(kept).epoch == best
+    measured = evaluate(kept, split="val", progress=False).metrics["val/acc"]
+    assert measured == pytest.approx(max(accuracies))
+    tested, last = (
+        evaluate(kept.with_name(name), split="test", progress=False).metrics["test/loss"]
+        for name in ("best.ckpt", "last.ckpt")
+    )
+    assert result.metrics["test/loss"] == tested != last
+
+
+class _Elsewhere:
+    """A task as it would be on an accelerator, where nobody looks at each loss."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        self.__dict__["task"] = task
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(type="cuda") if name == "device" else getattr(self.task, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.task, name, value)
+
+
+def test_an_accelerator_is_asked_every_20_steps_for_the_first_bad_one() -> None:
+    looks: list[tuple[int, int]] = []
+    bad_step = torch.zeros((), dtype=torch.int64)
+    task: Any = SimpleNamespace(device=SimpleNamespace(type="cuda"), bad_step=bad_step)
+    task.stop_if_not_finite = lambda: looks.append((task.global_step + 1, int(task.bad_step)))
+    bad = {24: math.nan, 25: math.inf, 41: math.nan}
+    for step in range(1, 61):
+        task.global_step = step - 1
+        TrainingTask.watch(task, torch.tensor(bad.get(step, 1.0), requires_grad=True))
+    assert looks == [(20, 0), (40, 24), (60, 24)]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize(("step", "accumulate"), [(4, 1), (6, 1), (6, 2)])
+def test_the_step_of_a_bad_loss_is_told_and_nothing_of_it_is_kept(
+    tiny: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: bool,
+    bad: float,
+    step: int,
+    accumulate: int,
+) -> None:
+    """There are 3 an epoch; on an accelerator it is noticed by the end of its own."""
+    count = 0
+
+    def loss(*args: Any, **kwargs: Any) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        found = classification_loss(*args, **kwargs)
+        return found * bad if count == step * accumulate else found
+
+    monkeypatch.setattr("vitkit.training.task.classification_loss", loss)
+    watch = TrainingTask.watch
+    if elsewhere:
+        monkeypatch.setattr(
+            TrainingTask,
+            "watch",
+            lambda self, loss: watch(_Elsewhere(self), loss),  # type: ignore[arg-type]
+        )
+    config = tiny(f"trainer.accumulate_grad_batches={accumulate}")
+    with pytest.raises(TrainingError, match=rf"NaN or infinite at step {step} \(epoch 2\);"):
+        train(config, progress=False)
+    assert count == (6 if elsewhere else step) * accumulate
+    folder = Path(str(config.run.dir)) / "checkpoints"
+    kept = read_checkpoint(folder / "last.ckpt")
+    assert kept.step == 3
+    assert all(weight.isfinite().all() for weight in kept.trained.values())
 
 
 @pytest.mark.parametrize("clip", ["0.0", "0.01"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 import signal
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import sacrebleu
 import torch
 import torch.nn.functional as F
 
+from tests.small_data import write_pairs
 from tests.small_words import pair_run, text_run
 from tests.training.test_resume import _assert_equal_checkpoints, _stop_at
 from vitkit.app import evaluate, resume, train, translate
@@ -149,6 +152,53 @@ def test_it_learns(tmp_path: Path, name: str) -> None:
     assert ("test/bleu" in result.metrics) == ("translator" in name)
     translations = result.folder / "translations-test.txt"
     assert translations.is_file() == ("translator" in name)
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_a_language_model_knows_more_than_the_letter_before(tmp_path: Path, name: str) -> None:
+    """Its loss is below what the pairs of letters of the whole text leave open."""
+    width = "model.hidden_dim=32" if name == "lstm" else "model.embed_dim=32"
+    more = ("data.steps_per_epoch=100", "trainer.max_epochs=2", "ema.decay=0.9", width)
+    result = train(made(name, tmp_path / "run", *more), progress=False)
+    text = (tmp_path / "verses.txt").read_text(encoding="utf-8")
+    before, pairs = Counter(text[:-1]), Counter(pairwise(text))
+    open_still = -sum(n * math.log(n / before[pair[0]]) for pair, n in pairs.items())
+    assert result.metrics["val/loss"] < 0.7 * open_still / (len(text) - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("translator", ("model.embed_dim=32", "trainer.max_epochs=22")),
+        ("lstm_translator", ("model.hidden_dim=32", "trainer.max_epochs=16")),
+    ],
+)
+def test_a_translator_reads_what_it_translates(
+    tmp_path: Path, name: str, more: tuple[str, ...]
+) -> None:
+    """It foretells the translation of the sentence that it read better than that of another."""
+    write_pairs(tmp_path / "sentences", train=240)
+    result = train(made(name, tmp_path / "run", "ema.decay=0.9", *more), progress=False)
+    model, tokenizer = words_from_checkpoint(read_checkpoint(result.checkpoint))
+    sources, targets = (
+        (tmp_path / "sentences" / f"test.{end}").read_text(encoding="utf-8").splitlines()
+        for end in ("en", "de")
+    )
+
+    def loss(read: list[str]) -> float:
+        total, count = 0.0, 0
+        for source, target in zip(read, targets, strict=True):
+            given = torch.tensor([[*tokenizer.encode(source), tokenizer.eos_id]])
+            words = torch.tensor([tokenizer.bos_id, *tokenizer.encode(target), tokenizer.eos_id])
+            with torch.no_grad():
+                log_p = model(given, words[None, :-1])[0].double().log_softmax(-1)
+            total -= float(log_p.gather(1, words[1:, None]).sum())
+            count += len(words) - 1
+        return total / count
+
+    own, of_others = loss(sources), loss([*sources[1:], sources[0]])
+    assert own == pytest.approx(result.metrics["test/loss"], rel=1e-5)
+    assert own < 0.7 * of_others
 
 
 @pytest.mark.parametrize(
