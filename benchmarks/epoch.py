@@ -35,7 +35,7 @@ from torchvision.transforms import v2
 
 from benchmarks.timing import Report, arguments_of, duel, rate, synchronize, versions
 from vitkit import create_model
-from vitkit.app.assemble import calm
+from vitkit.app.assemble import quiet_lightning
 from vitkit.app.devices import best_device, concrete_precision
 from vitkit.data.augment import Augment
 from vitkit.data.cifar import read_cifar
@@ -280,7 +280,7 @@ def _train_ours(
         ),
         prepare_eval=preprocessing,
     )
-    with calm(), warnings.catch_warnings():
+    with quiet_lightning(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(
             accelerator=device.type,

@@ -66,8 +66,13 @@ THROUGHPUT = {  # name -> (side in pixels, classes, images of a step)
     "vit_base_patch16_224": (224, 1000, 128),
 }
 PEAKS = {
-    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12,
-    "A100": 312e12, "L4": 121e12, "RTX 4090": 165e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
 }
 """Dense bfloat16 with float32 sums, operations a second, as the makers publish them; of two names
 that fit, the first holds."""
@@ -247,7 +252,7 @@ def train_once(config: RunConfig) -> dict[str, Any]:
         default_root_dir=run.folder,
         num_sanity_val_steps=0,
     )
-    with assemble.calm():
+    with assemble.quiet_lightning():
         trainer.fit(assemble.make_task(run), *job.loaders(trainer))
     result = evaluate_checkpoint(checkpoints.last_path, data=job.built.data, progress=False)
     training = steps.seconds_for(run.plan.total_steps)

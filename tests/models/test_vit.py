@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.models import DistilledVisionTransformer, VisionTransformer
 from vitkit.models.patches import kept_patches
-from vitkit.models.vit import LatentPool
+from vitkit.models.vit import AttentionPoolLatent
 from vitkit.nn import record_attention
 
 MINI: dict[str, Any] = {
@@ -274,7 +274,7 @@ def test_intermediate_layers_equal_timm(wanted: int | list[int], norm: bool) -> 
 def test_reset_classifier_can_change_the_pooling() -> None:
     model = VisionTransformer(**MINI, act_layer="relu").double()
     model.reset_classifier(4, global_pool="map")
-    assert isinstance(model.attn_pool, LatentPool)
+    assert isinstance(model.attn_pool, AttentionPoolLatent)
     assert isinstance(model.attn_pool.mlp.act, nn.ReLU)
     assert model(pictures(3, 32, 32)).shape == (2, 4)
     model.reset_classifier(4, global_pool="avg")

@@ -17,7 +17,7 @@ from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.nn import LoraLinear
 from vitkit.training.config import OptimizerConfig
-from vitkit.training.finetune import adapt, keep_frozen_norms_still
+from vitkit.training.finetune import adapt, freeze_batch_norm_statistics
 from vitkit.training.optimizers import parameter_groups
 from vitkit.training.task_config import FinetuneConfig
 from vitkit.weights import read_checkpoint
@@ -90,7 +90,7 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     adapt(model, FinetuneConfig(mode="head"))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.train()
-    keep_frozen_norms_still(model)
+    freeze_batch_norm_statistics(model)
     model(torch.randn(4, 3, 8, 8))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert model.training and model.head.training

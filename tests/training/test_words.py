@@ -176,7 +176,7 @@ def test_a_language_model_knows_more_than_the_letter_before(tmp_path: Path, name
 def test_a_translator_reads_what_it_translates(
     tmp_path: Path, name: str, more: tuple[str, ...]
 ) -> None:
-    """It foretells the translation of the sentence that it read better than that of another."""
+    """It predicts the translation of the sentence that it read better than that of another."""
     write_pairs(tmp_path / "sentences", train=240)
     result = train(made(name, tmp_path / "run", "ema.decay=0.9", *more), progress=False)
     model, tokenizer = words_from_checkpoint(read_checkpoint(result.checkpoint))
@@ -240,7 +240,7 @@ def translation_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_validation_loss_is_a_sum_by_hand(language_run: Path) -> None:
-    """Each token but the first is foretold once, from the tokens of its window before it."""
+    """Each token but the first is predicted once, from the tokens of its window before it."""
     checkpoint = read_checkpoint(language_run / "checkpoints" / "last.ckpt")
     model, tokenizer = words_from_checkpoint(checkpoint)
     _, val = cut_parts((language_run.parent / "verses.txt").read_text(encoding="utf-8"), 0.1)

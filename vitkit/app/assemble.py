@@ -32,13 +32,13 @@ from vitkit.training.stopping import EarlyStop
 
 __all__ = [
     "Run",
-    "calm",
     "graph_facts",
     "make_callbacks",
     "make_checkpoints",
     "make_loggers",
     "make_task",
     "make_trainer",
+    "quiet_lightning",
 ]
 
 
@@ -198,7 +198,7 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
     trainer = config.trainer
     precision = trainer.precision
     assert precision != "auto"  # _concrete() has decided
-    with calm(), _no_such_device(trainer.accelerator, trainer.devices):
+    with quiet_lightning(), _no_such_device(trainer.accelerator, trainer.devices):
         return Trainer(
             accelerator=trainer.accelerator,
             devices=trainer.devices,
@@ -214,7 +214,7 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
 
 
 @contextmanager
-def unfilled_memory() -> Iterator[None]:
+def leave_memory_unfilled() -> Iterator[None]:
     """Inside, deterministic training does not fill memory that is written before it is read."""
     switch: Any = torch.utils.deterministic
     before = switch.fill_uninitialized_memory
@@ -250,7 +250,7 @@ UNHELPFUL = (
 
 
 @contextmanager
-def calm() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Lightning speaks in warnings and logs; ours is one line an epoch."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]

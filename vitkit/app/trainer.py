@@ -186,7 +186,7 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
         if val_loader is not None and not _val_metrics(trainer):
             # All steps had been taken: nothing was trained, nothing validated. The files know it.
             trainer.loggers = []
-            with assemble.calm():
+            with assemble.quiet_lightning():
                 trainer.validate(task, val_loader, verbose=False)
     except TrainingError as error:
         raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
@@ -290,7 +290,7 @@ def _run_fit(
     val_loader: Any,
     checkpoint: Path | None,
 ) -> None:
-    with assemble.calm(), assemble.unfilled_memory():
+    with assemble.quiet_lightning(), assemble.leave_memory_unfilled():
         try:
             trainer.fit(task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:

@@ -216,16 +216,16 @@ def _searched(
 
 def _summed(
     batches: WindowEvalLoader | PairEvalLoader,
-    foretell: Callable[[Any], tuple[Tensor, Tensor]],
+    predict: Callable[[Any], tuple[Tensor, Tensor]],
     device: torch.device,
     *,
     show: bool,
 ) -> TokenSums:
-    """Sums over all batches of what a model foretells."""
+    """Sums over all batches of what a model predicts."""
     sums = TokenSums(device)
     with torch.inference_mode(), counted("evaluating", "batches", show=show) as tell:
         for done, batch in enumerate(batches, start=1):
-            sums.update(*foretell(batch))
+            sums.update(*predict(batch))
             tell(done, len(batches))
     return sums
 

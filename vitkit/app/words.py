@@ -39,7 +39,7 @@ MOST_BYTES = 4
 """Of a character in UTF-8."""
 
 SEARCHED_TOKENS = 4096
-"""Tokens of the sources, times the rivals of each, that are searched at a time."""
+"""Tokens of the sources, times the beams of each, that are searched at a time."""
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -213,7 +213,7 @@ class Translator:
 
         Args:
             sentences: in the source language.
-            num_beams: rivals of a translation; 1: always the likeliest token; None: as the run was
+            num_beams: beams of the search; 1: always the likeliest token; None: as the run was
                 tested.
             length_penalty: alpha of ((5 + length) / 6)^alpha; None: as the run was tested.
             use_cache: keep keys, values and states; False is slow, and the same.
@@ -407,7 +407,7 @@ def translate(
     Args:
         run: a run folder or checkpoint file.
         sentences: in the source language; one or several.
-        num_beams: rivals of a translation; 1: always the likeliest token; None: as the run was
+        num_beams: beams of the search; 1: always the likeliest token; None: as the run was
             tested.
         length_penalty: alpha of ((5 + length) / 6)^alpha; None: as the run was tested.
         use_cache: keep keys, values and states; False is slow, and the same.

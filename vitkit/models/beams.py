@@ -1,4 +1,4 @@
-"""Search for a likely text, word by word: greedy, and with a beam of rivals.
+"""Search for a likely text, word by word: greedy, and with a beam.
 
 The search knows no model: a :class:`Stepper` gives logits for texts and follows their reordering.
 """
@@ -103,15 +103,15 @@ def beam_search(
     pad_id: int = 0,
     num_return: int = 1,
 ) -> Hypotheses:
-    """The best texts that a beam of ``num_beams`` rivals finds.
+    """The best texts that a beam of width ``num_beams`` finds.
 
     A candidate that ends counts where it is among the ``num_beams`` best of its step; at the limit
-    a text counts as it stands. A search stops once no rival can come before the ``num_return`` best
-    that ended: log probabilities only fall, so a rival's best score is its present one over the
+    a text counts as it stands. A search stops once no beam can come before the ``num_return`` best
+    that ended: log probabilities only fall, so a beam's best score is its present one over the
     penalty of the limit. Nothing that a longer search would return is lost by that.
 
     Args:
-        num_beams: rivals of a text.
+        num_beams: K, texts kept at each step.
         alpha: of :func:`length_penalty`, from 0 up.
         num_return: texts to return, up to ``num_beams``.
 
@@ -151,7 +151,7 @@ class _Beams:
         self.place = torch.arange(batch, device=device)
         self.ids = prefix[:, None].expand(-1, num_beams, -1)  # (A, K, n)
         self.log_p = torch.full((batch, num_beams), float("-inf"), device=device)
-        self.log_p[:, 0] = 0.0  # all rivals are alike yet: one of them counts
+        self.log_p[:, 0] = 0.0  # all beams are alike yet: one of them counts
         self.found = prefix.new_full((batch, num_beams, self.longest), pad_id)
         self.scores = torch.full((batch, num_beams), float("-inf"), device=device)
 

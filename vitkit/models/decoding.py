@@ -127,7 +127,7 @@ def continuations(
         model: is put into evaluation for the call.
         ids: the beginnings, int (B, N), N at least 1 and the same for all.
         max_new_tokens: most words to add.
-        num_beams: rivals of a text; 1: always the likeliest word.
+        num_beams: beams of the search; 1: always the likeliest token.
         length_penalty: alpha of :func:`vitkit.models.beams.length_penalty`, from 0 up.
         eos_id: word that ends a text; None: all become ``max_new_tokens`` long.
         pad_id: word that fills up the texts that ended.
@@ -173,7 +173,7 @@ def translate(
         bos_id: word that every target begins with; it is not returned.
         eos_id: word that ends a target.
         pad_id: word that fills up the targets that ended.
-        num_beams: rivals of a target; 1: always the likeliest word.
+        num_beams: beams of the search; 1: always the likeliest token.
         length_penalty: alpha of :func:`vitkit.models.beams.length_penalty`, from 0 up.
         max_extra: words that a target may have more than its source, its end included; the model's
             ``max_len`` sets a limit too.

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from vitkit.nn import Attention, Mlp
 from vitkit.nn.attention import NormLayer
 
-__all__ = ["LatentPool"]
+__all__ = ["AttentionPoolLatent"]
 
 
-class LatentPool(Attention):
+class AttentionPoolLatent(Attention):
     """A learned query attends to all tokens, then an MLP (timm's ``global_pool='map'``).
 
     Args:

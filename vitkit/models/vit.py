@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.models.patches import PatchEmbed, kept_patches
-from vitkit.models.pooling import LatentPool
+from vitkit.models.pooling import AttentionPoolLatent
 from vitkit.models.stem import ConvStem
 from vitkit.nn import (
     BlockContext,
@@ -29,7 +29,7 @@ from vitkit.nn import (
     sincos_2d,
 )
 
-__all__ = ["LatentPool", "VisionTransformer", "init_vit_weights"]
+__all__ = ["AttentionPoolLatent", "VisionTransformer", "init_vit_weights"]
 
 POOLS = ("", "token", "avg", "max", "map")
 POSITIONS = ("learn", "sincos2d", "rotary", "relative", "none", "")
@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
         self.no_embed_class = no_embed_class
         self.patch_drop_rate = patch_drop_rate
         self._make_pool = partial(
-            LatentPool,
+            AttentionPoolLatent,
             embed_dim,
             num_heads,
             mlp_ratio=mlp_ratio,

@@ -24,7 +24,7 @@ __all__ = [
     "Rotation",
     "alibi_slopes",
     "grid_positions",
-    "relative_places",
+    "relative_positions",
     "resize_position_grid",
     "sincos_1d",
     "sincos_2d",
@@ -126,7 +126,7 @@ class Rotation:
         """(B, H, N, D) -> the same, turned in float32 and cast back."""
         width = self.cos.shape[-1]
         turning = x if width == x.shape[-1] else x[..., :width]
-        turned = (turning * self.cos + _quarter_turn(turning, self.pairing) * self.sin).to(x.dtype)
+        turned = (turning * self.cos + _rotate_half(turning, self.pairing) * self.sin).to(x.dtype)
         return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
 
     def __getitem__(self, tokens: slice) -> Rotation:
@@ -232,7 +232,7 @@ class Alibi(nn.Module):
 
     def forward(self, num_queries: int, num_keys: int | None = None) -> Tensor:
         """Bias of N queries on M keys, aligned at the end: float (1, H, N, M)."""
-        distance = relative_places(num_queries, num_keys, device=self.slopes.device).abs()
+        distance = relative_positions(num_queries, num_keys, device=self.slopes.device).abs()
         return (-self.slopes[:, None, None] * distance)[None]
 
 
@@ -283,7 +283,7 @@ class RelativeBias(nn.Module):
 
     def forward(self, num_queries: int, num_keys: int | None = None) -> Tensor:
         """Bias of N queries on M keys, aligned at the end: float (1, H, N, M)."""
-        places = relative_places(num_queries, num_keys, device=self.table.device)
+        places = relative_positions(num_queries, num_keys, device=self.table.device)
         return self.table[self.buckets(places)].permute(2, 0, 1)[None]
 
     def buckets(self, places: Tensor) -> Tensor:
@@ -368,7 +368,7 @@ def alibi_slopes(num_heads: int) -> Tensor:
     return torch.tensor([2.0**-e for e in exponents[:num_heads]])
 
 
-def relative_places(
+def relative_positions(
     num_queries: int, num_keys: int | None = None, *, device: torch.device | str | None = None
 ) -> Tensor:
     """Place of the key minus place of the query, int64 (N, M), aligned at the end."""
@@ -404,7 +404,7 @@ def _rotation(angles: Tensor, pairing: Pairing) -> Rotation:
     return Rotation(angles.cos().float(), angles.sin().float(), pairing)
 
 
-def _quarter_turn(x: Tensor, pairing: Pairing) -> Tensor:
+def _rotate_half(x: Tensor, pairing: Pairing) -> Tensor:
     """(a, b) -> (-b, a) in every pair of channels."""
     if pairing == "interleaved":
         return torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitkit.errors import TrainingError
 from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig, ScheduleConfig
-from vitkit.training.finetune import keep_frozen_norms_still
+from vitkit.training.finetune import freeze_batch_norm_statistics
 from vitkit.training.optimizers import build_optimizer
 from vitkit.training.schedules import learning_rate_factor
 
@@ -69,11 +69,11 @@ class TrainingTask(LightningModule):
         """Frozen parts stay as they are, statistics and all: also where a run goes on in the middle
         of an epoch, whose start Lightning does not tell.
         """
-        keep_frozen_norms_still(self.model)
+        freeze_batch_norm_statistics(self.model)
 
     def on_train_epoch_start(self) -> None:
         """The same, after a validation."""
-        keep_frozen_norms_still(self.model)
+        freeze_batch_norm_statistics(self.model)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -132,7 +132,7 @@ class TrainingTask(LightningModule):
         Raises:
             TrainingError: a loss or a weight is not finite; the file is not written.
         """
-        self._stop_if_spoilt()
+        self._require_finite()
         own = checkpoint.setdefault(CHECKPOINT_KEY, {})
         own.update(self.payload)
         own["epoch"], own["step"] = self.current_epoch, self.global_step
@@ -154,7 +154,7 @@ class TrainingTask(LightningModule):
                 f"the loss became NaN or infinite at step {step} (epoch {epoch}); {CALMER}"
             )
 
-    def _stop_if_spoilt(self) -> None:
+    def _require_finite(self) -> None:
         """Raise :class:`TrainingError` if a loss or a weight is NaN or infinite, before the last
         good checkpoint is replaced: a finite loss may have a gradient that is not.
         """

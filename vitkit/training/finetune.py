@@ -10,7 +10,7 @@ from vitkit.errors import ConfigError
 from vitkit.nn import Trunk, add_lora, classifiers
 from vitkit.training.task_config import FinetuneConfig
 
-__all__ = ["adapt", "keep_frozen_norms_still"]
+__all__ = ["adapt", "freeze_batch_norm_statistics"]
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
@@ -57,7 +57,7 @@ def adapt(model: nn.Module, config: FinetuneConfig) -> nn.Module:
     return model
 
 
-def keep_frozen_norms_still(model: nn.Module) -> None:
+def freeze_batch_norm_statistics(model: nn.Module) -> None:
     """Put every BatchNorm whose parameters are frozen into evaluation mode, statistics and all."""
     for module in model.modules():
         if isinstance(module, BatchNorm) and module.affine and not module.weight.requires_grad:

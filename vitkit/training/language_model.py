@@ -12,7 +12,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class LanguageModelTask(WordTask):
-    """Trains a model to foretell each token of a text by those before it.
+    """Trains a model to predict each token of a text by those before it.
 
     The model: ids int64 (B, N) -> logits (B, N, vocab_size) of the token behind each. A batch:
     (inputs, targets, positions). Arguments as of :class:`WordTask`.
@@ -23,7 +23,7 @@ class LanguageModelTask(WordTask):
         logits: Tensor = self.model(ids)
         return logits
 
-    def foretell(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See :meth:`WordTask.foretell`."""
+    def predict_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See :meth:`WordTask.predict_tokens`."""
         inputs, targets, _ = batch
         return self(inputs), targets

@@ -278,7 +278,7 @@ class TranslationConfig(TaskConfig):
         0.1, ge=0, lt=1, description="share of each target spread evenly over all tokens"
     )
     num_beams: int = Field(
-        4, ge=1, description="in tests: rivals of a translation; 1 = always the likeliest token"
+        4, ge=1, description="in tests: beams of the search for a translation; 1 = greedy"
     )
     length_penalty: float = Field(
         0.6, ge=0, description="in tests: alpha of ((5 + length) / 6)^alpha; more favours the long"

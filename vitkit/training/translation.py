@@ -12,7 +12,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class TranslationTask(WordTask):
-    """Trains a model to foretell each token of a translation by its source and those before it.
+    """Trains a model to predict each token of a translation by its source and those before it.
 
     The model: (source, target, source lengths) -> logits (B, N, vocab_size) of the token behind
     each of the target. A batch: (source, source lengths, inputs, targets, positions). Arguments as
@@ -29,7 +29,7 @@ class TranslationTask(WordTask):
         logits: Tensor = self.model(source, source if target is None else target, lengths)
         return logits
 
-    def foretell(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """See :meth:`WordTask.foretell`."""
+    def predict_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See :meth:`WordTask.predict_tokens`."""
         source, lengths, inputs, targets, _ = batch
         return self(source, inputs, lengths), targets

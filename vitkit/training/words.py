@@ -16,7 +16,7 @@ __all__ = ["WordTask"]
 
 
 class WordTask(SummedTask[TokenSums]):
-    """Trains and validates a model that foretells words; a task says how it reads a batch.
+    """Trains and validates a model that predicts tokens; a task says how it reads a batch.
 
     A step's loss is the mean over the tokens of its micro-batch; of several micro-batches, or
     processes, each counts the same. What is reported of a split is its sum over its tokens.
@@ -41,12 +41,12 @@ class WordTask(SummedTask[TokenSums]):
         self.characters_per_token = characters_per_token
 
     @abstractmethod
-    def foretell(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def predict_tokens(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Logits (B, N, vocab_size) of a batch and their targets, int64 (B, N), -100 for none."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Loss of one micro-batch."""
-        logits, targets = self.foretell(batch)
+        logits, targets = self.predict_tokens(batch)
         loss = token_loss(logits, targets, label_smoothing=self.label_smoothing)
         self.log_step(loss)
         count = (targets >= 0).sum()
@@ -55,7 +55,7 @@ class WordTask(SummedTask[TokenSums]):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Add one batch to the sums."""
-        self.validated().update(*self.foretell(batch))
+        self.validated().update(*self.predict_tokens(batch))
 
     def new_sums(self) -> TokenSums:
         """Of tokens and their loss."""

@@ -1,4 +1,4 @@
-"""One long text: cut in order, windows by place, each word foretold once."""
+"""One long text: cut in order, windows by place, each token predicted once."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_seeds_and_epochs_differ() -> None:
 
 
 @given(st.integers(2, 90), st.integers(1, 12), st.integers(1, 9), st.integers(1, 4))
-def test_evaluation_foretells_each_word_once(
+def test_evaluation_predicts_each_token_once(
     size: int, length: int, batch: int, world: int
 ) -> None:
     text = torch.arange(size)

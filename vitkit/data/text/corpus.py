@@ -230,7 +230,7 @@ class WindowEvalLoader:
         rank, world_size, device: as in :class:`WindowTrainLoader`.
 
     Raises:
-        DataError: a text without a word to foretell.
+        DataError: a text without a token to predict.
     """
 
     def __init__(

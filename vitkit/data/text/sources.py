@@ -50,7 +50,7 @@ class TextData:
     characters: tuple[int, int]
 
     def characters_per_token(self, split: str = "val") -> float:
-        """Characters behind a token of a part that is foretold: all but the first.
+        """Characters behind a token of a part that is predicted: all but the first.
 
         Args:
             split: ``train`` or ``val``.
