@@ -156,7 +156,7 @@ def test_a_tokeniser_that_does_not_fit_its_model(
     content = torch.load(runs["text"] / "checkpoints" / "last.ckpt", weights_only=True)
     tokenizer = content["vitkit"]["tokenizer"]
     for values, parts in (
-        ({**tokenizer, "characters": tokenizer["characters"][:-1]}, ["words, the model"]),
+        ({**tokenizer, "characters": tokenizer["characters"][:-1]}, ["tokens, the model"]),
         ({**tokenizer, "kind": "morse"}, ["unknown kind of tokeniser 'morse'"]),
         ({"kind": "characters"}, ["'characters' should be a str"]),
     ):
@@ -192,7 +192,7 @@ def test_pairs_that_cannot_be_learned(run: Command, runs: dict[str, Path], tmp_p
         ("val.de", b"eins\n", ["val.en has 8 lines", "val.de has 1"]),
         ("train.en", b"", ["train.en is empty"]),
         ("test.de", b"\xfc\n" * 8, ["test.de: byte 0xfc in line 1"]),
-        ("test.en", b"o" * 48 + b"\none" * 7, ["source of pair 1 has 49 words", "model.max_len"]),
+        ("test.en", b"o" * 48 + b"\none" * 7, ["source of pair 1 has 49 tokens", "model.max_len"]),
         ("val.en", b"one\n" * 7 + b"\n", ["line 8 is empty"]),
     ):
         folder = tmp_path / f"odd-{name}"

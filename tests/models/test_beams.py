@@ -281,7 +281,7 @@ def test_dropout_is_off_and_the_mode_is_given_back() -> None:
         ({"length_penalty": -1.0}, "length_penalty"),
         ({"max_extra": 0}, "max_extra"),
         ({"source": torch.zeros(2, 0, dtype=torch.long)}, "at least 1"),
-        ({"source": torch.ones(2, 17, dtype=torch.long)}, "17 words .* at most 16"),
+        ({"source": torch.ones(2, 17, dtype=torch.long)}, "17 tokens .* at most 16"),
     ],
     ids=str,
 )

@@ -70,7 +70,7 @@ def test_the_last_word_made_is_not_read(pos_embed: str) -> None:
         lambda: continuations(model, ids, 2),
         lambda: generate(model, torch.cat([ids, ids[:, :1]], dim=1), 0),
     ):
-        with pytest.raises(ValueError, match=r"25 words .* at most 24"):
+        with pytest.raises(ValueError, match=r"25 tokens .* at most 24"):
             refused()
 
 
@@ -197,7 +197,7 @@ def test_supports_equal_transformers(seed: int, k: int, p: float, sharp: float) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_new_tokens": 22}, "25 words .* at most 24"),
+        ({"max_new_tokens": 22}, "25 tokens .* at most 24"),
         ({"max_new_tokens": -1}, "max_new_tokens"),
         ({"temperature": -0.1}, "temperature"),
         ({"top_k": 0}, "top_k"),

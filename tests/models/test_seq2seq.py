@@ -277,11 +277,11 @@ def test_first_weights() -> None:
 
 def test_too_long_is_one_clear_error() -> None:
     model = EncoderDecoder(**SMALL)
-    with pytest.raises(ValueError, match=r"13 words .* at most 12; .*max_len"):
+    with pytest.raises(ValueError, match=r"13 tokens .* at most 12; .*max_len"):
         model(texts(13), texts(3))
-    with pytest.raises(ValueError, match="13 words"):
+    with pytest.raises(ValueError, match="13 tokens"):
         model(texts(3), texts(13))
     caches, memory = model.new_caches(), model.encode(texts(3))
     model.decode(texts(12), memory, caches)
-    with pytest.raises(ValueError, match="13 words"):
+    with pytest.raises(ValueError, match="13 tokens"):
         model.decode(texts(1), memory, caches)

@@ -144,7 +144,7 @@ def test_too_long_is_one_clear_error(pos_embed: str) -> None:
         CausalLanguageModel(**LM, pos_embed=pos_embed),
     ):
         model(texts(10))
-        with pytest.raises(ValueError, match=r"11 words .* at most 10; .*max_len"):
+        with pytest.raises(ValueError, match=r"11 tokens .* at most 10; .*max_len"):
             model(texts(11))
 
 
@@ -261,7 +261,7 @@ def test_caches_in_any_chunking_equal_the_full_pass(pos_embed: str, num_kv_heads
             with torch.set_grad_enabled(grad):
                 parts = [model(part, caches) for part in ids.split(chunks, dim=1)]
             assert_close(torch.cat(parts, dim=1), full, 1e-12)
-    with pytest.raises(ValueError, match="11 words"):
+    with pytest.raises(ValueError, match="11 tokens"):
         model(texts(1), caches)
 
 

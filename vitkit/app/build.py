@@ -20,6 +20,7 @@ from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, sample_images
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig, validate_model
+from vitkit.models.patches import as_pair
 from vitkit.models.registry import create_model
 from vitkit.nn import classifier_names
 from vitkit.training.finetune import adapt
@@ -133,7 +134,7 @@ def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
     with counted("reading", "files", show=progress) as tell:
         return load_data(
             pictures,
-            img_size=_pair(size) if size and given else None,
+            img_size=as_pair(size) if size and given else None,
             in_chans=config.model.in_chans,
             on_file=tell,
         )
@@ -156,9 +157,9 @@ def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:
                 f"leave it out or set {ours}"
             )
     size = section.setdefault("img_size", info.img_size)
-    if _pair(size) != tuple(info.img_size):
+    if as_pair(size) != tuple(info.img_size):
         faults.append(f"model.img_size: given {size}, but the images are {info.img_size}")
-    section["img_size"] = list(_pair(section["img_size"]))
+    section["img_size"] = list(as_pair(section["img_size"]))
     if faults:
         raise ConfigError(faults)
     return section
@@ -256,7 +257,3 @@ def with_classes_of(trained_on: DataInfo, data: ImageData) -> ImageData:
     val = None if data.val is None else data.val.with_targets(places[data.val.targets])
     test = None if data.test is None else data.test.with_targets(places[data.test.targets])
     return ImageData(info, data.train.with_targets(places[data.train.targets]), val, test)
-
-
-def _pair(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

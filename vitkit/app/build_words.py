@@ -13,10 +13,15 @@ from vitkit.app.build import build_model
 from vitkit.app.devices import expect_any_shape, process_count
 from vitkit.config import RunConfig
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
-from vitkit.data.text.tokenizers import Tokenizer, require_fit, tokenizer_from_plain
+from vitkit.data.text.tokenizers import (
+    BpeTokenizer,
+    Tokenizer,
+    require_fit,
+    tokenizer_from_plain,
+)
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig
-from vitkit.weights import Checkpoint, LoadReport, load_weights, own_checkpoint
+from vitkit.weights import Checkpoint, LoadReport, files_beside, load_weights, own_checkpoint
 
 __all__ = [
     "BuiltWords",
@@ -32,6 +37,9 @@ __all__ = [
     "word_section",
     "words_from_checkpoint",
 ]
+
+GPT2_FILES = ("vocab.json", "merges.txt")
+"""A tokeniser beside weights."""
 
 USUAL_WINDOW = 256
 """Tokens of a training window of a model that could read any number."""
@@ -78,7 +86,8 @@ def brought_tokenizer(config: RunConfig, resumed: Checkpoint | None) -> Tokenize
     """The tokeniser that the model has learned already; None if it begins from nothing.
 
     Args:
-        config: whose ``model.weights`` may be a checkpoint of ours, or the folder of a run.
+        config: whose ``model.weights`` may be a checkpoint of ours, the folder of a run, or weights
+            with the two files of GPT-2's tokeniser beside them.
         resumed: the checkpoint that a run goes on from.
 
     Raises:
@@ -90,7 +99,8 @@ def brought_tokenizer(config: RunConfig, resumed: Checkpoint | None) -> Tokenize
         return tokenizer_from_plain(resumed.tokenizer)
     own = None if weights is None else own_checkpoint(weights)
     if own is None:
-        return None
+        files = None if weights is None else files_beside(weights, GPT2_FILES)
+        return None if files is None else BpeTokenizer.read(*files)
     if own.tokenizer is None:
         raise WeightsError(
             f"model.weights: {own.path} holds {own.model['name']} and no tokeniser, so nobody "

@@ -23,6 +23,7 @@ from vitkit.config import RunConfig, load_config
 from vitkit.config.files import parse_value
 from vitkit.data.preprocess import Preprocessing, resize_images
 from vitkit.errors import ConfigError, EvaluationError
+from vitkit.models.patches import as_pair
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.models.registry import create_model
 from vitkit.nn import pooled_features
@@ -234,7 +235,7 @@ def _of_timm(
     size = ours.get("img_size") or stated.get("img_size") or USUAL_SIZE
     preprocessing = stated_preprocessing(
         stated,
-        img_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        img_size=as_pair(size),
         in_chans=int(ours.get("in_chans", 3)),
     )
     facts: dict[str, Plain] = {

@@ -13,6 +13,7 @@ from vitkit.app.build import build_from_checkpoint
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.preprocess import Preprocessing
+from vitkit.models.patches import as_pair
 from vitkit.weights import LoadReport, build_and_load, is_own_checkpoint, read_checkpoint
 
 __all__ = ["LoadedModel", "load_model"]
@@ -71,7 +72,7 @@ def load_model(
     size, names = loaded.section["img_size"], loaded.report.class_names
     preprocessing = stated_preprocessing(
         loaded.report.preprocessing,
-        img_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        img_size=as_pair(size),
         in_chans=int(loaded.section.get("in_chans", 3)),
     )
     return LoadedModel(

@@ -60,7 +60,7 @@ class WordMetrics:
 
 
 def word_splits(config: RunConfig) -> tuple[list[str], str]:
-    """The splits that a config's words are cut into, and what they are of: a text, or pairs."""
+    """The splits that a config's texts are cut into, and what they are of: a text, or pairs."""
     if isinstance(config.data, TextDataConfig):
         return ["train", *(["val"] if config.data.val_fraction else [])], "part"
     pairs = pair_settings(config)

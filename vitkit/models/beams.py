@@ -1,4 +1,4 @@
-"""Search for a likely text, word by word: greedy, and with a beam.
+"""Search for a likely text, token by token: greedy, and with a beam.
 
 The search knows no model: a :class:`Stepper` gives logits for texts and follows their reordering.
 """
@@ -19,7 +19,7 @@ class Stepper(Protocol):
     """A model in the middle of texts."""
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Logits (R, vocab_size) of the word that follows each text, int (R, n): all its words."""
+        """Logits (R, vocab_size) of the token behind each text, int (R, n): all its tokens."""
         ...
 
     def select(self, rows: Tensor, *, within: bool) -> None:
@@ -37,7 +37,7 @@ class Hypotheses:
     """What a search found for each of B texts, the best first.
 
     Attributes:
-        ids: the words behind the beginning, the end's own included, then padding: int64 (B, R, L).
+        ids: the tokens behind the beginning, the end's own included, then padding: int64 (B, R, L).
         scores: log probability over length penalty, (B, R); -inf where fewer than R were found.
     """
 
@@ -46,7 +46,7 @@ class Hypotheses:
 
 
 def length_penalty(length: Tensor | int, alpha: float) -> Tensor | float:
-    """((5 + length) / 6)^alpha, the length in words with the end's own.
+    """((5 + length) / 6)^alpha, the length in tokens with the end's own.
 
     Source: Wu et al., "Google's neural machine translation system", arXiv 1609.08144, section 7.
     """
@@ -62,15 +62,15 @@ def greedy_search(
     eos_id: int | None = None,
     pad_id: int = 0,
 ) -> Hypotheses:
-    """Always the likeliest word, until the end's word or the limit.
+    """Always the likeliest token, until the end token or the limit.
 
     Args:
         stepper: before its first step, one row a text.
         prefix: beginnings, int64 (B, n), n at least 1.
-        limits: most words to add to each, int64 (B,), from 1 up.
+        limits: most tokens to add to each, int64 (B,), from 1 up.
         alpha: of :func:`length_penalty`, for the scores alone.
-        eos_id: word that ends a text; None: only the limit does.
-        pad_id: word behind the end.
+        eos_id: token that ends a text; None: only the limit does.
+        pad_id: token behind the end.
     """
     found = prefix.new_full((len(prefix), 1, int(limits.max())), pad_id)
     total = torch.zeros(len(prefix), device=prefix.device)
@@ -156,7 +156,7 @@ class _Beams:
         self.scores = torch.full((batch, num_beams), float("-inf"), device=device)
 
     def step(self, log_probs: Tensor) -> tuple[Tensor, bool]:
-        """Grow by one word, of (A K, V) log probabilities: the rows that go on, none when done."""
+        """Grow by one token, of (A K, V) log probabilities: the rows that go on, none when done."""
         self.length += 1
         beams, vocab = self.num_beams, log_probs.shape[-1]
         self.log_p = self.log_p.to(log_probs.dtype)

@@ -1,4 +1,4 @@
-"""Words out of a model, one after the other: drawn, always the likeliest, or by a beam."""
+"""Text out of a model, token by token: drawn, always the likeliest, or by a beam."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def generate(
     seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Continue each text by ``max_new_tokens`` words.
+    """Continue each text by ``max_new_tokens`` tokens.
 
     Args:
         model: is put into evaluation for the call.
         ids: the beginnings, int (B, N), N at least 1 and the same for all.
-        max_new_tokens: words to add.
-        temperature: divides the logits; 0 always takes the likeliest word.
-        top_k: draw among the k likeliest words only.
-        top_p: draw among the fewest likeliest words that hold this share of probability.
+        max_new_tokens: tokens to add.
+        temperature: divides the logits; 0 always takes the likeliest token.
+        top_k: draw among the k likeliest tokens only.
+        top_p: draw among the fewest likeliest tokens that hold this share of probability.
         use_cache: keep keys and values, or the state, instead of reading the whole text for every
-            word.
+            token.
         seed: of the draws; without seed and generator torch's global one is used.
         generator: of the draws, on the device of ``ids``; not together with ``seed``.
 
@@ -53,7 +53,7 @@ def generate(
         int64 (B, N + max_new_tokens), the beginnings included.
 
     Raises:
-        ValueError: an option out of range, an empty beginning, or more words than the model's
+        ValueError: an option out of range, an empty beginning, or more tokens than the model's
             ``max_len`` to be read: the last one made is not.
     """
     words = stream(
@@ -82,10 +82,10 @@ def stream(
     seed: int | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """The words that :func:`generate` adds, each as soon as it is known: int64 (B, 1).
+    """The tokens that :func:`generate` adds, each as soon as it is known: int64 (B, 1).
 
     Takes and raises what :func:`generate` does; faults are found by the call, not by the first
-    word. The model is in evaluation from the first word to the last.
+    token. The model is in evaluation from the first token to the last.
     """
     _check(ids, max_new_tokens, temperature, top_k, top_p)
     model.check_length(ids.shape[1] + max(max_new_tokens, 1) - 1)
@@ -126,16 +126,16 @@ def continuations(
     Args:
         model: is put into evaluation for the call.
         ids: the beginnings, int (B, N), N at least 1 and the same for all.
-        max_new_tokens: most words to add.
+        max_new_tokens: most tokens to add.
         num_beams: beams of the search; 1: always the likeliest token.
         length_penalty: alpha of :func:`vitkit.models.beams.length_penalty`, from 0 up.
-        eos_id: word that ends a text; None: all become ``max_new_tokens`` long.
-        pad_id: word that fills up the texts that ended.
+        eos_id: token that ends a text; None: all become ``max_new_tokens`` long.
+        pad_id: token that fills up the texts that ended.
         num_return: texts to return, up to ``num_beams``.
         use_cache: as in :func:`generate`.
 
     Raises:
-        ValueError: an option out of range, an empty beginning, or more words than the model's
+        ValueError: an option out of range, an empty beginning, or more tokens than the model's
             ``max_len`` to be read: the last one made is not.
     """
     _check(ids, max_new_tokens, 1.0, None, None)
@@ -168,17 +168,17 @@ def translate(
 
     Args:
         model: is put into evaluation for the call.
-        source: words, int (B, M), padding behind the others.
-        lengths: real words of each source, int (B,); without it, all but the model's ``pad_id``.
-        bos_id: word that every target begins with; it is not returned.
-        eos_id: word that ends a target.
-        pad_id: word that fills up the targets that ended.
+        source: tokens, int (B, M), padding behind the others.
+        lengths: real tokens of each source, int (B,); without it, all but the model's ``pad_id``.
+        bos_id: token that every target begins with; it is not returned.
+        eos_id: token that ends a target.
+        pad_id: token that fills up the targets that ended.
         num_beams: beams of the search; 1: always the likeliest token.
         length_penalty: alpha of :func:`vitkit.models.beams.length_penalty`, from 0 up.
-        max_extra: words that a target may have more than its source, its end included; the model's
+        max_extra: tokens that a target may have more than its source, its end included; the model's
             ``max_len`` sets a limit too.
         num_return: targets to return, up to ``num_beams``.
-        use_cache: keep keys, values and states instead of reading the target for every word.
+        use_cache: keep keys, values and states instead of reading the target for every token.
 
     Raises:
         ValueError: an option out of range, or a source longer than the model's ``max_len``.
@@ -214,7 +214,7 @@ def filter_logits(
     if top_p is not None and top_p < 1.0:
         values, order = logits.sort(dim=-1, descending=True, stable=True)
         share = values.softmax(dim=-1)
-        # A word stays while those before it hold less than top_p: the first one always does.
+        # A token stays while those before it hold less than top_p: the first one always does.
         beyond = share.cumsum(dim=-1) - share >= top_p
         logits = logits.masked_fill(beyond.scatter(-1, order, beyond), float("-inf"))
     return logits
@@ -224,9 +224,9 @@ class _Stepper:
     """A model in the middle of texts; see :class:`vitkit.models.beams.Stepper`.
 
     Args:
-        features: (words, memory, caches) -> what the model makes of the words.
+        features: (tokens, memory, caches) -> what the model makes of the tokens.
         head: that -> logits.
-        caches: of the model; None: all words are read at each step.
+        caches: of the model; None: all tokens are read at each step.
         memory: of the sources, where there are any.
     """
 
@@ -241,7 +241,7 @@ class _Stepper:
         self.seen = 0
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Logits (R, vocab_size) of the word that follows each text (R, n)."""
+        """Logits (R, vocab_size) of the token that follows each text (R, n)."""
         fresh = ids if self.caches is None else ids[:, self.seen :]
         self.seen = ids.shape[1]
         return self.head(self.features(fresh, self.memory, self.caches)[:, -1:])[:, 0]
@@ -313,7 +313,7 @@ def _pick(
     top_p: float | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """One word for each row of logits (B, V): int64 (B, 1)."""
+    """One token for each row of logits (B, V): int64 (B, 1)."""
     logits = logits.float()
     if temperature == 0.0:
         return logits.argmax(dim=-1, keepdim=True)
@@ -334,7 +334,7 @@ def _check(
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens}; allowed: 0 and up")
     if not 0.0 <= temperature < math.inf:
-        raise ValueError(f"temperature {temperature}; allowed: 0 (likeliest word) and up")
+        raise ValueError(f"temperature {temperature}; allowed: 0 (likeliest token) and up")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k {top_k}; allowed: 1 and up")
     if top_p is not None and not 0.0 < top_p <= 1.0:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitkit.models.config import validate_model
-from vitkit.models.patches import kept_patches
+from vitkit.models.patches import as_pair, kept_patches
 from vitkit.models.presets import family_of
 
 __all__ = ["block_flops", "forward_flops", "training_flops"]
@@ -92,10 +92,10 @@ def _vit(kwargs: Kwargs, executed: bool, dropped: float) -> int:
     if not usual:
         raise ValueError("no closed form for a ViT with another MLP or pooling")
     width, channels = kwargs["embed_dim"], kwargs["in_chans"]
-    size = _pair(kwargs["img_size"])
+    size = as_pair(kwargs["img_size"])
     stem = kwargs.get("conv_stem")
     if stem is None:
-        rows, columns = (n // p for n, p in zip(size, _pair(kwargs["patch_size"]), strict=True))
+        rows, columns = (n // p for n, p in zip(size, as_pair(kwargs["patch_size"]), strict=True))
         embed = _linear(rows * columns, channels * size[0] * size[1] // (rows * columns), width)
     else:
         embed, (rows, columns) = _stem(stem, channels, width, size)
@@ -129,7 +129,7 @@ def _stem(
 
 def _compact(kwargs: Kwargs) -> int:
     width, depth = kwargs["embed_dim"], kwargs["depth"]
-    size, channels = _pair(kwargs["img_size"]), kwargs["in_chans"]
+    size, channels = as_pair(kwargs["img_size"]), kwargs["in_chans"]
     pool = kwargs.get("global_pool", "seq")
     embed = 0
     if kwargs.get("tokenizer", "conv") == "conv":
@@ -142,7 +142,7 @@ def _compact(kwargs: Kwargs) -> int:
             size = ((rows - 1) // 2 + 1, (columns - 1) // 2 + 1)  # 3 x 3 maximum of stride 2
         tokens = size[0] * size[1]
     else:
-        patch = _pair(kwargs["patch_size"])
+        patch = as_pair(kwargs["patch_size"])
         tokens = (size[0] // patch[0]) * (size[1] // patch[1])
         embed = _linear(tokens, channels * patch[0] * patch[1], width)
     tokens += int(pool == "token")
@@ -158,7 +158,3 @@ def _linear(rows: int, before: int, after: int) -> int:
 
 def _conv(rows: int, columns: int, kernel: int, before: int, after: int) -> int:
     return _linear(rows * columns, kernel**2 * before, after)
-
-
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -22,18 +22,18 @@ __all__ = ["RecurrentLanguageModel", "RecurrentSeq2Seq"]
 
 
 class RecurrentLanguageModel(nn.Module):
-    """Next-word model: an embedding, recurrent layers, a linear layer.
+    """Next-token model: an embedding, recurrent layers, a linear layer.
 
     Weights start as torch's layers do. Any length can be read: the state has one size.
 
     Args:
-        vocab_size: number of words.
-        embed_dim: width of the embedded words.
+        vocab_size: number of different tokens.
+        embed_dim: width of the embedded tokens.
         hidden_dim: width of the state.
         depth: number of recurrent layers.
         cell: ``lstm``, ``gru`` or ``rnn``.
         tie_embeddings: the output layer shares the embedding's weight; needs equal widths.
-        drop_rate: dropout of the embedded words, between layers and before the output layer
+        drop_rate: dropout of the embedded tokens, between layers and before the output layer
             (Zaremba et al., arXiv 1409.2329).
 
     Raises:
@@ -66,10 +66,10 @@ class RecurrentLanguageModel(nn.Module):
             nn.init.normal_(self.words.weight, std=embed_dim**-0.5)
 
     def forward(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
-        """Ids int (B, N) -> logits of the word that follows each, (B, N, vocab_size).
+        """Ids int (B, N) -> logits of the token that follows each, (B, N, vocab_size).
 
         Args:
-            ids: words; with caches, those that the caches have not seen.
+            ids: tokens; with caches, those that the caches have not seen.
             caches: from :meth:`new_caches`; they carry the state.
         """
         return self.forward_head(self.forward_features(ids, caches))
@@ -104,16 +104,16 @@ class RecurrentSeq2Seq(nn.Module):
     each output of the decoder also reads all outputs of the encoder.
 
     Args:
-        vocab_size: number of words.
-        embed_dim: width of the embedded words.
+        vocab_size: number of different tokens.
+        embed_dim: width of the embedded tokens.
         hidden_dim: width of the state, of both directions together.
         depth: layers of the encoder, and of the decoder.
         cell: ``lstm``, ``gru`` or ``rnn``.
         attention: the decoder attends to the encoder's outputs (one head).
         bidirectional: the encoder reads from both ends, with half of the width each.
         tie_embeddings: one matrix for source, target and output; else three.
-        pad_id: word that only fills up short sources; None: lengths say what is real.
-        drop_rate: dropout of the embedded words, between layers and around the last layer.
+        pad_id: token that only fills up short sources; None: lengths say what is real.
+        drop_rate: dropout of the embedded tokens, between layers and around the last layer.
 
     Raises:
         ValueError: an unknown cell, or an odd width to halve.
@@ -165,17 +165,17 @@ class RecurrentSeq2Seq(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
     ) -> Tensor:
-        """Logits of the word that follows each word of the target, (B, N, vocab_size).
+        """Logits of the token that follows each token of the target, (B, N, vocab_size).
 
         Args:
-            source: words, int (B, M), padding behind the others.
-            target: words, int (B, N), a beginning-of-text word first.
-            source_lengths: real words of each source, int (B,); without it, all but ``pad_id``.
+            source: tokens, int (B, M), padding behind the others.
+            target: tokens, int (B, N), a beginning-of-text token first.
+            source_lengths: real tokens of each source, int (B,); without it, all but ``pad_id``.
         """
         return self.forward_head(self.decode(target, self.encode(source, source_lengths)))
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
-        """Source words, int (B, M), to what the decoder starts from and may read."""
+        """Source ids, int (B, M), to what the decoder starts from and may read."""
         mask = None
         if lengths is not None:
             mask = padding_mask(lengths, source.shape[1])
@@ -193,10 +193,10 @@ class RecurrentSeq2Seq(nn.Module):
     def decode(
         self, target: Tensor, memory: Memory, caches: list[LayerCache] | None = None
     ) -> Tensor:
-        """Target words, int (B, N), to tokens (B, N, embed_dim) for :meth:`forward_head`.
+        """Target ids, int (B, N), to tokens (B, N, embed_dim) for :meth:`forward_head`.
 
         Args:
-            target: words; with caches, those that the caches have not seen.
+            target: tokens; with caches, those that the caches have not seen.
             memory: from :meth:`encode`.
             caches: from :meth:`new_caches`; they carry the state, and the memory is projected in
                 the first call alone.

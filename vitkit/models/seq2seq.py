@@ -34,7 +34,7 @@ class Memory:
     """What a decoder knows of its sources.
 
     Attributes:
-        tokens: what the encoder made of the words, (B, M, C).
+        tokens: what the encoder made of the source, (B, M, C).
         mask: which of them are no padding, bool (B, 1, 1, M); None: all.
         state: that a recurrent decoder starts from, (layers, B, hidden) each.
     """
@@ -56,19 +56,19 @@ class Memory:
 class EncoderDecoder(nn.Module):
     """Encoder and decoder on two trunks, over one vocabulary for both languages.
 
-    The defaults are the paper's: post-norm, no norms after the stacks, ReLU, sinusoids, words
-    scaled by the root of the width; dropout on what a sublayer adds and on the embedded words, none
-    on attention weights or inside the MLP. All linear layers have biases, but for the output.
+    The defaults are the paper's: post-norm, no norms after the stacks, ReLU, sinusoids, embeddings
+    scaled by the root of the width; dropout on what a sublayer adds and on the embeddings, none on
+    attention weights or inside the MLP. All linear layers have biases, but for the output.
 
     Args:
-        vocab_size: number of words.
-        max_len: longest source and longest target in words.
+        vocab_size: number of different tokens.
+        max_len: longest source and longest target in tokens.
         embed_dim, depth, num_heads, mlp_ratio: C, blocks of each stack, H, MLP width over C.
         decoder_depth: blocks of the decoder; ``depth`` unless given.
         pos_embed: ``sincos``, ``learn``, ``rotary``, ``alibi``, ``relative`` or ``none``; learned
-            positions are shared as the words are.
+            positions are shared as the tokens are.
         tie_embeddings: one matrix for source, target and output; else three.
-        pad_id: word that only fills up short sources; None: lengths say what is real.
+        pad_id: token that only fills up short sources; None: lengths say what is real.
         pos_drop_rate: dropout after the positions.
         proj_drop_rate: dropout behind each sublayer.
         mlp_drop_rate: dropout inside the MLP, behind its activation.
@@ -181,21 +181,21 @@ class EncoderDecoder(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, source_lengths: Tensor | None = None
     ) -> Tensor:
-        """Logits of the word that follows each word of the target, (B, N, vocab_size).
+        """Logits of the token that follows each token of the target, (B, N, vocab_size).
 
         Args:
-            source: words, int (B, M).
-            target: words, int (B, N), a beginning-of-text word first; padding behind the others
-                needs no mask, since no word sees a later one.
-            source_lengths: real words of each source, int (B,); without it, all but ``pad_id``.
+            source: tokens, int (B, M).
+            target: tokens, int (B, N), a beginning-of-text token first; padding behind the others
+                needs no mask, since no token sees a later one.
+            source_lengths: real tokens of each source, int (B,); without it, all but ``pad_id``.
 
         Raises:
-            ValueError: more words than ``max_len``.
+            ValueError: more tokens than ``max_len``.
         """
         return self.forward_head(self.decode(target, self.encode(source, source_lengths)))
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
-        """Source words, int (B, M), to what the decoder reads of them."""
+        """Source ids, int (B, M), to what the decoder reads of them."""
         mask = None
         if lengths is not None:
             mask = padding_mask(lengths, source.shape[1])
@@ -213,16 +213,16 @@ class EncoderDecoder(nn.Module):
     def decode(
         self, target: Tensor, memory: Memory, caches: list[LayerCache] | None = None
     ) -> Tensor:
-        """Target words, int (B, N), to tokens (B, N, C) for :meth:`forward_head`.
+        """Target ids, int (B, N), to tokens (B, N, C) for :meth:`forward_head`.
 
         Args:
-            target: words; with caches, those that the caches have not seen.
+            target: tokens; with caches, those that the caches have not seen.
             memory: from :meth:`encode`.
             caches: from :meth:`new_caches`; this call appends to them, and the memory is projected
                 in the first call alone.
 
         Raises:
-            ValueError: more words than ``max_len``, those in the caches included.
+            ValueError: more tokens than ``max_len``, those in the caches included.
         """
         seen = caches[0].tokens.length if caches else 0
         count = target.shape[1]

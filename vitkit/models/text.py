@@ -30,15 +30,15 @@ class TextTransformer(nn.Module):
     """Encoder that classifies a text.
 
     Args:
-        vocab_size: number of words.
-        max_len: longest text in words.
+        vocab_size: number of different tokens.
+        max_len: longest text in tokens.
         num_classes: classes of the head; 0 leaves it out.
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
         class_token: prepend a learned token.
-        global_pool: ``token`` (class token) or ``avg`` (mean of the real words).
+        global_pool: ``token`` (class token) or ``avg`` (mean of the real tokens).
         pos_embed: ``learn``, ``sincos`` (fixed), ``rotary``, ``alibi``, ``relative`` or ``none``.
         rope_base: base of the rotary wavelengths.
-        pad_id: word that only fills up short texts; None: lengths say what is real.
+        pad_id: token that only fills up short texts; None: lengths say what is real.
         head_hidden_dim: width of a hidden ReLU layer in the head; None leaves it out.
         drop_rate: dropout before the head.
         pos_drop_rate: dropout after the positions.
@@ -138,8 +138,8 @@ class TextTransformer(nn.Module):
         """Ids (B, N) -> logits (B, num_classes).
 
         Args:
-            ids: words, int.
-            lengths: real words of each text, int (B,); without it, all that is not ``pad_id``.
+            ids: tokens, int.
+            lengths: real tokens of each text, int (B,); without it, all that is not ``pad_id``.
         """
         real = self.real_words(ids, lengths)
         if self.global_pool == "token" and not any(map(is_hooked, (self.blocks, self.norm))):
@@ -159,7 +159,7 @@ class TextTransformer(nn.Module):
 
         Args:
             tokens: what :meth:`forward_features` gave.
-            real: which words are no padding, bool (B, N); None: all.
+            real: which tokens are no padding, bool (B, N); None: all.
             pre_logits: leave out the classifier.
         """
         x = self.head_drop(self.head_hidden(self.pool(tokens, real)))
@@ -176,7 +176,7 @@ class TextTransformer(nn.Module):
         return (words * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1.0)
 
     def real_words(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor | None:
-        """Which words are no padding: bool (B, N), or None if all are real."""
+        """Which tokens are no padding: bool (B, N), or None if all are real."""
         if lengths is not None:
             return padding_mask(lengths, ids.shape[1])[:, 0, 0]
         return None if self.pad_id is None else ids != self.pad_id
@@ -219,17 +219,17 @@ class TextTransformer(nn.Module):
 
 
 class CausalLanguageModel(nn.Module):
-    """Next-word model in the manner of GPT-2.
+    """Next-token model in the manner of GPT-2.
 
     Args:
-        vocab_size: number of words.
-        max_len: longest sequence in words.
+        vocab_size: number of different tokens.
+        max_len: longest sequence in tokens.
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
         pos_embed: ``learn`` (GPT-2), ``sincos`` (fixed), ``rotary``, ``alibi``, ``relative`` or
             ``none``.
-        window: words that a word sees, itself included; None: all before it. Longformer's sliding
+        window: tokens that a token sees, itself included; None: all before it. Longformer's sliding
             window, arXiv 2004.05150.
-        tie_embeddings: the output layer shares the word embedding's weight.
+        tie_embeddings: the output layer shares the token embedding's weight.
         drop_rate: dropout before the output layer.
 
     The other arguments are those of :class:`TextTransformer`.
@@ -308,14 +308,14 @@ class CausalLanguageModel(nn.Module):
         self.pos_drop = Dropout(pos_drop_rate)
 
     def forward(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
-        """Ids int (B, N) -> logits of the word that follows each, (B, N, vocab_size).
+        """Ids int (B, N) -> logits of the token that follows each, (B, N, vocab_size).
 
         Args:
-            ids: words; with caches, those that the caches have not seen.
+            ids: tokens; with caches, those that the caches have not seen.
             caches: from :meth:`new_caches`; this call appends to them.
 
         Raises:
-            ValueError: more words than ``max_len``, those in the caches included.
+            ValueError: more tokens than ``max_len``, those in the caches included.
         """
         return self.forward_head(self.forward_features(ids, caches))
 
@@ -347,7 +347,7 @@ class CausalLanguageModel(nn.Module):
         return self.blocks.new_caches()
 
     def check_length(self, count: int) -> None:
-        """Refuse texts of more words than the model was built for."""
+        """Refuse texts of more tokens than the model was built for."""
         self.words.check_length(count)
 
     def no_weight_decay(self) -> set[str]:

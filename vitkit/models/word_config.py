@@ -57,10 +57,10 @@ class TextClassifierConfig(_NoPictures, _EncoderConfig):
 
     family: ClassVar[str | None] = "text"
 
-    vocab_size: Positive | None = Field(None, description="number of words")
+    vocab_size: Positive | None = Field(None, description="number of different tokens")
     max_len: Positive | None = Field(None, description="longest sequence in tokens")
     pad_id: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="word that fills short sequences and is not read"
+        None, description="token that fills short sequences and is not read"
     )
 
 
@@ -70,7 +70,7 @@ class PixelTextConfig(_EncoderConfig):
     family: ClassVar[str | None] = "pixels"
 
     color: Literal["grey", "rgb", "palette"] | None = Field(
-        None, description="words: 256 grey levels, 3 x 256 colour levels, or 256 colours"
+        None, description="tokens: 256 grey levels, 3 x 256 colour levels, or 256 colours"
     )
     pixel_pool: Positive | None = Field(
         None, description="side in pixels of the squares that are averaged into one"
@@ -83,13 +83,13 @@ class LanguageModelConfig(_NoPictures, _TextConfig):
     family: ClassVar[str | None] = "lm"
     unused_fields: ClassVar[tuple[str, ...]] = ("img_size", "in_chans", "num_classes")
 
-    vocab_size: Positive | None = Field(None, description="number of words")
+    vocab_size: Positive | None = Field(None, description="number of different tokens")
     max_len: Positive | None = Field(None, description="longest sequence in tokens")
     tie_embeddings: bool | None = Field(
-        None, description="the output layer shares the word embedding's weight"
+        None, description="the output layer shares the token embedding's weight"
     )
     window: Positive | None = Field(
-        None, description="words that a word sees, itself included; all before it unless given"
+        None, description="tokens that a token sees, itself included; all before it unless given"
     )
 
 
@@ -99,7 +99,7 @@ class Seq2SeqConfig(_NoPictures, _TextConfig):
     family: ClassVar[str | None] = "seq2seq"
     unused_fields: ClassVar[tuple[str, ...]] = ("img_size", "in_chans", "num_classes")
 
-    vocab_size: Positive | None = Field(None, description="number of words of both languages")
+    vocab_size: Positive | None = Field(None, description="different tokens of both languages")
     max_len: Positive | None = Field(None, description="longest source or target in tokens")
     decoder_depth: Positive | None = Field(
         None, description="number of blocks of the decoder; depth unless given"
@@ -108,7 +108,7 @@ class Seq2SeqConfig(_NoPictures, _TextConfig):
         None, description="one matrix for source, target and output; false: three"
     )
     pad_id: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="word that fills short sources and is not read"
+        None, description="token that fills short sources and is not read"
     )
     mlp_drop_rate: Rate | None = Field(
         None, description="dropout inside the MLP, behind its activation"
@@ -120,16 +120,16 @@ class _RecurrentConfig(_NoPictures, ModelConfig):
 
     unused_fields: ClassVar[tuple[str, ...]] = ("img_size", "in_chans", "num_classes")
 
-    vocab_size: Positive | None = Field(None, description="number of words")
-    embed_dim: Positive | None = Field(None, description="width of the embedded words")
+    vocab_size: Positive | None = Field(None, description="number of different tokens")
+    embed_dim: Positive | None = Field(None, description="width of the embedded tokens")
     hidden_dim: Positive | None = Field(None, description="width of the state")
     depth: Positive | None = Field(None, description="number of recurrent layers of a stack")
     cell: Cell | None = Field(None, description="kind of recurrence")
     tie_embeddings: bool | None = Field(
-        None, description="the output layer shares the word embedding's weight"
+        None, description="the output layer shares the token embedding's weight"
     )
     drop_rate: Rate | None = Field(
-        None, description="dropout of the words, between layers and before the head"
+        None, description="dropout of the tokens, between layers and before the head"
     )
 
 
@@ -151,5 +151,5 @@ class RecurrentSeq2SeqConfig(_RecurrentConfig):
         None, description="the encoder reads from both ends, with half of the width each"
     )
     pad_id: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="word that fills short sources and is not read"
+        None, description="token that fills short sources and is not read"
     )

@@ -1,4 +1,4 @@
-"""Words to tokens: an embedding, positions, a class token; and the biases of relative positions."""
+"""Token ids to tokens: an embedding, positions, a class token; biases of relative positions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class WordEmbed(nn.Module):
     """Token ids to tokens with positions, a class token in front if asked for.
 
     Args:
-        vocab_size: number of words; ids run from 0 to vocab_size - 1.
+        vocab_size: number of different tokens; ids run from 0 to vocab_size - 1.
         embed_dim: C.
-        max_len: longest sequence of words, the class token not counted.
+        max_len: longest sequence of tokens, the class token not counted.
         pos_embed: ``learn``, ``sincos`` (fixed), ``rotary`` (in the blocks), ``alibi`` or
             ``relative`` (on the scores, see :func:`position_bias`), or ``none``.
         class_token: prepend a learned token; it has its own position, and no rotary angle.
         head_dim: D, for ``rotary``.
         rope_base: base of the rotary wavelengths.
-        std: of the normal that words and learned positions start from.
-        scale: factor of the words, before positions are added.
+        std: of the normal that tokens and learned positions start from.
+        scale: factor of the tokens, before positions are added.
 
     Raises:
         ValueError: an unknown position scheme.
@@ -65,11 +65,11 @@ class WordEmbed(nn.Module):
         """Ids int (B, N) -> tokens (B, prefix + N, C).
 
         Args:
-            ids: words.
-            offset: words seen before these; only without a class token.
+            ids: tokens.
+            offset: tokens seen before these; only without a class token.
 
         Raises:
-            ValueError: more words than ``max_len``.
+            ValueError: more tokens than ``max_len``.
         """
         self.check_length(offset + ids.shape[1])
         x = self.tokens(ids)
@@ -81,7 +81,7 @@ class WordEmbed(nn.Module):
         return x + self.pos_embed[:, offset : offset + x.shape[1]]
 
     def rotation(self, count: int, offset: int = 0) -> Rotation | None:
-        """Angles of the prefix and ``count`` words behind ``offset`` others.
+        """Angles of the prefix and ``count`` tokens behind ``offset`` others.
 
         None unless positions are rotary.
         """
@@ -94,7 +94,7 @@ class WordEmbed(nn.Module):
         """Refuse sequences longer than the model was built for."""
         if count > self.max_len:
             raise ValueError(
-                f"{count} words given to a model built for at most {self.max_len}; "
+                f"{count} tokens given to a model built for at most {self.max_len}; "
                 "shorten the text or build the model with a larger max_len"
             )
 
@@ -108,7 +108,7 @@ def position_bias(
         pos_embed: ``alibi`` (arXiv 2108.12409), ``relative`` (T5's, arXiv 1910.10683), or one that
             adds nothing.
         num_heads: H.
-        bidirectional: whether words see what follows.
+        bidirectional: whether tokens see what follows.
     """
     if pos_embed == "alibi":
         return Alibi(num_heads)

@@ -15,7 +15,7 @@ from vitkit.weights.load_report import LoadReport
 from vitkit.weights.own_folder import own_folder
 from vitkit.weights.probe_head import load_head, write_head
 from vitkit.weights.programs import write_onnx, write_torch_export
-from vitkit.weights.sources import own_checkpoint
+from vitkit.weights.sources import files_beside, own_checkpoint
 from vitkit.weights.stated import from_config as stated_by_config
 from vitkit.weights.stated import processor_config
 from vitkit.weights.to_hugging_face import hugging_face_folder
@@ -30,6 +30,7 @@ __all__ = [
     "LoadReport",
     "Loaded",
     "build_and_load",
+    "files_beside",
     "hugging_face_folder",
     "is_own_checkpoint",
     "load_head",

@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from vitkit.weights.formats import Resampling
 from vitkit.weights.shapes import grid_of_positions, prefix_counts
 
-__all__ = ["adapt_channels", "fit_kernel", "fit_positions", "resample_positions", "resize_kernel"]
+__all__ = [
+    "TEXT_POSITIONS",
+    "adapt_channels",
+    "first_rows",
+    "fit_kernel",
+    "fit_positions",
+    "resample_positions",
+    "resize_kernel",
+]
+
+TEXT_POSITIONS = "words.pos_embed"
+"""Learned positions of a model of words."""
 
 KERNELS = (
     *("patch_embed.proj.weight", "stem.proj.weight"),
@@ -50,6 +61,12 @@ def fit_kernel(model: nn.Module, name: str, kernel: Tensor) -> Tensor | None:
         return None  # a stem of convolutions, whose kernels see another thing
     kernel = adapt_channels(kernel, int(own.shape[1]))
     return resize_kernel(kernel, size) if resizes else kernel
+
+
+def first_rows(table: Tensor, own: Tensor) -> Tensor | None:
+    """Positions of a text (1, N, C) for a model of fewer: the first; None for any other model."""
+    fits = table.ndim == own.ndim and table.shape[2:] == own.shape[2:]
+    return table[:, : own.shape[1]] if fits and table.shape[1] > own.shape[1] else None
 
 
 def adapt_channels(kernel: Tensor, in_chans: int) -> Tensor:

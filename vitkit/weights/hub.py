@@ -31,6 +31,7 @@ __all__ = [
     "HUB_PREFIX",
     "TIMM_PREFIX",
     "TORCHVISION_PREFIX",
+    "hub_file",
     "hub_folder",
     "timm_model",
     "torchvision_model",
@@ -67,6 +68,20 @@ def hub_folder(name: str, weight_files: Sequence[str]) -> Path:
         f"{HUB_PREFIX}{name} holds none of {', '.join(weight_files)}; download its file of "
         "weights and give the path"
     )
+
+
+def hub_file(name: str, file: str) -> Path | None:
+    """A file of a repository in the hub's cache; None if it has none of that name.
+
+    Args:
+        name: ``owner/model``, a revision behind ``@`` allowed.
+        file: its name.
+
+    Raises:
+        WeightsError: no such repository, or the hub is out of reach.
+    """
+    repository, _, revision = name.partition("@")
+    return _fetched(repository, file, revision)
 
 
 def timm_model(name: str) -> nn.Module:

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
+from vitkit.models.patches import as_pair
 from vitkit.models.registry import create_model
 from vitkit.models.stem import ConvStem
-from vitkit.weights.fit import fit_kernel, fit_positions
+from vitkit.weights.fit import TEXT_POSITIONS, first_rows, fit_kernel, fit_positions
 from vitkit.weights.formats import (
     FORMATS,
     Format,
@@ -121,6 +122,11 @@ def build_and_load(
     known = _known(found, None if section is None else set())
     if known is None:
         raise _unknown(found)
+    if known.format is not None and known.format.reads_words:
+        raise WeightsError(
+            f"{found.where} is {known.name}, which reads words, not pictures; train it on a text "
+            "with model.weights=, or fill a model of its size with vitkit.load_weights"
+        )
     inferred = section is None
     if section is None:
         known = _read_by_class_token(known)
@@ -219,8 +225,9 @@ def _fill(
         class_names=theirs,
         notes=[matched] if matched else [],
     )
-    if known.format is not None and not known.source.stated.preprocessing.get("mean"):
-        report.notes.append(guessed_statistics(known.format.preprocessing, known.name))
+    default = {} if known.format is None else known.format.preprocessing
+    if default and not known.source.stated.preprocessing.get("mean"):
+        report.notes.append(guessed_statistics(default, known.name))
     foreseen = head_prefixes(model)
     if moved := _norm_before_pool(model, known.translated.tensors):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in moved}
@@ -241,6 +248,9 @@ def _fill(
         elif tensor.shape == own[name].shape:
             fitting[name] = tensor
             report.loaded.append(name)
+        elif name == TEXT_POSITIONS and (rows := first_rows(tensor, own[name])) is not None:
+            fitting[name] = rows
+            report.resized.append(name)
         elif (kernel := fit_kernel(model, name, tensor)) is not None:
             fitting[name] = kernel
             report.resized.append(name)
@@ -296,7 +306,7 @@ def _stated_grid(model: nn.Module, known: _Known) -> tuple[int, int] | None:
     kernel = known.translated.tensors.get("patch_embed.proj.weight")
     if size is None or kernel is None:
         return None
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = as_pair(size)
     embed: Any = getattr(model, "patch_embed", None)
     if isinstance(embed, ConvStem):  # its kernel does not say by how much it reduces a picture
         return embed.grid_of(height, width)

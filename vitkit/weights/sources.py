@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from vitkit.weights.hub import (
     HUB_PREFIX,
     TIMM_PREFIX,
     TORCHVISION_PREFIX,
+    hub_file,
     hub_folder,
     timm_model,
     torchvision_model,
 )
 from vitkit.weights.stated import ACTIVATIONS, Stated, from_config, with_processor
 
-__all__ = ["Source", "own_checkpoint", "read_source"]
+__all__ = ["Source", "files_beside", "own_checkpoint", "read_source"]
 
 WEIGHT_FILES = (
     *("model.safetensors", "model.safetensors.index.json"),
@@ -113,6 +114,25 @@ def own_checkpoint(source: str | Path) -> Checkpoint | None:
         return None
     content = read_file(path)
     return checkpoint_of(content, path) if OWN_KEY in content else None
+
+
+def files_beside(source: str | Path, names: Sequence[str]) -> list[Path] | None:
+    """Files that lie beside the weights of a source; None unless all do.
+
+    Args:
+        source: a file, a folder, or ``hf-hub:<owner>/<model>``, whose files are fetched.
+        names: of the files.
+
+    Raises:
+        WeightsError: the hub is out of reach.
+    """
+    text = str(source)
+    if text.startswith(HUB_PREFIX):
+        found = [hub_file(text.removeprefix(HUB_PREFIX), name) for name in names]
+        return None if None in found else [path for path in found if path is not None]
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+    paths = [folder / name for name in names]
+    return paths if all(path.is_file() for path in paths) else None
 
 
 def _from_file(path: Path, *, alone: bool = False) -> Source:

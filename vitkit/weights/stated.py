@@ -145,6 +145,8 @@ def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_hugging_face(config: Mapping[str, Any]) -> Stated:
+    if config["model_type"] == "gpt2":
+        return _from_gpt2(config)
     arguments: dict[str, Any] = {}
     for ours, theirs in (("num_heads", "num_attention_heads"), ("norm_eps", "layer_norm_eps")):
         if theirs in config:
@@ -158,6 +160,19 @@ def _from_hugging_face(config: Mapping[str, Any]) -> Stated:
     arguments["act_layer"] = ACTIVATIONS[activation]
     names = _names(config.get("id2label") or {})
     return Stated(arguments, {}, () if names[:1] == ("LABEL_0",) else names)
+
+
+def _from_gpt2(config: Mapping[str, Any]) -> Stated:
+    """Nothing: the model's own section says it. What it would compute otherwise is refused."""
+    activation = config.get("activation_function", "gelu_new")
+    if ACTIVATIONS.get(activation) != "gelu_tanh":
+        raise WeightsError(
+            f"config.json: activation_function {activation!r}; allowed for GPT-2: gelu_new"
+        )
+    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
+        if config.get(key):
+            raise WeightsError(f"config.json: {key}, which vitkit's language models have not")
+    return Stated()
 
 
 def _names(labels: Any) -> tuple[str, ...]:

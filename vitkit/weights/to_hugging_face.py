@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitkit.models.patches import as_pair
 from vitkit.weights.arguments import VIT_FAMILIES, refuse, spelled_out
 from vitkit.weights.formats import Names
 from vitkit.weights.formats.hugging_face import VIT_NAMES
@@ -76,8 +77,8 @@ def _kind(family: str, full: Mapping[str, Any]) -> str:
 
 
 def _check(family: str, full: Mapping[str, Any], kind: str) -> None:
-    rows, columns = _pair(full["img_size"])
-    patch = _pair(full["patch_size"])
+    rows, columns = as_pair(full["img_size"])
+    patch = list(as_pair(full["patch_size"]))
     is_dinov2 = kind.startswith("dinov2")
     width = full["embed_dim"] // full["num_heads"]
     reasons = {
@@ -179,7 +180,7 @@ def _named(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
 
 
 def _config(full: Mapping[str, Any], kind: str, class_names: Sequence[str]) -> dict[str, Any]:
-    size = _pair(full["img_size"])
+    size = list(as_pair(full["img_size"]))
     names = list(class_names) or [f"LABEL_{i}" for i in range(full["num_classes"])]
     config: dict[str, Any] = {
         "architectures": [CLASSES[kind]],
@@ -192,7 +193,7 @@ def _config(full: Mapping[str, Any], kind: str, class_names: Sequence[str]) -> d
         "attention_probs_dropout_prob": 0.0,
         "layer_norm_eps": full["norm_eps"],
         "image_size": size[0] if size[0] == size[1] else size,
-        "patch_size": _pair(full["patch_size"])[0],
+        "patch_size": as_pair(full["patch_size"])[0],
         "num_channels": full["in_chans"],
         "qkv_bias": full["qkv_bias"],
         "id2label": {str(index): name for index, name in enumerate(names)},
@@ -208,7 +209,3 @@ def _config(full: Mapping[str, Any], kind: str, class_names: Sequence[str]) -> d
     if kind == "dinov2_with_registers":
         config["num_register_tokens"] = full["reg_tokens"]
     return config
-
-
-def _pair(size: Any) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitkit.models.patches import as_pair
 from vitkit.weights.arguments import refuse, spelled_out
 
 __all__ = ["timm_folder"]
@@ -63,7 +64,7 @@ def timm_folder(
         "pretrained_cfg": {
             "tag": "vitkit",
             "custom_load": False,
-            "input_size": [full["in_chans"], *_pair(full["img_size"])],
+            "input_size": [full["in_chans"], *as_pair(full["img_size"])],
             "fixed_input_size": traits.get("fixed_input_size", not full.get("dynamic_img_size")),
             "interpolation": preprocessing.get("interpolation", "bicubic"),
             "crop_pct": preprocessing.get("crop_pct", 1.0),
@@ -109,8 +110,8 @@ def _architecture(family: str, full: Mapping[str, Any]) -> str:
 def _arguments(family: str, full: Mapping[str, Any]) -> dict[str, Any]:
     """timm's keyword arguments: shapes, and what differs from its defaults."""
     out = {
-        "img_size": _pair(full["img_size"]),
-        "patch_size": _pair(full["patch_size"]),
+        "img_size": list(as_pair(full["img_size"])),
+        "patch_size": list(as_pair(full["patch_size"])),
         **{key: full[key] for key in SHAPES},
         "reg_tokens": full["reg_tokens"],
         "no_embed_class": full["no_embed_class"] or full["pos_embed"] != "learn",
@@ -136,7 +137,7 @@ def _of_timm(full: Mapping[str, Any], traits: Mapping[str, Any]) -> tuple[str, d
     """A model of timm's own goes back under its own name."""
     arguments = {"num_classes": full["num_classes"], "in_chans": full["in_chans"]}
     if traits.get("fixed_input_size"):
-        arguments["img_size"] = _pair(full["img_size"])
+        arguments["img_size"] = list(as_pair(full["img_size"]))
     return str(full["model"]).partition(".")[0], {**arguments, **(full.get("kwargs") or {})}
 
 
@@ -153,7 +154,3 @@ def _with_positions(
     if full["no_embed_class"] or full["pos_embed"] != "learn":
         table = torch.cat([table.new_zeros(1, 2, table.shape[2]), table], dim=1)
     return {**tensors, "pos_embed": table.detach()}
-
-
-def _pair(size: Any) -> list[int]:
-    return [size, size] if isinstance(size, int) else list(size)

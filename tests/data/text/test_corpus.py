@@ -153,7 +153,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_what_cannot_be_done() -> None:
     with pytest.raises(DataError, match="multiple of 4"):
         loader(batch_size=10, micro_batches=2, world_size=2)
-    with pytest.raises(DataError, match="500 words holds no window of 500"):
+    with pytest.raises(DataError, match="500 tokens holds no window of 500"):
         loader(length=500)
     assert len(next(iter(loader(length=499))).inputs) == 12
     with pytest.raises(DataError, match="no window of 1"):

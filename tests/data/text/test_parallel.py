@@ -212,14 +212,14 @@ def test_what_cannot_be_encoded() -> None:
     with pytest.raises(DataError, match="'x'"):
         encode_pairs([("a", "x")], TOKENIZER)
     long = [("a", "b"), ("a", "bbbb")]
-    with pytest.raises(DataError, match=r"target of pair 2 has 5 words .* takes 4"):
+    with pytest.raises(DataError, match=r"target of pair 2 has 5 tokens .* takes 4"):
         encode_pairs(long, TOKENIZER, max_len=4)
     assert len(encode_pairs(long, TOKENIZER, max_len=5)) == 2
 
 
 def test_what_cannot_be_batched() -> None:
     with pytest.raises(
-        DataError, match=r"13 words .* batch of 10; raise data\.batch_size to 13 or"
+        DataError, match=r"13 tokens .* batch of 10; raise data\.batch_size to 13 or"
     ):
         loader(tokens=10)
     with pytest.raises(DataError, match=r"batch of 10; raise data\.batch_size to 52 or more"):

@@ -175,7 +175,7 @@ def test_a_sentence_that_is_too_long_is_named(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     (tmp_path / "test.en").write_text("one\n" * 7 + "x" * 70 + "\n", encoding="utf-8")
     config = ParallelDataConfig(root=str(tmp_path), tokenizer="char")
-    with pytest.raises(DataError, match=r"test: the source of pair 8 has 71 words"):
+    with pytest.raises(DataError, match=r"test: the source of pair 8 has 71 tokens"):
         load_pairs(config, max_len=64)
 
 

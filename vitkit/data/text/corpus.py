@@ -44,8 +44,8 @@ class WindowBatch(NamedTuple):
     """What a loader of windows yields, on the training device.
 
     Attributes:
-        inputs: words, int64 (B, N).
-        targets: the word that follows each, int64 (B, N), or :data:`IGNORED`.
+        inputs: tokens, int64 (B, N).
+        targets: the token that follows each, int64 (B, N), or :data:`IGNORED`.
         positions: int64 (B,): places in the epoch, or in evaluation in the text.
     """
 
@@ -59,7 +59,7 @@ class TextSplits:
     """A text as ids, cut.
 
     Attributes:
-        train: what is learned from, the beginning: uint8, or int32 for more than 256 words.
+        train: what is learned from, the beginning: uint8, or int32 for more than 256 tokens.
         val: the rest; None if nothing was cut.
     """
 
@@ -154,7 +154,7 @@ def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> Text
 
     Args:
         text: the whole.
-        tokenizer: of its words.
+        tokenizer: of its tokens.
         val_fraction: share of the characters that is cut off; 0: none.
 
     Raises:
@@ -173,7 +173,7 @@ class WindowTrainLoader(EpochLoader[WindowBatch]):
 
     Args:
         ids: the text, int (T,); it lies on the device.
-        length: N, words of a window.
+        length: N, tokens of a window.
         batch_size: windows of one optimiser step, over all processes.
         steps: optimiser steps of an epoch.
         micro_batches: parts in which a process takes its share of a step.
@@ -218,14 +218,14 @@ class WindowTrainLoader(EpochLoader[WindowBatch]):
 
 
 class WindowEvalLoader:
-    """Every word but the first is a target exactly once, over all processes.
+    """Every token but the first is a target exactly once, over all processes.
 
     Windows stand side by side; what the last ones lack is :data:`IGNORED`. Every process gets the
     same number of batches of one shape, as collective operations need.
 
     Args:
         ids: the text, int (T,), T at least 2.
-        length: N, words of a window.
+        length: N, tokens of a window.
         batch_size: windows of one process's batch.
         rank, world_size, device: as in :class:`WindowTrainLoader`.
 
@@ -270,6 +270,6 @@ class WindowEvalLoader:
 def _require_window(ids: Tensor, length: int) -> None:
     if len(ids) <= length:
         raise DataError(
-            f"a text of {len(ids)} words holds no window of {length} and the word behind it; "
+            f"a text of {len(ids)} tokens holds no window of {length} and the token behind it; "
             "shorten the window or give a longer text"
         )

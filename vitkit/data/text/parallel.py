@@ -1,4 +1,4 @@
-"""Pairs of sentences: two files line by line, in batches of about as many words each."""
+"""Pairs of sentences: two files line by line, in batches of about as many tokens each."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class PairBatch(NamedTuple):
     """What a loader of pairs yields, on the training device.
 
     Attributes:
-        source: words and the end's word, then padding, int64 (B, M).
+        source: tokens and the end token, then padding, int64 (B, M).
         source_lengths: of them, int64 (B,).
-        inputs: the beginning's word and the target's, then padding, int64 (B, N).
-        targets: the target's words and the end's, then :data:`IGNORED`, int64 (B, N).
+        inputs: the start token and the target's, then padding, int64 (B, N).
+        targets: the target's tokens and the end's, then :data:`IGNORED`, int64 (B, N).
         positions: int64 (B,), on the CPU: places of the pairs in the split.
     """
 
@@ -54,9 +54,9 @@ class SentencePairs:
     """Pairs as ids: all sentences of a side in one row.
 
     Attributes:
-        source, target: ids, each sentence with the end's word behind it, int32 (S,) and (T,).
-        source_lengths, target_lengths: with the end's word, int64 (P,).
-        pad_id, bos_id: words for padding and for a target's beginning.
+        source, target: ids, each sentence with the end token behind it, int32 (S,) and (T,).
+        source_lengths, target_lengths: with the end token, int64 (P,).
+        pad_id, bos_id: tokens for padding and for a target's beginning.
     """
 
     source: Tensor
@@ -71,7 +71,7 @@ class SentencePairs:
 
     @property
     def sizes(self) -> Tensor:
-        """What a pair takes of a batch: the words of its longer side, int64 (P,)."""
+        """What a pair takes of a batch: the tokens of its longer side, int64 (P,)."""
         return torch.maximum(self.source_lengths, self.target_lengths)
 
 
@@ -139,16 +139,16 @@ def encode_pairs(
 
     Args:
         pairs: source and target.
-        tokenizer: of both, with special words.
-        max_len: most words of a sentence, the special one included; None: any number.
+        tokenizer: of both, with special tokens.
+        max_len: most tokens of a sentence, the special one included; None: any number.
 
     Raises:
-        DataError: no pairs, a tokeniser without special words, a character that it does not know,
+        DataError: no pairs, a tokeniser without special tokens, a character that it does not know,
             or a longer sentence.
     """
     if tokenizer.pad_id is None or tokenizer.bos_id is None or tokenizer.eos_id is None:
         raise DataError(
-            f"a tokeniser ({tokenizer.kind}) without words for padding, beginning and end cannot "
+            f"a tokeniser ({tokenizer.kind}) without tokens for padding, beginning and end cannot "
             "serve pairs of sentences; make it with special=True"
         )
     if not pairs:
@@ -161,8 +161,8 @@ def encode_pairs(
         if max_len is not None and lengths[longest] > max_len:
             name = ("source", "target")[side]
             raise DataError(
-                f"the {name} of pair {longest + 1} has {int(lengths[longest])} words with its end, "
-                f"the model takes {max_len}; raise model.max_len, or leave the pair out, as "
+                f"the {name} of pair {longest + 1} has {int(lengths[longest])} tokens with its "
+                f"end, the model takes {max_len}; raise model.max_len, or leave the pair out, as "
                 "data.on_bad_pair=skip does in training"
             )
         flat = torch.tensor([word for sentence in ids for word in sentence], dtype=torch.int32)
@@ -179,13 +179,13 @@ class PairTrainLoader(EpochLoader[PairBatch]):
     The order of an epoch is a function of (seed, epoch): pairs are permuted, sorted as
     :func:`_shapes` says (those alike stay in the order of the permutation), cut into batches, and
     the batches permuted. A batch is full where one more pair would make more than its share of
-    ``tokens`` words of the longer side, padding included. Sizes do not depend on the epoch, so
+    ``tokens`` tokens of the longer side, padding included. Sizes do not depend on the epoch, so
     every epoch has the same number of batches. A step takes micro_batches x world_size of them in a
     row; those left over at an epoch's end are dropped.
 
     Args:
         pairs: the split; it lies on the device.
-        tokens: words of the longer side in one optimiser step, over all processes.
+        tokens: tokens of the longer side in one optimiser step, over all processes.
         micro_batches: parts in which a process takes its share of a step.
         seed: of the permutations.
         rank, world_size: which process this is, of how many.
@@ -247,7 +247,7 @@ class PairEvalLoader:
 
     Args:
         pairs: the split.
-        tokens: words of the longer side in one process's batch, padding included.
+        tokens: tokens of the longer side in one process's batch, padding included.
         rank, world_size, device: as in :class:`PairTrainLoader`.
 
     Raises:
@@ -304,7 +304,7 @@ class _PairTable:
         source, source_lengths = self._padded(0, places, self.pad_id)
         targets, _ = self._padded(1, places, IGNORED)
         inputs = torch.full_like(targets, self.bos_id)
-        # The end's word is never an input: behind it there is padding alone.
+        # The end token is never an input: behind it there is padding alone.
         inputs[:, 1:] = targets[:, :-1]
         ended = targets == IGNORED
         return PairBatch(
@@ -345,7 +345,7 @@ def _cuts(sizes: Tensor, tokens: int, parts: int, setting: str) -> list[int]:
     longest = int(sizes[-1])
     if longest > tokens:
         raise DataError(
-            f"a sentence of {longest} words with its end does not fit into a batch of {tokens}; "
+            f"a sentence of {longest} tokens with its end does not fit into a batch of {tokens}; "
             f"raise {setting} to {longest * parts} or more, or leave its pair out"
         )
     counts, count = [], 0

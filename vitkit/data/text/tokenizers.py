@@ -1,9 +1,9 @@
-"""From text to word ids and back: characters, bytes, byte-pair encoding.
+"""From text to token ids and back: characters, bytes, byte-pair encoding.
 
 A tokeniser becomes plain values (:meth:`Tokenizer.to_plain`) that lie in the checkpoint beside the
 model, and comes back from them (:func:`tokenizer_from_plain`): nothing else is needed to read the
-model's words. Ids of text begin behind the special words, which stand for no text: whatever a text
-says, it never turns into one of them.
+model's tokens. Ids of text begin behind the special tokens, which stand for no text: whatever a
+text says, it never turns into one of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +44,7 @@ class Tokenizer(ABC):
 
     Attributes:
         kind: key of :data:`TOKENIZERS`.
-        pad_id, bos_id, eos_id: 0, 1, 2, or None without special words.
+        pad_id, bos_id, eos_id: 0, 1, 2, or None without special tokens.
     """
 
     kind: ClassVar[str]
@@ -57,11 +58,11 @@ class Tokenizer(ABC):
 
     @property
     def vocab_size(self) -> int:
-        """Number of words, the special ones included."""
+        """Number of tokens, the special ones included."""
         return self._first + self._num_words()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special words.
+        """Ids of a text, without special tokens.
 
         Raises:
             DataError: a character that the tokeniser does not know.
@@ -69,7 +70,7 @@ class Tokenizer(ABC):
         return [word + self._first for word in self._encode(text)]
 
     def encode_tensor(self, text: str) -> Tensor:
-        """What :meth:`encode` gives, (T,), for long texts: uint8 of up to 256 words, else int32.
+        """What :meth:`encode` gives, (T,), for long texts: uint8 of up to 256 tokens, else int32.
 
         Raises:
             DataError: see :meth:`encode`.
@@ -81,7 +82,7 @@ class Tokenizer(ABC):
         return torch.uint8 if self.vocab_size <= 256 else torch.int32
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; special words are left out.
+        """The text of ids; special tokens are left out.
 
         Bytes that are no UTF-8, such as a character cut in two, become U+FFFD.
 
@@ -92,7 +93,7 @@ class Tokenizer(ABC):
         for word in words:
             if not 0 <= word < self.vocab_size:
                 raise DataError(
-                    f"word id {word} given to a tokeniser of {self.vocab_size} words; "
+                    f"token id {word} given to a tokeniser of {self.vocab_size} tokens; "
                     "model and tokeniser do not belong together"
                 )
         return self._decode([word - self._first for word in words if word >= self._first])
@@ -121,7 +122,7 @@ class Tokenizer(ABC):
 
 
 class CharacterTokenizer(Tokenizer):
-    """One word a character, in the order of their code points.
+    """One token a character, in the order of their code points.
 
     Args:
         characters: all that are known; repetitions and order do not matter, so a whole text may
@@ -142,7 +143,7 @@ class CharacterTokenizer(Tokenizer):
         self._ids = {character: word for word, character in enumerate(self.characters)}
 
     def to_plain(self) -> dict[str, Any]:
-        """Kind, special words, characters."""
+        """Kind, special tokens, characters."""
         return {"kind": self.kind, "special": self.special, "characters": self.characters}
 
     @classmethod
@@ -183,7 +184,7 @@ class CharacterTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One word a byte of the text in UTF-8: knows every text, with 256 words.
+    """One token a byte of the text in UTF-8: knows every text, with 256 tokens.
 
     Args:
         special: see :class:`Tokenizer`.
@@ -195,7 +196,7 @@ class ByteTokenizer(Tokenizer):
         super().__init__(special)
 
     def to_plain(self) -> dict[str, Any]:
-        """Kind and special words."""
+        """Kind and special tokens."""
         return {"kind": self.kind, "special": self.special}
 
     @classmethod
@@ -221,7 +222,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-pair encoding over bytes: frequent pieces of words are one word, any text is known.
+    """Byte-pair encoding over bytes: frequent pieces of words are one token, any text is known.
 
     Pieces do not reach over the borders between words, numbers and punctuation that GPT-2's
     pattern draws. Needs the ``tokenizers`` library: ``pip install 'vitkit[text]'``.
@@ -267,7 +268,7 @@ class BpeTokenizer(Tokenizer):
 
         Args:
             texts: such as all sentences of both languages.
-            vocab_size: most words, bytes and special ones included; fewer where the texts hold no
+            vocab_size: most tokens, bytes and special ones included; fewer where the texts hold no
                 pair that is frequent enough.
             min_frequency: how often a pair must occur to become a piece.
             special: see :class:`Tokenizer`.
@@ -281,7 +282,7 @@ class BpeTokenizer(Tokenizer):
         if most < len(alphabet):
             raise DataError(
                 f"vocab_size {vocab_size} is too small for byte-pair encoding; give at least "
-                f"{vocab_size - most + len(alphabet)} for the bytes and special words alone"
+                f"{vocab_size - most + len(alphabet)} for the bytes and special tokens alone"
             )
         model = library.Tokenizer(library.models.BPE())
         _over_bytes(library, model)
@@ -294,8 +295,36 @@ class BpeTokenizer(Tokenizer):
         model.train_from_iterator(texts, trainer=trainer)
         return cls(*_learned(model), special=special)
 
+    @classmethod
+    def read(cls, vocab: Path, merges: Path) -> BpeTokenizer:
+        """The tokeniser of GPT-2's two files, without special tokens.
+
+        Args:
+            vocab: ``vocab.json``, {piece: id}.
+            merges: ``merges.txt``, two pieces a line behind a line of the version.
+
+        Raises:
+            DataError: not of this form, or see the class.
+        """
+        try:
+            ids = json.loads(vocab.read_text(encoding="utf-8"))
+            lines = merges.read_text(encoding="utf-8").splitlines()
+        except ValueError as error:  # no JSON, or no UTF-8
+            raise DataError(f"{vocab} and {merges} are no tokeniser of GPT-2's: {error}") from None
+        pairs = [tuple(line.split(" ")) for line in lines if line and line[:8] != "#version"]
+        pieces = ids if isinstance(ids, dict) else {}
+        numbers = sorted(number for number in pieces.values() if isinstance(number, int))
+        whole = bool(pieces) and numbers == list(range(len(pieces)))
+        if not whole or not all(map(_is_pair, pairs)):
+            raise DataError(
+                f"{vocab} and {merges} are no tokeniser of GPT-2's: ids with gaps, or merges that "
+                "are no pairs"
+            )
+        ordered = sorted(pieces, key=pieces.__getitem__)
+        return cls(ordered, [(left, right) for left, right in pairs], special=False)
+
     def to_plain(self) -> dict[str, Any]:
-        """Kind, special words, pieces, merges."""
+        """Kind, special tokens, pieces, merges."""
         merges = [[left, right] for left, right in self.merges]
         plain: dict[str, Any] = {"kind": self.kind, "special": self.special}
         return {**plain, "pieces": list(self.pieces), "merges": merges}
@@ -348,14 +377,14 @@ def tokenizer_from_plain(values: Any) -> Tokenizer:
 
 
 def require_fit(tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Refuse a tokeniser that speaks of other words than a model of ``vocab_size`` words.
+    """Refuse a tokeniser that speaks of other tokens than a model of ``vocab_size`` tokens.
 
     Raises:
         DataError: the numbers differ.
     """
     if tokenizer.vocab_size != vocab_size:
         raise DataError(
-            f"the tokeniser ({tokenizer.kind}) has {tokenizer.vocab_size} words, the model "
+            f"the tokeniser ({tokenizer.kind}) has {tokenizer.vocab_size} tokens, the model "
             f"{vocab_size}; use the tokeniser that the model was trained with"
         )
 

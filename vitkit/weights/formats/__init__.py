@@ -11,6 +11,7 @@ from vitkit.weights.formats import (
     deit,
     dinov2,
     google,
+    gpt2,
     hugging_face,
     hugging_face_dinov2,
     mae,
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 FORMATS: tuple[Format, ...] = (
+    gpt2.GPT2,
     google.GOOGLE,
     torchvision.TORCHVISION,
     hugging_face_dinov2.DINOV2_REGISTERS,

@@ -83,6 +83,7 @@ class Format:
         arguments: constructor arguments that the format fixes and its names do not show.
         preprocessing: mean, std, interpolation, ... that it documents, for files that state none.
         resampling: how its library resizes learned positions.
+        reads_words: whether its models read words and not pictures.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Format:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     resampling: Resampling = Resampling()
+    reads_words: bool = False
 
 
 class Names:

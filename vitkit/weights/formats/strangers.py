@@ -22,7 +22,6 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (r"(stages|downsample_layers)\.0\..*", "ConvNeXt"),
     (r"features\.0\.0?\.?weight|features\.0\.0\.weight", "a convolutional network (torchvision)"),
     (r"(bert|roberta)\..*", "BERT"),
-    (r"(transformer\.)?(h\.0\.attn\.c_attn\.weight|wte\.weight)", "GPT-2"),
     (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight", "a large language model (LLaMA's names)"),
 )
 
