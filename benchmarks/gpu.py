@@ -219,7 +219,7 @@ def _train(recipe: str, target: int, epochs: int, options: argparse.Namespace) -
             check=True,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=options.budget,
+            timeout=max(120.0, options.budget - process_seconds()),
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"},
         )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

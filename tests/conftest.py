@@ -55,8 +55,8 @@ TINY = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
-    """Python's sockets reach this machine only, and by no proxy: who asks for more fails, and no
-    ``except Exception`` hides it.
+    """Python's connections reach this machine only, and by no proxy: who asks for more fails, and
+    no ``except Exception`` hides it.
     """
     resolve = socket.getaddrinfo
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from tests.small_words import pair_run
 from vitkit.app import assemble, train
 from vitkit.config import RunConfig
-from vitkit.training.budget import Clock, TimeKeeper
+from vitkit.training.budget import Clock, StepPlan, TimeKeeper
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
@@ -112,6 +113,24 @@ def test_what_compiling_took_is_no_progress(tiny: Tiny, monkeypatch: pytest.Monk
     # Behind the step that compiled the rate is as if it had taken no time.
     fall = [rate / rates[0] for rate in rates[1:]]
     assert fall == pytest.approx([299 / 300, *(1 - n / 8 for n in range(8))][: len(fall)], abs=0.01)
+
+
+def test_neither_is_what_the_first_validation_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent, graphs = [5.0], [0]
+    plan = StepPlan(3, 100)
+    keeper = TimeKeeper(
+        103.0, Clock(), plan, examples_after=0, examples_in=len, graphs=lambda: graphs[0]
+    )
+    monkeypatch.setattr(Clock, "seconds", lambda clock: spent[0])
+    trainer: Any = SimpleNamespace(global_step=0, should_stop=False, world_size=1)
+    module: Any = None
+    keeper.on_train_start(trainer, module)
+    assert plan.time_done == 0.05
+    keeper.on_validation_start(trainer, module)
+    spent[0], graphs[0] = 45.0, 2
+    keeper.on_validation_end(trainer, module)
+    keeper._look(trainer)
+    assert plan.time_done == pytest.approx(5 / 60)
 
 
 def test_the_timed_evaluation_compiles_nothing(

@@ -28,7 +28,8 @@ SIZE = ["data.name=synthetic", "data.synthetic_size=40", "data.batch_size=8"]
 
 def pictures(*overrides: str, config: str = "vit_mini_cifar10") -> Callable[[Path], RunConfig]:
     """Makes a config of the repository small."""
-    return lambda folder: load_config([f"configs/{config}.yaml"], [*SIZE, *overrides])
+    path = Path(__file__).parents[2] / "configs" / f"{config}.yaml"
+    return lambda folder: load_config([path], [*SIZE, *overrides])
 
 
 def augmented(settings: str) -> Callable[[Path], RunConfig]:

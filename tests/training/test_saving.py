@@ -8,7 +8,7 @@ import pytest
 
 from vitkit.app import train
 from vitkit.config import RunConfig
-from vitkit.training.checkpoints import Checkpoints
+from vitkit.training.checkpoints import Checkpoints, numbered_checkpoints
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
@@ -33,6 +33,31 @@ def test_every_third_epoch_and_the_last_one(tiny: Tiny, written: list[int]) -> N
     result = train(tiny(*every), progress=False)
     assert written == [3, 6, 7]
     assert read_checkpoint(result.checkpoint).step == result.record.facts["steps"]
+
+
+def test_steps_of_their_own_count_at_epoch_ends_too(tiny: Tiny, written: list[int]) -> None:
+    """Four steps an epoch, every sixth written: the twelfth is an epoch's last."""
+    steps = ("trainer.save_every_n_steps=6", "trainer.save_every_n_epochs=100")
+    kept = ("trainer.max_epochs=5", "data.val_fraction=0", "trainer.keep_checkpoints=9")
+    result = train(tiny(*steps, *kept), progress=False)
+    assert written == [2, 3, 5, 5]
+    copies = [path.name for path in numbered_checkpoints(result.folder / "checkpoints")]
+    assert copies == ["step-6.ckpt", "step-12.ckpt", "step-18.ckpt"]
+    assert read_checkpoint(result.checkpoint).step == 20
+
+
+def test_steps_of_their_own_leave_epoch_ends_as_they_are(tiny: Tiny, written: list[int]) -> None:
+    steps = ("trainer.save_every_n_steps=6", "trainer.max_epochs=2", "data.val_fraction=0")
+    train(tiny(*steps), progress=False)
+    assert written == [1, 2, 2]
+
+
+def test_copies_are_equally_far_apart_whatever_was_better(tiny: Tiny, written: list[int]) -> None:
+    rare = ("trainer.save_every_n_epochs=3", "trainer.keep_checkpoints=9")
+    result = train(tiny("trainer.max_epochs=5", "optimizer.lr=1e-9", *rare), progress=False)
+    assert written == [1, 3, 5]
+    copies = [path.name for path in numbered_checkpoints(result.folder / "checkpoints")]
+    assert copies == ["step-9.ckpt"]
 
 
 def test_a_better_epoch_is_always_written(tiny: Tiny, written: list[int]) -> None:

@@ -77,6 +77,16 @@ def test_a_head_of_its_own_goes_into_a_model_that_has_one(folder: Path) -> None:
         load_weights(ours(), state)
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_head_apart_begins_as_the_embedding(folder: Path, bare: bool) -> None:
+    theirs = GPT2LMHeadModel.from_pretrained(folder).eval()
+    state = theirs.transformer.state_dict() if bare else theirs.state_dict()
+    model = ours(tie_embeddings=False)
+    assert not load_weights(model, state).new
+    ids = torch.arange(16)[None]
+    assert worst(model(ids), theirs(ids).logits) <= 1e-5
+
+
 def test_a_shorter_model_keeps_the_first_positions(folder: Path) -> None:
     model = ours(max_len=9)
     assert load_weights(model, folder).resized == ["words.pos_embed"]
@@ -91,10 +101,11 @@ def test_a_shorter_model_keeps_the_first_positions(folder: Path) -> None:
 def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="is GPT-2, which reads words, not pictures"):
         load_model(folder)
-    for key, value in (("activation_function", "relu"), ("add_cross_attention", True)):
-        other = GPT2LMHeadModel.from_pretrained(folder)
-        setattr(other.config, key, value)
-        other.save_pretrained(tmp_path / key)
+    other = {"activation_function": "relu", "add_cross_attention": True}
+    for key, value in {**other, "layer_norm_epsilon": 1e-6, "scale_attn_weights": False}.items():
+        model = GPT2LMHeadModel.from_pretrained(folder)
+        setattr(model.config, key, value)
+        model.save_pretrained(tmp_path / key)
         with pytest.raises(WeightsError, match=key):
             load_weights(ours(), tmp_path / key)
 

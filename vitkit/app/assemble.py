@@ -16,7 +16,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from vitkit.app.devices import expect_any_shape
+from vitkit.app.devices import expect_shapes
 from vitkit.app.invocation import resume_command
 from vitkit.app.jobs import Job
 from vitkit.config import RunConfig
@@ -83,8 +83,7 @@ def make_task(run: Run) -> TrainingTask:
         _recompute_blocks(run.job.model, run.config.model.name)
     if run.config.trainer.compile:
         compile_network(run.job.model, any_shape=run.job.shapes_vary)
-    if run.job.shapes_vary:
-        expect_any_shape()
+    expect_shapes(vary=run.job.shapes_vary)
     return run.job.task(run.plan)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitkit.app.build import build_model
-from vitkit.app.devices import expect_any_shape, process_count
+from vitkit.app.devices import expect_shapes, process_count
 from vitkit.config import RunConfig
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
 from vitkit.data.text.tokenizers import (
@@ -149,7 +149,7 @@ def words_from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Tokenizer]:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
-    expect_any_shape()
+    expect_shapes(vary=True)
     return model.eval(), tokenizer
 
 

@@ -13,7 +13,7 @@ from vitkit.nn import hardware
 __all__ = [
     "best_device",
     "concrete_precision",
-    "expect_any_shape",
+    "expect_shapes",
     "multiplies_bfloat16",
     "process_count",
 ]
@@ -68,11 +68,11 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and hardware.MULTIPLIES_BFLOAT16
 
 
-def expect_any_shape() -> None:
-    """Keep cuDNN's attention away where each batch, or each word, brings another shape: it is
-    planned anew for each, which takes longer than a step.
+def expect_shapes(*, vary: bool) -> None:
+    """Keep cuDNN's attention away where each batch, or each token, brings another shape: it is
+    planned anew for each, which takes longer than a step. Holds until it is called again.
     """
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(not vary)
 
 
 def process_count(config: RunConfig) -> int:

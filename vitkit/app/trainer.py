@@ -150,7 +150,10 @@ def try_one_batch(config: RunConfig) -> Job:
     run = Run(config, job, Path())
     assemble.make_checkpoints(run)  # refuses what has nothing to go by
     train_loader, val_loader = job.loaders(trainer)
-    _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, None)
+    try:
+        _run_fit(trainer, assemble.make_task(run), train_loader, val_loader, None)
+    finally:
+        _end_workers(train_loader, val_loader)
     return job
 
 
@@ -191,9 +194,7 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
     except TrainingError as error:
         raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
     finally:
-        for loader in (train_loader, val_loader):
-            if isinstance(loader, TrainLoader | EvalLoader):
-                loader.close()  # else its processes live until memory is tidied
+        _end_workers(train_loader, val_loader)
     try:
         return _finish(run, trainer, checkpoints, bar)
     except KeyboardInterrupt:
@@ -202,6 +203,13 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
             + checkpoints.resume_hint,
             signal.SIGINT,
         ) from None
+
+
+def _end_workers(*loaders: Any) -> None:
+    """End the processes that decode images, which live until memory is tidied otherwise."""
+    for loader in loaders:
+        if isinstance(loader, TrainLoader | EvalLoader):
+            loader.close()
 
 
 def _way_back(run: Run, last: Path) -> str:

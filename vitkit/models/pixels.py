@@ -1,4 +1,4 @@
-"""An image as a text: one word a pixel, read by the text Transformer."""
+"""An image as a text: one token a pixel, read by the text Transformer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from vitkit.models.text import TextTransformer
 __all__ = ["PixelTextClassifier"]
 
 COLORS: dict[str, tuple[int, int]] = {"grey": (256, 1), "rgb": (768, 3), "palette": (256, 1)}
-"""Colour scheme -> number of words, words a pixel."""
+"""Colour scheme -> number of tokens, tokens a pixel."""
 LUMA = (0.2989, 0.587, 0.114)
 
 
 class PixelTextClassifier(nn.Module):
-    """A text Transformer that reads an image pixel by pixel, row by row, as words.
+    """A text Transformer that reads an image pixel by pixel, row by row, as tokens.
 
     Args:
         img_size: (height, width) in pixels, or one number.
         in_chans: 1 or 3 channels.
         num_classes: classes of the head; 0 leaves it out.
-        color: ``grey`` (256 levels, one word a pixel), ``rgb`` (three words a pixel, 256 levels
-            for each colour) or ``palette`` (256 colours of 8 x 8 x 4 levels, one word a pixel).
+        color: ``grey`` (256 levels, one token a pixel), ``rgb`` (three tokens a pixel, 256 levels
+            for each colour) or ``palette`` (256 colours of 8 x 8 x 4 levels, one token a pixel).
         pixel_pool: average squares of this side into one pixel first; divides ``img_size``.
         text: the other arguments of :class:`vitkit.models.text.TextTransformer`.
 

@@ -78,7 +78,7 @@ class TrainingTask(LightningModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Nothing: our loaders yield each tensor where it is read."""
+        """Nothing: our loaders yield each tensor where one process reads it."""
         return batch
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

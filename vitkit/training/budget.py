@@ -104,6 +104,7 @@ class TimeKeeper(Callback):
         self._steps_here, self._seen_step = 0, 0
         self._step_began: float | None = None
         self._step_seconds = 0.0
+        self._validation_began = 0.0
         self._ended = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,6 +138,14 @@ class TimeKeeper(Callback):
         if trainer.global_step != self._seen_step:
             self._end_step(trainer, pl_module, batch)
         self._stop_in_time(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the time: the first validations may compile too."""
+        self._validation_began = self.clock.seconds()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See :meth:`on_validation_start`."""
+        self._going_on(self.clock.seconds() - self._validation_began)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how long the run has taken, so that a curve can be drawn over time; validation may

@@ -178,19 +178,23 @@ class Checkpoints(Checkpoint):
         improved = self._improved(trainer)
         if self.keep_best:
             self._rank(trainer)  # before it is written, which the next part of the run goes by
-        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
         done = trainer.current_epoch + 1
+        self._stopping = done * self._told_to_stop(trainer)
         ends = self._stopping or trainer.should_stop or done == trainer.max_epochs
         wanted = improved or trainer.global_step in self._kept
-        if not (wanted or ends or done % self.every_n_epochs == 0):
+        by_epochs = done % self.every_n_epochs == 0
+        by_steps = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
+        if not (by_epochs or by_steps or wanted or ends):
             return
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
             self._copy_last(self.best_path)
         if self.keep_best:
             self._keep_good_copies(trainer)
-        elif not self.every_n_steps or trainer.global_step % self.every_n_steps == 0:
+        elif by_steps if self.every_n_steps else by_epochs:
             self._keep_copy(trainer)
+        # A signal that came while it was written.
+        self._stopping = self._stopping or done * self._told_to_stop(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run keeps comparing with it."""

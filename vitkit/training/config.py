@@ -203,7 +203,7 @@ class TrainerConfig(Section):
         0,
         ge=0,
         description="newest checkpoints also kept as step-<n>.ckpt, every save_every_n_steps or "
-        "else at epoch ends; vitkit average takes them; 0 = none",
+        "else save_every_n_epochs; vitkit average takes them; 0 = none",
     )
     keep_best: bool = Field(
         False, description="of keep_checkpoints those of the best epochs by monitor, not the newest"

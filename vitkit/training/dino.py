@@ -117,6 +117,10 @@ class MomentumTeacher:
             outputs: Tensor = self.network(images)
         return outputs
 
+    def forget(self) -> None:
+        """Look the student's tensors up anew, at the next step."""
+        self._pairs = None
+
     @torch.no_grad()
     def follow(self, student: SelfDistilled, momentum: float) -> None:
         """momentum x its own + (1 - momentum) x the student's weights and float buffers."""
@@ -161,8 +165,9 @@ class DinoTask(PretrainingTask):
         self._means: list[Tensor] = []  # of the teacher's outputs, a micro-batch of the step each
 
     def on_fit_start(self) -> None:
-        """The teacher goes where the student is."""
+        """The teacher goes where the student is, whose tensors may be others there."""
         self.teacher.network.to(self.device)
+        self.teacher.forget()
 
     def measure(
         self, images: Tensor, positions: Tensor, epoch: int, *, training: bool

@@ -67,12 +67,12 @@ class _LossInPlace(torch.autograd.Function):
 
     A translator's logits are the largest tensor of its step. torch reads or writes five of that
     size beyond the head's matrix products; here each row is in the cache from its logits to its
-    gradient: half of head and loss together, at 3,920 tokens of 10,000 words of width 128.
+    gradient: half of head and loss together, at 3,920 tokens of width 128 and 10,000 different ones.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        """Logits (tokens, words), contiguous; targets (tokens,)."""
+        """Logits (tokens, vocab_size), contiguous; targets (tokens,)."""
         gradient = logits.detach()  # will be one
         real = targets >= 0
         share = (real.float() / real.sum())[:, None]

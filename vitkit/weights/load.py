@@ -36,6 +36,7 @@ COUNTER = ".num_batches_tracked"
 """BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
 OWN_NAME = "vitkit"
 NORM_BEHIND = "fc_norm."
+HEAD = "head.weight"
 NORM_MOVED = "the norm before the pooling; the model has a new one behind it"
 
 
@@ -233,6 +234,9 @@ def _fill(
         tensors = {name: tensor for name, tensor in tensors.items() if name not in moved}
         known.translated.left.update(dict.fromkeys(moved, NORM_MOVED))
         foreseen += (NORM_BEHIND,)
+    if known.format is not None and known.format.reads_words and HEAD in own:
+        # Where its head is its embedding, a head apart begins as that.
+        tensors = {HEAD: tensors["words.tokens.weight"], **tensors}
     stated = _stated_grid(model, known)
     fitted = fit_positions(model, tensors, known.resampling, stated)
     if stated is None and "pos_embed" in fitted:

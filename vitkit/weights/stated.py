@@ -169,9 +169,11 @@ def _from_gpt2(config: Mapping[str, Any]) -> Stated:
         raise WeightsError(
             f"config.json: activation_function {activation!r}; allowed for GPT-2: gelu_new"
         )
-    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        if config.get(key):
-            raise WeightsError(f"config.json: {key}, which vitkit's language models have not")
+    usual: dict[str, Any] = {"scale_attn_weights": True, "layer_norm_epsilon": 1e-5}
+    usual |= dict.fromkeys(("scale_attn_by_inverse_layer_idx", "add_cross_attention"), False)
+    for key, value in usual.items():
+        if config.get(key, value) != value:
+            raise WeightsError(f"config.json: {key} {config[key]}; allowed for GPT-2: {value}")
     return Stated()
 
 

@@ -98,7 +98,7 @@ class TranslationJob(Job):
 
     @property
     def evaluated(self) -> int:
-        """Words of the sources that are passed after the last step, as often as they are passed:
+        """Tokens of the sources that are passed after the last step, as often as they are passed:
         validated, measured, and searched for translations.
         """
         words = {split: len(pairs.source) for split, pairs in self.data.splits.items()}
@@ -106,7 +106,7 @@ class TranslationJob(Job):
         return words.get("val", 0) * (1 + passes) + words.get("test", 0) * (passes + SEARCH_COST)
 
     def examples_in(self, batch: PairBatch) -> int:
-        """Words of its sources and their padding: of longer sentences it has fewer pairs."""
+        """Tokens of its sources and their padding: of longer sentences it has fewer pairs."""
         return batch.source.numel()
 
     def loaders(self, trainer: Trainer) -> tuple[PairTrainLoader, PairEvalLoader | None]:

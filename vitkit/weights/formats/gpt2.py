@@ -46,7 +46,7 @@ def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     kept, left = left_out(bare, _BUFFERS)
     if _HEAD in kept and torch.equal(kept[_HEAD], kept[_WORDS]):
         del kept[_HEAD]
-        left[_HEAD] = "the embedding once more, which the model reads there"
+        left[_HEAD] = "the embedding once more"
     kept["wpe.weight"] = kept["wpe.weight"][None]
     turned = {n: t.T.contiguous() if _TURNED.fullmatch(n) else t for n, t in kept.items()}
     return Translated(_NAMES.translate(turned), left)
