@@ -67,7 +67,7 @@ class _LossInPlace(torch.autograd.Function):
 
     A translator's logits are the largest tensor of its step. torch reads or writes five of that
     size beyond the head's matrix products; here each row is in the cache from its logits to its
-    gradient: half of head and loss together, at 3,920 tokens of width 128 and 10,000 different ones.
+    gradient: half of head and loss together, at 3,920 tokens, 10,000 different ones, width 128.
     """
 
     @staticmethod
