@@ -318,7 +318,7 @@ def test_a_run_is_tested_as_its_task_says(tmp_path: Path) -> None:
 def test_what_cannot_be_translated(pairs: Path) -> None:
     with pytest.raises(DataError, match=r"sentence 2: character '@'"):
         vitkit.translate(pairs, ["one", "tw@"])
-    with pytest.raises(DataError, match="sentence 1 has 49 tokens with its end, the model 48"):
+    with pytest.raises(DataError, match="sentence 1: 49 tokens with its end, the model has 48"):
         vitkit.translate(pairs, "o" * 48)
     with pytest.raises(ConfigError, match="num_beams 0"):
         vitkit.translate(pairs, "one", num_beams=0)

@@ -123,12 +123,18 @@ def test_what_cannot_be_translated(run: Command, runs: dict[str, Path], tmp_path
     for name, parts in {
         "empty": ["empty is empty"],
         "latin": ["latin: byte 0xfc in line 2 is not UTF-8"],
-        "long": ["sentence 2 has 49 tokens", "48 positions"],
+        "long": ["sentence 2: 49 tokens", "48 positions", "its line is empty"],
         "nowhere": ["nowhere: No such file"],
     }.items():
         code, _, err = run("translate", runs["pairs"], name)
         assert code == 1
         _one_line(err, *parts)
+    (tmp_path / "several").write_bytes(b"o" * 48 + b"\none two\n@\n" + b"o" * 50 + b"\none\n")
+    code, out, err = run("translate", runs["pairs"], "several")
+    assert code == 1
+    _one_line(err, "sentence 1: 49 tokens", "its line is empty; so are those of 2 others")
+    one, two = load_translator(runs["pairs"]).translate(["one two", "one"])
+    assert out.splitlines() == ["", one, "", "", two]
     code, _, err = run("translate", runs["pairs"], stdin=b"one\n\xff\n")
     assert code == 1
     _one_line(err, "standard input: byte 0xff in line 2")

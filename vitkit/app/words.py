@@ -208,6 +208,7 @@ class Translator:
         use_cache: bool = True,
         first: int = 1,
         on_batch: Callable[[int, int], None] | None = None,
+        on_fault: Callable[[str], None] | None = None,
     ) -> list[str]:
         """The translation of each sentence; an empty one's is empty.
 
@@ -219,13 +220,15 @@ class Translator:
             use_cache: keep keys, values and states; False is slow, and the same.
             first: number of the first sentence, for messages.
             on_batch: told how many are done, of how many.
+            on_fault: told of a sentence that cannot be translated, whose translation is empty then;
+                without it such a sentence raises.
 
         Raises:
             DataError: a character that the tokeniser does not know, or more tokens than the model
                 has positions; the message has the sentence's number.
             ConfigError: an option out of range.
         """
-        sources = [self._encoded(text, first + i) for i, text in enumerate(sentences)]
+        sources = [self._encoded(text, first + i, on_fault) for i, text in enumerate(sentences)]
         beams = self.num_beams if num_beams is None else num_beams
         alpha = self.length_penalty if length_penalty is None else length_penalty
         found = [""] * len(sources)
@@ -251,22 +254,24 @@ class Translator:
             yield from self.translate(some, first=first, **options)
             first += len(some)
 
-    def _encoded(self, text: str, number: int) -> list[int]:
-        """Tokens and the end's; none of an empty sentence."""
-        if not text.strip():
-            return []
-        try:
-            ids = self.tokenizer.encode(text)
-        except DataError as error:
-            raise DataError(f"sentence {number}: {error}") from error
+    def _encoded(self, text: str, number: int, on_fault: Callable[[str], None] | None) -> list[int]:
+        """Tokens and the end's; none of an empty sentence, or one that ``on_fault`` is told of."""
         assert self.tokenizer.eos_id is not None
         most = max_len_of(self.model)
-        if most is not None and len(ids) >= most:
-            raise DataError(
-                f"sentence {number} has {len(ids) + 1} tokens with its end, the model {most} "
-                "positions; shorten it, or train with a larger model.max_len"
-            )
-        return [*ids, self.tokenizer.eos_id]
+        try:
+            ids = self.tokenizer.encode(text) if text.strip() else []
+            if most is not None and len(ids) >= most:
+                raise DataError(
+                    f"{len(ids) + 1} tokens with its end, the model has {most} positions; shorten "
+                    "it, or train with a larger model.max_len"
+                )
+        except DataError as error:
+            fault = f"sentence {number}: {error}"
+            if on_fault is None:
+                raise DataError(fault) from error
+            on_fault(fault)
+            return []
+        return [*ids, self.tokenizer.eos_id] if ids else []
 
     def _search(
         self, sources: list[list[int]], num_beams: int, alpha: float, use_cache: bool

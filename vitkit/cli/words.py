@@ -9,6 +9,7 @@ import typer
 
 from vitkit.cli.options import Debug
 from vitkit.cli.output import write_utf8
+from vitkit.errors import DataError
 
 __all__ = ["generate", "translate"]
 
@@ -119,7 +120,7 @@ def translate(
 ) -> None:
     """Translate sentences, a line each, by a trained translator.
 
-    Examples:
+    A sentence that cannot be translated leaves its line empty and is named at the end. Examples:
 
     \b
         vitkit translate runs/multi30k/20260101-120000 sentences.en
@@ -135,11 +136,16 @@ def translate(
         sentences = iter(read_lines(file))
     # Who types a sentence waits for its translation; a file goes faster in batches.
     chunk = 1 if file in (None, "-") and sys.stdin.isatty() else 512
+    faults: list[str] = []
     for line in translator.lines(
         sentences,
         chunk=chunk,
         num_beams=beam,
         length_penalty=length_penalty,
         use_cache=not no_cache,
+        on_fault=faults.append,
     ):
         print(line, flush=True)
+    if faults:
+        others = f"; so are those of {len(faults) - 1:,} others" * (len(faults) > 1)
+        raise DataError(f"{faults[0]}; its line is empty{others}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitkit.nn.attention import NormLayer
 from vitkit.nn.blocks import NO_CONTEXT, BlockContext, DropPath, Mlp, make_activation
-from vitkit.nn.dropout import Dropout, through
+from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.products import Linear
 from vitkit.nn.recurrent import Recurrent, real_tokens
 
@@ -60,7 +60,7 @@ class MixerBlock(nn.Module):
         # None, not the same module twice: a state dict would then hold its weights twice.
         self.norm2 = None if shared_norm else norm_layer(embed_dim)
         self.mlp_channels = Mlp(embed_dim, channels_dim, act_layer=act_layer, drop=drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else None
 
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C).
@@ -75,9 +75,10 @@ class MixerBlock(nn.Module):
                 f"{x.shape[1]} tokens given to an MLP-Mixer block built for {self.num_tokens}; "
                 "its weights fit no other number"
             )
-        x = x + self.drop_path(self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2))
+        mixed = self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        x = x + through(self.drop_path, mixed)
         norm2 = self.norm1 if self.norm2 is None else self.norm2
-        return x + self.drop_path(self.mlp_channels(norm2(x)))
+        return x + through(self.drop_path, self.mlp_channels(norm2(x)))
 
 
 class ConvMixerBlock(nn.Module):
@@ -111,7 +112,7 @@ class ConvMixerBlock(nn.Module):
             embed_dim, embed_dim, kernel_size, padding="same", groups=embed_dim
         )
         self.norm1 = nn.BatchNorm2d(embed_dim, eps=bn_eps, momentum=bn_momentum)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else None
         self.pointwise = nn.Conv2d(embed_dim, embed_dim, 1)
         self.norm2 = nn.BatchNorm2d(embed_dim, eps=bn_eps, momentum=bn_momentum)
         self.act = make_activation(act_layer)
@@ -128,7 +129,7 @@ class ConvMixerBlock(nn.Module):
         prefix, patches = x[:, : ctx.num_prefix], x[:, ctx.num_prefix :]
         # Views: what the convolutions see lies channels last in memory.
         grid = patches.transpose(1, 2).unflatten(2, ctx.grid)
-        grid = grid + self.drop_path(self.norm1(self.act(self.depthwise(grid))))
+        grid = grid + through(self.drop_path, self.norm1(self.act(self.depthwise(grid))))
         grid = self.norm2(self.act(self.pointwise(grid)))
         patches = grid.flatten(2).transpose(1, 2)
         return torch.cat([prefix, patches], dim=1) if ctx.num_prefix else patches
@@ -169,10 +170,10 @@ class RecurrentBlock(nn.Module):
         hidden_dim = embed_dim if hidden_dim is None else hidden_dim
         self.rnn = Recurrent(embed_dim, hidden_dim, cell=cell, bidirectional=bidirectional)
         self.proj = Linear(self.rnn.output_dim, embed_dim)
-        self.proj_drop = Dropout(drop)
+        self.proj_drop = dropout_or_none(drop)
         self.norm2 = norm_layer(embed_dim)
         self.mlp = Mlp(embed_dim, mlp_dim, act_layer=act_layer, drop=drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else None
 
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C).
@@ -193,8 +194,8 @@ class RecurrentBlock(nn.Module):
             real = real[:, -x.shape[1] :]  # the mask is of all tokens so far, x of the new ones
         state = None if ctx.cache is None else ctx.cache.state
         mixed = self.proj(self.rnn(self.norm1(x), real=real, state=state))
-        x = x + self.drop_path(self.proj_drop(mixed))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + through(self.drop_path, through(self.proj_drop, mixed))
+        return x + through(self.drop_path, self.mlp(self.norm2(x)))
 
 
 class TwiceActivatedMlp(Mlp):
