@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         inspect,
         load,
         load_model,
+        load_translator,
+        load_writer,
         probe,
         resume,
         train,
@@ -68,7 +70,9 @@ __all__ = [
     "load",
     "load_data",
     "load_model",
+    "load_translator",
     "load_weights",
+    "load_writer",
     "probe",
     "record_attention",
     "register_dataset",
@@ -104,7 +108,9 @@ _HOMES = {
     "load": "vitkit.app",
     "load_data": "vitkit.data.sources",
     "load_model": "vitkit.app",
+    "load_translator": "vitkit.app",
     "load_weights": "vitkit.weights",
+    "load_writer": "vitkit.app",
     "probe": "vitkit.app",
     "record_attention": "vitkit.nn",
     "register_dataset": "vitkit.data.sources",
@@ -115,11 +121,16 @@ _HOMES = {
 }
 
 
+_ROOMS = ("app", "config", "data", "evaluation", "explain", "models", "nn", "training", "weights")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"vitkit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'vitkit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_ROOMS, "__version__"]

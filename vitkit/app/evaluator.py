@@ -35,7 +35,7 @@ from vitkit.app.suites import (
     standard_measures,
 )
 from vitkit.app.word_metrics import word_metrics, word_splits, write_translations
-from vitkit.config import RunConfig, load_config
+from vitkit.config import Overrides, RunConfig, load_config, override_words
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
@@ -141,7 +141,7 @@ class Comparison:
 
 def evaluate(
     source: Source,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     data: ImageData | None = None,
     split: str = "auto",
@@ -156,7 +156,7 @@ def evaluate(
 
     Args:
         source: a run folder or a checkpoint file; ``("timm:<name>", <file of weights>)``.
-        overrides: ``"data.key=value"`` and ``"eval.key=value"`` strings.
+        overrides: of ``data.*`` and ``eval.*``, as for :func:`vitkit.train`.
         data: data of your own in place of the checkpoint's.
         split: ``train``, ``val`` or ``test``; ``auto``: test, or val where there is no test.
         suite: ``standard``, ``shift``, ``speed`` or ``all``.
@@ -175,7 +175,7 @@ def evaluate(
 
 def compare(
     sources: Sequence[Source],
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     data: ImageData | None = None,
     split: str = "auto",
@@ -192,7 +192,7 @@ def compare(
     are named by it: ``eval-best.json``.
     """
     sources = [sources] if isinstance(sources, str | Path) else sources
-    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = override_words(overrides)
     if split not in SPLITS:
         raise ConfigError(f"--split: given {split!r}, allowed: {', '.join(SPLITS)}")
     if suite not in SUITES:

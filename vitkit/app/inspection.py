@@ -25,6 +25,7 @@ from vitkit.app.predictor import Predictor, picture_files, read_picture
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Source, Subject, is_of_timm
 from vitkit.app.suites import split_of
+from vitkit.config import Overrides, override_words
 from vitkit.data.loaders import EvalLoader
 from vitkit.errors import ConfigError, RunError, UnknownNameError
 from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
@@ -108,11 +109,11 @@ class Inspection:
 def inspect(
     source: Source,
     pictures: Sequence[str | Path] | str | Path = (),
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     out: str | Path | None = None,
     layers: Sequence[int] | None = None,
-    target: str | None = None,
+    target: str | int | None = None,
     embedding: str | None = None,
     progress: bool = True,
 ) -> Inspection:
@@ -141,7 +142,7 @@ def inspect(
         EvaluationError: pictures for a model without attention that can be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
-    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = override_words(overrides)
     of_timm = is_of_timm(source)
     _check(pictures, () if of_timm else overrides, layers, target, embedding)
     opened = opened_to_inspect(source, overrides, progress=progress)
@@ -181,7 +182,7 @@ def _check(
     pictures: Sequence[str | Path],
     overrides: Sequence[str],
     layers: Sequence[int] | None,
-    target: str | None,
+    target: str | int | None,
     embedding: str | None,
 ) -> None:
     """Refuse what would be left unread."""
@@ -209,10 +210,11 @@ def _files(pictures: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _class_index(target: str | None, names: Sequence[str]) -> int | None:
+def _class_index(target: str | int | None, names: Sequence[str]) -> int | None:
     """The class that a name or number stands for."""
     if target is None:
         return None
+    target = str(target)
     if target in names:
         return names.index(target)
     if target.isdecimal() and int(target) < len(names):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from vitkit.app.facts import environment_facts
 from vitkit.app.features import cached_features
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Source
+from vitkit.config import Overrides, override_words
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, Split
 from vitkit.errors import DataError
@@ -58,7 +58,7 @@ class ProbeResult:
 
 def probe(
     source: Source,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     data: ImageData | None = None,
     progress: bool = True,
@@ -83,7 +83,7 @@ def probe(
             or test images.
     """
     started = time.perf_counter()
-    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = override_words(overrides)
     encoder = open_encoder(source, overrides, data_name=data.info.name if data else None)
     if data is None:
         data = _data_for(encoder, progress=progress)

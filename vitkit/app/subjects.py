@@ -25,7 +25,7 @@ from vitkit.config import RunConfig, load_config
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
-from vitkit.errors import ConfigError, WeightsError
+from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.records import Plain
 from vitkit.weights import Checkpoint, read_checkpoint
@@ -93,7 +93,7 @@ class Subject:
 
     def predict(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, height, width) -> logits (B, classes)."""
-        logits: Tensor = self.model(self.preprocessing(images))
+        logits: Tensor = self.model(self.preprocessing.scaled(images))
         return logits
 
 
@@ -174,6 +174,12 @@ def subject_of_checkpoint(
     require_read(overrides)
     if data is None:
         data = build_data(config, progress=progress)
+        named = any(override.startswith("data.") for override in overrides)
+        if data.info.name != trained_on.name and not named:
+            raise DataError(
+                f"{path} was trained on {trained_on.name}, which was handed in as data=, not on "
+                f"{data.info.name}, which its config names; hand it in again, or name data.*"
+            )
     data = with_classes_of(trained_on, data)
     section = dict(checkpoint.model)
     if data.info.img_size != tuple(preprocessing.img_size):

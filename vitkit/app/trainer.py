@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from vitkit.app.runs import (
     make_run_folder,
     resumable_checkpoint,
 )
-from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
+from vitkit.config import Overrides, RunConfig, dump_yaml, load_config, to_plain
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
@@ -69,7 +69,7 @@ class TrainResult:
 
 def train(
     config: RunConfig | Mapping[str, Any] | str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     data: ImageData | None = None,
     progress: bool = True,
@@ -80,7 +80,8 @@ def train(
     Args:
         config: a resolved config, a mapping of sections, or a YAML file; None is the embedded
             default (a small ViT on handwritten digits).
-        overrides: ``"section.key=value"`` strings, or one of them, applied last.
+        overrides: ``"section.key=value"`` strings, one of them, or {"section.key": value}; applied
+            last.
         data: data of your own in place of ``config.data`` (see ``vitkit.data_from_datasets``).
         progress: print how it is going.
         since: seconds that had passed before this call and count as part of the run.
@@ -315,7 +316,7 @@ def _run_fit(
 
 
 def _resolve(
-    config: RunConfig | Mapping[str, Any] | str | Path | None, overrides: Sequence[str]
+    config: RunConfig | Mapping[str, Any] | str | Path | None, overrides: Overrides
 ) -> RunConfig:
     if isinstance(config, RunConfig):
         return load_config(base=to_plain(config), overrides=overrides) if overrides else config

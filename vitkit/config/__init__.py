@@ -1,20 +1,24 @@
 """What a person asked for, checked: files and overrides in, one :class:`RunConfig` out."""
 
 from vitkit.config.load import (
+    Overrides,
     describe_keys,
     dump_yaml,
     load_config,
+    override_words,
     split_arguments,
     suggest_key,
 )
 from vitkit.config.run import RunConfig, RunSection, to_plain
 
 __all__ = [
+    "Overrides",
     "RunConfig",
     "RunSection",
     "describe_keys",
     "dump_yaml",
     "load_config",
+    "override_words",
     "split_arguments",
     "suggest_key",
     "to_plain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,18 @@ from vitkit.models.config import CONFIGS, ModelConfig, validate_model
 from vitkit.models.presets import family_of, resolve_name
 from vitkit.training.task_config import TASKS, ClassificationConfig, task_class
 
-__all__ = ["describe_keys", "dump_yaml", "load_config", "split_arguments", "suggest_key"]
+__all__ = [
+    "Overrides",
+    "describe_keys",
+    "dump_yaml",
+    "load_config",
+    "override_words",
+    "split_arguments",
+    "suggest_key",
+]
+
+Overrides = Mapping[str, Any] | Sequence[str] | str
+"""Settings over others: ``"section.key=value"`` strings, one of them, or {"section.key": value}."""
 
 SECTIONS: dict[str, type[BaseModel]] = {
     name: field.annotation  # type: ignore[misc]
@@ -89,9 +101,23 @@ def suggest_key(name: str) -> str | None:
     return by_last[close[0]] if close else None
 
 
+def override_words(overrides: Overrides) -> list[str]:
+    """Overrides as ``"section.key=value"`` strings.
+
+    Args:
+        overrides: such strings, one of them, or a mapping of dotted keys to plain values.
+    """
+    if isinstance(overrides, str):
+        return [overrides]
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    # JSON is YAML; what it does not know, such as a path, is text.
+    return [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+
+
 def load_config(
     files: Sequence[str | Path] | str | Path = (),
-    overrides: Sequence[str] | str = (),
+    overrides: Overrides = (),
     *,
     base: Mapping[str, Any] | None = None,
 ) -> RunConfig:
@@ -101,14 +127,15 @@ def load_config(
 
     Args:
         files: YAML files of sections, or one.
-        overrides: ``"section.key=value"``, the value read as YAML 1.2; one may stand alone.
+        overrides: ``"section.key=value"``, the value read as YAML 1.2; one may stand alone; or a
+            mapping of dotted keys to values.
         base: a mapping of sections, such as a checkpoint's config.
 
     Raises:
         ConfigError: all faults at once, a line each.
     """
     files = [files] if isinstance(files, str | Path) else files
-    overrides = [overrides] if isinstance(overrides, str) else overrides
+    overrides = override_words(overrides)
     faults: list[str] = []
     values: dict[str, Any] = _spelled_out(base or {})
     if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):
@@ -197,7 +224,10 @@ def _checked(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
 
 def _nested(override: str, faults: list[str]) -> dict[str, Any]:
     """``a.b=value`` -> {"a": {"b": value}}."""
-    key, _, text = override.partition("=")
+    key, given, text = override.partition("=")
+    if not given:
+        faults.append(f"{override!r}: an override is SECTION.KEY=VALUE, as in data.name=cifar10")
+        return {}
     parts = key.strip().split(".")
     if len(parts) < 2 or not all(parts):
         meant = suggest_key(key) if len(parts) == 1 else None

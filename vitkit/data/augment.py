@@ -49,7 +49,8 @@ class Augment:
         repeats: places of each image in an epoch.
 
     Raises:
-        DataError: changes of colour for images of neither 1 nor 3 channels.
+        DataError: changes of colour for images of neither 1 nor 3 channels, or alternating flips
+            without ``size``.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Augment:
                 f"data.augment.policy and color_jitter are for 1 or 3 channels, the images have "
                 f"{len(mean)}; leave them out"
             )
+        if config.flip == "alternate" and size < 1:
+            raise DataError("flip=alternate goes by the image: give size, the training images")
         self._order: tuple[int, Tensor] | None = None
 
     def __call__(self, images: Tensor, positions: Tensor, epoch: int) -> Tensor:
@@ -87,7 +90,12 @@ class Augment:
 
         Returns:
             The same shape and type.
+
+        Raises:
+            DataError: images of another type.
         """
+        if images.dtype != torch.uint8:
+            raise DataError(f"augmentation takes uint8 images, given {images.dtype}")
         positions = positions.cpu()  # several processes have theirs sent with their batch
         size = (images.shape[2], images.shape[3])
         if self.config.resized_crop_scale:

@@ -49,6 +49,11 @@ def _scale_and_shift(
     return scale[:, None, None], shift[:, None, None]
 
 
+NOT_BYTES = (
+    "pictures must be uint8 with values from 0 to 255, given {}; drop ToTensor/normalisation"
+)
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Size, channels and statistics that a model was trained with.
@@ -72,7 +77,17 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, channels, height, width) -> float32, (pixel / 255 - mean) / std."""
+        """uint8 (B, channels, height, width) -> float32, (pixel / 255 - mean) / std.
+
+        Raises:
+            DataError: images of another type, which may be normalised already.
+        """
+        if images.dtype != torch.uint8:
+            raise DataError(NOT_BYTES.format(images.dtype))
+        return self.scaled(images)
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """The same of images (B, channels, height, width) of any type, from 0 to 255."""
         scale, shift = _scale_and_shift(self.mean, self.std, images.device)
         return torch.addcmul(shift, images.to(torch.float32), scale)
 
@@ -116,10 +131,7 @@ def as_image(picture: Any, in_chans: int | None = None) -> Tensor:
             f"given a {type(picture).__name__}; a picture is one of PIL, or a uint8 array or tensor"
         )
     if str(picture.dtype).removeprefix("torch.") != "uint8":
-        raise DataError(
-            f"pictures must be uint8 with values from 0 to 255, given {picture.dtype}; "
-            "drop ToTensor/normalisation"
-        )
+        raise DataError(NOT_BYTES.format(picture.dtype))
     tensor = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
     shape = tuple(tensor.shape)
     if tensor.ndim not in (2, 3) or not tensor.numel():

@@ -114,8 +114,13 @@ def data_from_datasets(
 
 def register_dataset(name: str) -> Callable[[Source], Source]:
     """Make a function from :class:`~vitkit.data.raw.Request` to
-    :class:`~vitkit.data.raw.RawData` known as ``data.name``.
+    :class:`~vitkit.data.raw.RawData` known as ``data.name``. Registering a name again replaces it.
+
+    Raises:
+        ValueError: the name belongs to one of vitkit's own data sets.
     """
+    if isinstance(DATASETS.get(name), str):
+        raise ValueError(f"data set name {name!r} is taken; choose another")
 
     def register(source: Source) -> Source:
         DATASETS[name] = source

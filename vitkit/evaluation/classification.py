@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitkit.errors import EvaluationError
 from vitkit.evaluation.sums import Sums
@@ -94,23 +96,25 @@ class Predictions:
 
 def predict_all(
     predict: Callable[[Tensor], Tensor],
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor, Tensor] | tuple[Tensor, Tensor]],
     on_batch: Callable[[int], None] | None = None,
 ) -> Predictions:
     """Run a model over a split.
 
     Args:
-        predict: images -> logits (B, classes).
-        batches: (images, targets, indices) in any order and size.
+        predict: images -> logits (B, classes); a module is in evaluation mode meanwhile.
+        batches: (images, targets, indices) in any order and size; of (images, targets) the order
+            is the split's.
         on_batch: told after each batch how many images are done.
 
     Raises:
         EvaluationError: an image came twice, as from a sampler that fills up shares.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    done = 0
-    with torch.inference_mode():
-        for images, targets, indices in batches:
+    done, several = 0, cast("Iterable[tuple[Any, ...]]", batches)
+    with torch.inference_mode(), _evaluating(predict):
+        for images, targets, *places in several:
+            indices = places[0] if places else torch.arange(done, done + len(targets))
             logits = predict(images).float()
             parts.append((logits.cpu(), targets.cpu(), indices.cpu()))
             done += len(targets)
@@ -122,3 +126,17 @@ def predict_all(
         raise EvaluationError(f"{twice} images came twice: the figures would not be the split's")
     order = indices.argsort()
     return Predictions(logits[order], targets[order], indices[order])
+
+
+@contextmanager
+def _evaluating(predict: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """A module in evaluation mode, every part of it back in its own afterwards."""
+    parts = list(predict.modules()) if isinstance(predict, nn.Module) else []
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode

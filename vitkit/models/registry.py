@@ -109,6 +109,8 @@ def register_model(name: str) -> Callable[[Builder], Builder]:
     Raises:
         ValueError: the name belongs to one of vitkit's own models, or to timm's.
     """
+    if not isinstance(name, str):
+        raise ValueError('register_model takes the name first: @vitkit.register_model("my_net")')
     if name in PRESETS or name in ALIASES or name.startswith(TIMM_PREFIX):
         raise ValueError(f"model name {name!r} is taken; choose another")
 
@@ -141,6 +143,8 @@ def _faults(name: str, error: ValidationError) -> list[str]:
             fields = CONFIGS[family_of(validate_model({"name": name}).name)].model_fields
             close = nearest(key, fields)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            if key == "pretrained":
+                hint = f"; published weights: vitkit.load_model('timm/{name}', num_classes=...)"
             lines[key] = f"model {name}: unknown argument {key!r}{hint}"
         elif key in lines:  # another branch of the same union
             lines[key] += f" or {_lowered(fault['msg'])}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitkit.nn.attention import Attention
 from vitkit.nn.blocks import Mlp, SwiGlu
 from vitkit.nn.foreign import is_timm_attention, is_timm_mlp
+from vitkit.nn.heads import classifiers
 from vitkit.nn.products import Linear, linear
 
 __all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora", "merge_lora_state"]
@@ -106,6 +107,7 @@ def add_lora(
     rank: int = 8,
     alpha: float = 16.0,
     targets: Iterable[str] = ("q", "v"),
+    train_head: bool = False,
 ) -> nn.Module:
     """Adapters on the attention and MLP layers of a model, in place; all its own weights freeze.
 
@@ -115,6 +117,7 @@ def add_lora(
         rank: inner width of each adapter.
         alpha: its scale times the rank.
         targets: some of :data:`LORA_TARGETS`.
+        train_head: leave the classifier trainable, as a new one has to be.
 
     Raises:
         ValueError: unknown targets, a rank below 1, a model without any such layer, or one that has
@@ -137,6 +140,8 @@ def add_lora(
     for module, name, parts in places:
         layer = getattr(module, name)
         setattr(module, name, LoraLinear(layer, rank, alpha, parts).train(layer.training))
+    for head in classifiers(model) if train_head else ():
+        head.requires_grad_(True)
     return model
 
 

@@ -42,6 +42,9 @@ class LoadReport:
             self.new += undone
             self.notes.append(f"{why}: {some(undone)} of the weights are not used")
 
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
     def lines(self) -> list[str]:
         """A short table, one line a kind."""
         rows = [("loaded", self.loaded), ("resized", self.resized)]
