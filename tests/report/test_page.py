@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -376,3 +377,41 @@ def test_a_gallery_holds_each_picture_once(folder: Path) -> None:
     for scene in gallery.scenes:
         assert text.count(scene.uri) == 1
     assert text.count(gallery.sheet.uri) == 1
+
+
+def test_the_headline_has_an_interval_where_all_are_right_too(own: Path) -> None:
+    record = Record.read(own / "eval.json")
+    whole = {"test/acc": 1.0, "test/acc_low": 1.0, "test/acc_high": 1.0}
+    wilson = {"test/acc_wilson_low": 0.9124, "test/acc_wilson_high": 1.0}
+    changed = Record({**record.metrics, **whole, **wilson}, record.facts, record.tables)
+    changed.write(own / "eval.json")
+    text = _page(own).text.replace("\u00a0", " ")
+    assert "95 % interval 91.24 % to 100.00 %" in text and "95 %: 91.24 % to 100.00 %" in text
+
+
+def test_a_class_that_nothing_was_asked_of_has_no_scores(own: Path) -> None:
+    record = PredictionRecord.read(own / "predictions.npz")
+    confusion = np.full_like(record.confusion, 2)
+    confusion[1], confusion[:, 2] = 0, 0
+    changed = dataclasses.replace(record, confusion=confusion)
+    (own / "eval.json").unlink()
+    columns = class_columns(read_run(own), changed)
+    assert columns["recall"][1] is None and columns["precision"][1] is not None
+    assert columns["precision"][2] is None and columns["recall"][2] == 0.0
+    assert None not in (columns["recall"][0], columns["precision"][0], columns["f1"][0])
+
+
+def test_a_run_that_tested_nothing_is_told_by_its_validation(own: Path) -> None:
+    for path in own.glob("eval*.json"):
+        path.unlink()
+    (own / "predictions.npz").unlink()
+    record = Record.read(own / "results.json")
+    Record({"val/loss": 1.5, "val/ppl": 4.48}, record.facts).write(own / "results.json")
+    run = read_run(own)
+    assert run.split == "val" and run.measured("ppl") == 4.48
+    assert "val loss 1.5000" in _page(own).text
+
+
+def test_the_page_says_what_needs_the_script(folder: Path) -> None:
+    text = run_page(read_run(folder))
+    assert text.count("<noscript>") == 2 and "need JavaScript" in text

@@ -42,6 +42,9 @@ __all__ = [
     "subject_of_checkpoint",
 ]
 
+CUTS = ("data.val_fraction=", "data.split_seed=")
+"""Settings that cut other validation images out of the training ones than a run did."""
+
 READ = ("data.", "eval.", "trainer.accelerator", "run.report", "model.img_size")
 """How the settings begin that an evaluation of a checkpoint reads; it has the others itself."""
 
@@ -73,6 +76,7 @@ class Subject:
         weights_name: ``trained`` or ``averaged``.
         folder: where the records go.
         facts: about the model, plain values.
+        own_val: whether its validation images are none that it was trained on.
     """
 
     model: nn.Module
@@ -85,6 +89,7 @@ class Subject:
     weights_name: str
     folder: Path
     facts: dict[str, Plain]
+    own_val: bool = True
 
     @property
     def pictures(self) -> ImageDataConfig:
@@ -205,6 +210,7 @@ def subject_of_checkpoint(
         weights_name=checkpoint.weights_name,
         folder=folder_of(path),
         facts=facts,
+        own_val=not any(override.startswith(CUTS) for override in overrides),
     )
 
 

@@ -113,13 +113,13 @@ def standard_measures(
 ) -> tuple[Measured, Predictions]:
     """The standard suite: its metrics and tables, and the predictions they are made of.
 
-    The temperature is fitted on the validation images, where there are any and they are not what is
-    reported.
+    The temperature is fitted on the validation images, where there are any, they are not what is
+    reported, and the model was not trained on them.
     """
     options = subject.config.eval
     images = split_of(subject, split)
     predictions = predictions_of(subject, images, split, views=options.tta, progress=progress)
-    held_out = None if split == "val" else subject.data.val
+    held_out = subject.data.val if split != "val" and subject.own_val else None
     validation = None
     if held_out is not None and len(held_out):
         validation = predictions_of(subject, held_out, "val", views=options.tta, progress=progress)

@@ -53,20 +53,23 @@ def classes(run: Run, gallery: Gallery | None, command: str) -> Section:
 
 
 def class_columns(run: Run, record: PredictionRecord) -> dict[str, list[Any]]:
-    """Images, precision, recall and F1 by class: as evaluated, or else by the confusion matrix."""
+    """Images, precision, recall and F1 by class: as evaluated, or else by the confusion matrix;
+    None where there is nothing to divide by.
+    """
     names = [str(name) for name in record.class_names]
-    known = run.standard.tables.get("classes") if run.standard is not None else None
-    if known is not None and known.get("class") == names:
-        return known
     counts = record.confusion.astype(np.float64)
     right, of_class, said = np.diag(counts), counts.sum(1), counts.sum(0)
-    return {
-        "class": names,
-        "images": record.confusion.sum(1).tolist(),
-        "precision": _ratio(right, said).tolist(),
-        "recall": _ratio(right, of_class).tolist(),
-        "f1": _ratio(2 * right, of_class + said).tolist(),
-    }
+    known = run.standard.tables.get("classes") if run.standard is not None else None
+    if known is None or known.get("class") != names:
+        known = {
+            "class": names,
+            "images": record.confusion.sum(1).tolist(),
+            "precision": _ratio(right, said).tolist(),
+            "recall": _ratio(right, of_class).tolist(),
+            "f1": _ratio(2 * right, of_class + said).tolist(),
+        }
+    asked = {"precision": said, "recall": of_class, "f1": of_class + said}
+    return known | {name: _where(known[name], there) for name, there in asked.items()}
 
 
 def alike_order(confusion: NDArray[np.int64]) -> list[int]:
@@ -123,7 +126,8 @@ def _matrix(record: PredictionRecord, names: Sequence[str], split: str) -> Marku
     )
     keys = {
         "index": list(range(len(names))),
-        "recall": np.argsort(recall, kind="stable").tolist(),
+        # Classes that were not asked for come last.
+        "recall": np.argsort(np.where(confusion.sum(1) > 0, recall, 2.0), kind="stable").tolist(),
         "name": sorted(range(len(names)), key=lambda i: names[i].lower()),
         "alike": alike_order(confusion),
     }
@@ -172,14 +176,18 @@ def _pairs(record: PredictionRecord, names: Sequence[str], split: str) -> Markup
     """The pairs that were confused most, each a button to its images."""
     wrong = record.confusion.copy()
     np.fill_diagonal(wrong, 0)
-    flat = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
+    there = np.flatnonzero(wrong)
+    if not len(there):
+        return quiet("No class was taken for another.")
+    flat = there[np.argsort(-wrong.ravel()[there], kind="stable")[:MOST_PAIRS]]
     pairs = [divmod(int(place), len(names)) for place in flat]
-    pairs = [(right, said) for right, said in pairs if wrong[right, said]]
     counts = [int(wrong[pair]) for pair in pairs]
     buttons = [
         element(
             "button",
-            f"{names[a]} \u2192 {names[b]}",
+            element("bdi", names[a]),
+            " \u2192 ",
+            element("bdi", names[b]),
             type="button",
             data_cell=f"{a},{b}",
             data_count=count,
@@ -259,6 +267,11 @@ def _confused_with(confusion: NDArray[np.int64], names: Sequence[str], index: in
     row[index] = 0
     most = int(row.argmax())
     return f"{names[most]} ({row[most]:,})" if row[most] else ""
+
+
+def _where(values: Sequence[float], asked: NDArray[np.float64]) -> list[float | None]:
+    """The values, and None of a class that nothing was asked or said of."""
+    return [value if n > 0 else None for value, n in zip(values, asked, strict=True)]
 
 
 def _ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:

@@ -23,6 +23,10 @@ ROWS = (
     ("loss", "loss", "low"),
     ("brier", "Brier score", "low"),
     ("ece", "calibration error", "low"),
+    ("knn_acc", "k-NN accuracy", "high"),
+    ("ppl", "perplexity", "low"),
+    ("bits_per_char", "bits a character", "low"),
+    ("bleu", "BLEU", "high"),
 )
 COSTS = (
     ("cost/gflops", "GFLOP an image", "low"),

@@ -90,8 +90,12 @@ class Run:
 
     @property
     def split(self) -> str:
-        """Of the predictions: that of ``eval.json``, or else test."""
-        return str(self.standard.facts.get("split", "test")) if self.standard else "test"
+        """Of the predictions: that of ``eval.json``; else test, or val where nothing was tested."""
+        if self.standard:
+            return str(self.standard.facts.get("split", "test"))
+        names = self.results.metrics if self.results else {}
+        tested = any(name.startswith("test/") for name in names)
+        return "val" if not tested and any(name.startswith("val/") for name in names) else "test"
 
     def metric(self, name: str) -> float | None:
         """A metric by its whole name, from the first record that has it."""

@@ -13,6 +13,11 @@ from vitkit.report.markup import Markup, element
 __all__ = ["Section", "code_block", "document", "quiet"]
 
 
+SCRIPTED = ".tools, .chooser, #theme, .code .small, .readout, #cell { display: none; }"
+"""What does nothing without the script."""
+UNSCRIPTED = "Sorting, pictures of cells and the attention explorer need JavaScript."
+
+
 @dataclass(frozen=True)
 class Section:
     """One chapter of the page.
@@ -66,6 +71,7 @@ def document(title: str, opening: str, sections: Sequence[Section], *, style: st
         element("link", rel="icon", href="data:,"),
         element("title", title),
         element("style", Markup(rules + style)),
+        element("noscript", element("style", Markup(SCRIPTED))),
     )
     body = element(
         "body",
@@ -84,6 +90,7 @@ def document(title: str, opening: str, sections: Sequence[Section], *, style: st
             ),
             class_="top",
         ),
+        element("noscript", quiet(UNSCRIPTED)),
         element("main", opening, *(_chapter(section) for section in sections), id="main"),
         element(
             "footer",

@@ -191,7 +191,7 @@ def speed(run: Run, command: str) -> Section:
         ("Parameters", compact(get("cost/parameters")), ""),
         ("Operations an image", f"{compact(_giga(get('cost/gflops')))}FLOP", "2 a multiply-add"),
         ("Activations an image", compact(get("cost/activations")), "numbers"),
-        ("Memory beyond the weights", f"{compact(get('cost/peak_memory_mb'))}{SPACE}MB", ""),
+        ("Memory beyond the weights", f"{compact(_mega(get('cost/peak_memory_mb')))}B", ""),
         ("Latency", f"{compact(get('speed/latency_ms'))}{SPACE}ms", "one image"),
         (
             "Throughput",
@@ -222,3 +222,7 @@ def speed(run: Run, command: str) -> Section:
 
 def _giga(value: float | None) -> float | None:
     return None if value is None else value * 1e9
+
+
+def _mega(value: float | None) -> float | None:
+    return None if value is None else value * 1e6

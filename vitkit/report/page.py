@@ -49,15 +49,24 @@ def headline(run: Run) -> str:
     if images is None and run.predictions is not None:
         images = len(run.predictions.targets)
     of = f" of {plain_text(images)}" if images is not None else ""
-    low, high = run.measured("acc_low"), run.measured("acc_high")
-    between = ""
-    if low is not None and high is not None:
-        share = run.standard.facts.get("confidence", 0.95) if run.standard else 0.95
-        level = f"{100 * float(str(share)):.3g}{SPACE}%"
-        between = f", {level} interval {percent(low)} to {percent(high)}"
+    interval = _interval(run)
+    between = f", {interval[0]} interval {interval[1]}" if interval else ""
     views = run.standard.facts.get("tta", "none") if run.standard else "none"
     how = "" if views == "none" else f" (test-time augmentation: {views})"
     return f"{what}: {percent(accuracy)}{of} {run.split} images right{how}{between}."
+
+
+def _interval(run: Run) -> tuple[str, str] | None:
+    """(level, range) of the accuracy: Wilson's, which has a width where all images are right too;
+    of older records the bootstrap's.
+    """
+    for kind in ("acc_wilson", "acc"):
+        low, high = run.measured(f"{kind}_low"), run.measured(f"{kind}_high")
+        if low is not None and high is not None:
+            share = run.standard.facts.get("confidence", 0.95) if run.standard else 0.95
+            level = f"{100 * float(str(share)):.3g}{SPACE}%"
+            return level, f"{percent(low)} to {percent(high)}"
+    return None
 
 
 def _opening(run: Run) -> Markup:
@@ -83,9 +92,8 @@ def _numbers(run: Run) -> list[tuple[str, str, str]]:
             items.append((what, shown, more))
 
     accuracy, top5, loss = (run.measured(name) for name in ("acc", "acc5", "loss"))
-    low, high = run.measured("acc_low"), run.measured("acc_high")
-    around = f"{percent(low)} to {percent(high)}" if low is not None else ""
-    add("Accuracy", accuracy, percent(accuracy), around)
+    interval = _interval(run)
+    add("Accuracy", accuracy, percent(accuracy), ": ".join(interval) if interval else "")
     add("Top 5", top5, percent(top5))
     unit = "nats an image" if accuracy is not None else ""
     add("Loss", loss, metric_text("loss", loss), unit)

@@ -15,6 +15,8 @@ from vitkit.report.wording import metric_text, plain_text
 __all__ = ["differences", "eval_command", "numbers", "recipe", "train_command"]
 
 ENVIRONMENT = (
+    ("weights", "weights"),
+    ("checkpoint", "checkpoint"),
     ("hardware", "hardware"),
     ("threads", "threads"),
     ("precision", "precision"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from vitkit.report.markup import Markup, element
@@ -33,7 +34,7 @@ class Column:
     bar: bool = False
     best: str = ""
 
-    @property
+    @cached_property
     def numeric(self) -> bool:
         """Whether it holds numbers, which are set to the right."""
         kept = [value for value in self.values if value is not None]
