@@ -17,6 +17,10 @@ from vitkit.evaluation.sums import Sums
 __all__ = ["ClassificationSums", "Predictions", "predict_all"]
 
 
+HELD = 1 << 22
+"""Logits that are worked on at a time."""
+
+
 class ClassificationSums(Sums):
     """Images seen, their loss, and how often the right class came first, or among the first five.
 
@@ -90,7 +94,9 @@ class Predictions:
     def metrics(self) -> dict[str, float]:
         """As :meth:`ClassificationSums.metrics`."""
         sums = ClassificationSums()
-        sums.update(self.logits, self.targets)
+        rows = max(1, HELD // max(1, self.logits.shape[1]))
+        for logits, targets in zip(self.logits.split(rows), self.targets.split(rows), strict=True):
+            sums.update(logits, targets)
         return sums.metrics()
 
 
