@@ -15,6 +15,7 @@ from vitkit.app.examples import (
     _looked_at_closely,
     chosen_maps,
     pictures_of_cells,
+    rows_with_buttons,
 )
 
 
@@ -54,6 +55,25 @@ def test_too_many_cells_leave_the_fullest_wrong_ones() -> None:
     targets = np.zeros(len(predicted), dtype=np.int64)
     rows = pictures_of_cells(predicted, targets, np.linspace(0, 1, len(predicted)), 4, 2)
     assert predicted[rows].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("classes", [25, 26])
+def test_of_many_classes_only_cells_of_the_list_have_pictures(classes: int) -> None:
+    predicted, targets, _ = _answers(4000, classes, 0.4)
+    rows = rows_with_buttons(predicted, targets, classes)
+    if classes == 25:
+        assert rows.tolist() == list(range(4000))
+        return
+    confusion = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(confusion, (targets, predicted), 1)
+    np.fill_diagonal(confusion, 0)
+    kept = {(int(targets[row]), int(predicted[row])) for row in rows}
+    assert len(kept) == 100 and all(confusion[cell] for cell in kept)
+    left_out = [n for cell, n in np.ndenumerate(confusion) if cell not in kept]
+    assert min(confusion[cell] for cell in kept) >= max(left_out)
+    assert len(rows) == sum(confusion[cell] for cell in kept)
+    flawless = rows_with_buttons(targets, targets, classes)
+    assert len(flawless) == len(targets)
 
 
 def test_nothing_at_all() -> None:

@@ -19,8 +19,9 @@ from vitkit.evaluation.classification import Predictions
 from vitkit.explain import attention_maps, relevance
 from vitkit.explain.anatomy import anatomy_of
 from vitkit.records import ExampleRecord
+from vitkit.report.classes import MOST_CLASSES, MOST_PAIRS
 
-__all__ = ["Choice", "chosen_maps", "examples_of", "pictures_of_cells"]
+__all__ = ["Choice", "chosen_maps", "examples_of", "pictures_of_cells", "rows_with_buttons"]
 
 A_CELL = 24
 """Most pictures of one cell of the confusion matrix."""
@@ -73,7 +74,10 @@ def examples_of(subject: Subject, predictions: Predictions, split: str) -> Examp
     best = torch.cat([part.softmax(1).max(1).values for part in logits.split(4096)])
     predicted, confidence = logits.argmax(1).numpy(), best.numpy()
     most = _most_pictures(images, subject.preprocessing.img_size)
-    rows = pictures_of_cells(predicted, targets, confidence, logits.shape[1], most)
+    own = rows_with_buttons(predicted, targets, logits.shape[1])
+    rows = own[
+        pictures_of_cells(predicted[own], targets[own], confidence[own], logits.shape[1], most)
+    ]
     choice = _choice_for(subject)
     scenes_wanted = choice.scenes if choice else MOST_SCENES
     close = _looked_at_closely(predicted, targets, confidence, scenes_wanted)
@@ -88,6 +92,25 @@ def examples_of(subject: Subject, predictions: Predictions, split: str) -> Examp
         scenes=_shrunk(scenes, LARGE),
         **looks,
     )
+
+
+def rows_with_buttons(
+    predicted: NDArray[np.int64], targets: NDArray[np.int64], num_classes: int
+) -> NDArray[np.int64]:
+    """Rows of the images of those cells that the page has buttons for, ascending: all cells of a
+    matrix, and of more classes than a matrix holds the fullest wrong ones.
+
+    Args:
+        predicted, targets: classes (N,).
+        num_classes: how many there are.
+    """
+    wrong = predicted != targets
+    if num_classes <= MOST_CLASSES or not wrong.any():
+        return np.arange(len(targets))
+    cell = targets * num_classes + predicted
+    cells, counts = np.unique(cell[wrong], return_counts=True)
+    shown = cells[np.argsort(-counts, kind="stable")[:MOST_PAIRS]]
+    return np.flatnonzero(np.isin(cell, shown))
 
 
 def pictures_of_cells(

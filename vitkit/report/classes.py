@@ -17,7 +17,7 @@ from vitkit.report.shown import Gallery
 from vitkit.report.tables import Column, scrolling, shade, table
 from vitkit.report.wording import percent
 
-__all__ = ["alike_order", "class_columns", "classes"]
+__all__ = ["MOST_CLASSES", "MOST_PAIRS", "alike_order", "class_columns", "classes"]
 
 MOST_CLASSES = 25
 """Beyond them a matrix cannot be read, and the pairs that were confused most are listed."""
@@ -26,6 +26,7 @@ BESIDE = 12
 """Up to so many classes the matrix leaves room for its pictures beside it."""
 
 MOST_PAIRS = 100
+"""Listed, the fullest first."""
 ORDERS = (
     ("index", "class order"),
     ("recall", "worst first"),
