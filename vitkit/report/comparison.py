@@ -190,6 +190,8 @@ def _reliability(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
         kept = [i for i, images in enumerate(bins["images"]) if images]
         x, y = ([bins[name][i] for i in kept] for name in ("confidence", "accuracy"))
         lines.append(Series(label, x, y, number))
+    if lines:
+        lines.append(Series("accuracy = confidence", [0.0, 1.0], [0.0, 1.0], len(runs)))
     across = Axis("confidence", percent=True, least=0.0)
     up = Axis("accuracy", percent=True, least=0.0)
     note = "Each point is a bin; where accuracy equals confidence, the model knows how sure to be."
