@@ -105,7 +105,7 @@ FLIPS: list[tuple[str, str, tuple[str, ...]]] = [
 
 ELSEWHERE = {
     "trainer.max_time": "tests/training/test_budget.py",
-    "trainer.accelerator": "tests/app/test_devices.py",
+    "trainer.accelerator": "tests/cli/test_bad_input.py",
     "trainer.devices": "tests/app/test_processes.py",
     "trainer.strategy": "tests/app/test_processes.py",
     "trainer.deterministic": "tests/training/test_knobs.py",
