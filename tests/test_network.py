@@ -38,6 +38,9 @@ def test_a_proxy_leads_nowhere_else() -> None:
 def test_this_machine_is_reached(host: str) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection((host, server.getsockname()[1]), timeout=5),
+        socket.create_connection((host, server.getsockname()[1]), timeout=5) as asked,
     ):
-        server.accept()[0].close()
+        answering, _ = server.accept()
+        with answering:
+            answering.sendall(b"here")
+        assert asked.recv(4) == b"here"

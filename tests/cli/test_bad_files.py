@@ -23,13 +23,6 @@ from vitkit.weights import hub
 FOLDER = ["data.name=image_folder", "data.root=pictures"]
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
-    """The ``vitkit`` command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return vitkit_command
-
-
 def _one_line(err: str, *parts: str) -> None:
     assert "Traceback" not in err
     lines = [line for line in err.splitlines() if line.startswith("error:")]

@@ -23,13 +23,6 @@ from vitkit.errors import ConfigError, Interrupted, RunError
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
-    """The ``vitkit`` command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return vitkit_command
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny run."""

@@ -15,13 +15,6 @@ from tests.small_words import SKILLED, pair_run, text_run
 from vitkit.app import load_translator, load_writer, train
 
 
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vitkit_command: Command) -> Command:
-    """The ``vitkit`` command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return vitkit_command
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished tiny run of each kind."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vitkit.evaluation.classification import HELD
+
 __all__ = [
     "BINS",
     "Reliability",
@@ -25,8 +27,6 @@ __all__ = [
 BINS = 15
 COLDEST, HOTTEST = 0.01, 100.0
 """Temperatures that are tried: where every image is right, the best would be 0."""
-HELD = 1 << 22
-"""Logits that are worked on at a time."""
 STEPS = 100
 CLOSE = 1e-10
 
