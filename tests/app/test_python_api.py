@@ -32,13 +32,13 @@ def test_settings_may_be_a_mapping(tmp_path: Path) -> None:
         "optimizer.lr": 1e-3,
         "run.name": "off: 1e-3 # no",
         "model.img_size": [8, 8],
-        "data.root": tmp_path / "a b",
+        "data.root": tmp_path / "a b \U0001f33c",
         "model.weights": None,
     }
     config = load_config([], given)
     assert (config.trainer.max_epochs, config.optimizer.lr) == (3, 1e-3)
     assert config.run.name == "off: 1e-3 # no" and config.model.img_size == (8, 8)
-    assert config.data.root == str(tmp_path / "a b") and config.model.weights is None
+    assert config.data.root == str(tmp_path / "a b \U0001f33c") and config.model.weights is None
 
 
 def test_a_setting_without_a_value_is_no_null() -> None:

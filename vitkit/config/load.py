@@ -111,8 +111,9 @@ def override_words(overrides: Overrides) -> list[str]:
         return [overrides]
     if not isinstance(overrides, Mapping):
         return list(overrides)
-    # JSON is YAML; what it does not know, such as a path, is text.
-    return [f"{key}={json.dumps(value, default=str)}" for key, value in overrides.items()]
+    # JSON is YAML, but for its escapes of rare characters; what it does not know is text.
+    values = ((k, json.dumps(v, default=str, ensure_ascii=False)) for k, v in overrides.items())
+    return [f"{key}={value}" for key, value in values]
 
 
 def load_config(
