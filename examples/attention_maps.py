@@ -16,18 +16,7 @@ import torch
 from torch import Tensor
 
 import vitkit
-
-
-def mean_distance(maps: Tensor, grid: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-    """Distance between a query's patch and those it attends to: maps (B, H, N, M) -> (H,) pixels.
-
-    Prefix tokens (class, registers) have no place and are left out on both sides.
-    """
-    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
-    places = torch.stack([rows.flatten() * patch[0], columns.flatten() * patch[1]], dim=1).float()
-    patches = maps[:, :, -len(places) :, -len(places) :]
-    shares = patches / patches.sum(dim=-1, keepdim=True)
-    return (shares * torch.cdist(places, places)).sum(dim=-1).mean(dim=(0, 2))
+from vitkit.explain import attention_distance
 
 
 def main(arguments: Sequence[str] = ()) -> Tensor:
@@ -48,7 +37,10 @@ def main(arguments: Sequence[str] = ()) -> Tensor:
     print(
         f"rows sum to one within {worst:.0e}, outputs moved by {(after - before).abs().max():.0e}"
     )
-    distances = [mean_distance(maps[i], embed.grid_size, embed.patch_size) for i in sorted(maps)]
+    distances = [
+        attention_distance(maps[i], embed.grid_size, embed.patch_size).mean(dim=0)
+        for i in sorted(maps)
+    ]
     print("\nmean attention distance in pixels\nlayer  head 0, 1, ...")
     for index, layer in enumerate(distances):
         print(f"{index:5}  " + " ".join(f"{pixels:6.1f}" for pixels in layer.tolist()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +62,12 @@ def write_cifar(
     monkeypatch.setattr(cifar, "_download", refuse)
 
 
-def write_pictures(root: Path, *, a_class: int = 10) -> None:
+def write_pictures(
+    root: Path, *, a_class: int = 10, classes: Sequence[str] = ("cat", "dog")
+) -> None:
     """A folder a class, with PNG files of several sizes."""
     rng = np.random.default_rng(1)
-    for label in ("cat", "dog"):
+    for label in classes:
         (root / label).mkdir(parents=True)
         for index in range(a_class):
             pixels = rng.integers(0, 256, (40 + index, 52, 3), dtype=np.uint8)

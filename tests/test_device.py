@@ -21,6 +21,7 @@ from vitkit.errors import TrainingError
 from vitkit.nn import attention, attention_kernel
 from vitkit.nn.functional import KERNELS
 from vitkit.training.base import WATCH_EVERY, TrainingTask
+from vitkit.weights import read_file
 
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "mps"
@@ -106,6 +107,22 @@ def test_attention_and_its_gradients(
         assert (found - exact).abs().max() <= limit * exact.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_query_that_may_attend_to_nothing(kernel: Any, dtype: torch.dtype, learns: bool) -> None:
+    q, k, v = (torch.randn(2, 3, 65, 64, device=DEVICE, dtype=dtype) for _ in range(3))
+    mask = torch.ones(2, 1, 65, 65, dtype=torch.bool, device=DEVICE)
+    mask[0, 0, 7] = False
+    with attention_kernel(kernel):
+        out = attention(*(one.requires_grad_(learns) for one in (q, k, v)), mask=mask)
+    assert not out[0, :, 7].any() and out.isfinite().all()
+    if learns:
+        found = torch.autograd.grad(out.float().square().sum(), (q, k, v))
+        assert all(one.isfinite().all() for one in found)
+        assert not found[0][0, :, 7].any()
+
+
 def test_a_training_learns_what_the_cpus_learns(tiny: Tiny) -> None:
     on_cpu = train(tiny("trainer.precision=32-true", *STEADY, folder="cpu"), progress=False)
     here = train(tiny(*HERE, *STEADY, folder="here"), progress=False)
@@ -116,16 +133,22 @@ def test_a_training_learns_what_the_cpus_learns(tiny: Tiny) -> None:
         assert here.metrics[name] == pytest.approx(on_cpu.metrics[name], rel=1e-3)
 
 
+@pytest.mark.parametrize(("precision", "limit"), [("32-true", 1e-5), ("16-mixed", 1e-3)])
 def test_a_run_that_was_stopped_in_mid_epoch_goes_on_as_if_it_had_not(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, precision: str, limit: float
 ) -> None:
-    whole = train(tiny(*HERE, *LIVELY, *STEADY, folder="whole"), progress=False)
-    folder = _stopped(monkeypatch, tiny(*HERE, *LIVELY, *STEADY, folder="parts"), 4)
+    """float16 also has the scale of its losses to go on with."""
+    more = ("trainer.gradient_clip=1", "trainer.accumulate_grad_batches=2")
+    settings = (*HERE, *LIVELY, *STEADY, *more, f"trainer.precision={precision}")
+    whole = train(tiny(*settings, folder="whole"), progress=False)
+    folder = _stopped(monkeypatch, tiny(*settings, folder="parts"), 4)
     parts = resume(folder, progress=False)
     losses = [[float(row["train/loss"]) for row in _steps(run.folder)] for run in (parts, whole)]
     assert len(losses[0]) == 9
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert parts.metrics["test/loss"] == pytest.approx(whole.metrics["test/loss"], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[1], rel=limit)
+    assert parts.metrics["test/loss"] == pytest.approx(whole.metrics["test/loss"], rel=limit)
+    scales = [read_file(run.checkpoint).get("MixedPrecision") for run in (parts, whole)]
+    assert scales[0] == scales[1] and (scales[0] is None) == (precision == "32-true")
 
 
 def test_a_diverging_loss_is_seen_in_time_and_its_first_step_is_named(

@@ -26,6 +26,7 @@ from tests.conftest import TINY
 from tests.small_words import TEXT
 from vitkit.app import train
 from vitkit.config import load_config
+from vitkit.explain import attention_distance
 from vitkit.models.presets import CUSTOM
 
 FOLDER = Path(__file__).parents[1] / "examples"
@@ -95,7 +96,7 @@ def test_attention_maps_of_a_fresh_vit(capsys: pytest.CaptureFixture[str]) -> No
     assert float(found[1]) < 1e-5
     assert float(found[2]) == 0
     # Hardly any preference before training: all heads look as far as chance does, 116.5 pixels.
-    chance = attention_maps.mean_distance(torch.ones(1, 1, 196, 196), (14, 14), (16, 16))
+    chance = attention_distance(torch.ones(196, 196), (14, 14), (16, 16))
     torch.testing.assert_close(distances, chance.expand(12, 3), rtol=0.02, atol=0)
 
 
@@ -203,13 +204,13 @@ def test_gradients_by_distance_are_those_of_a_linear_recurrence() -> None:
 
 def test_mean_distance_equals_what_can_be_counted() -> None:
     """A row of three patches of 4 pixels: distances 0, 4, 8."""
-    near = attention_maps.mean_distance(torch.eye(3)[None, None], (1, 3), (7, 4))
-    assert near.tolist() == [0.0]
-    even = attention_maps.mean_distance(torch.full((1, 1, 3, 3), 1 / 3), (1, 3), (7, 4))
+    near = attention_distance(torch.eye(3), (1, 3), (7, 4))
+    assert near.item() == 0.0
+    even = attention_distance(torch.full((3, 3), 1 / 3), (1, 3), (7, 4))
     assert even.item() == pytest.approx((4 * 4 + 2 * 8) / 9)
     swapped = torch.tensor([[0.0, 0, 1], [0, 1, 0], [1, 0, 0]])
-    with_class = torch.nn.functional.pad(swapped, (1, 0, 1, 0), value=0.5)[None, None]
-    far = attention_maps.mean_distance(with_class, (3, 1), (4, 7))
+    with_class = torch.nn.functional.pad(swapped, (1, 0, 1, 0), value=0.5)
+    far = attention_distance(with_class, (3, 1), (4, 7))
     assert far.item() == pytest.approx(16 / 3)
 
 

@@ -34,7 +34,6 @@ from examples.two_view.sizes import Sizes
 __all__ = ["main"]
 
 SMALL = Sizes(64, 3, 4, 48, 12, 3)
-SMALL_FUSION = Sizes(64, 3, 4, 48, 12, 3)
 HEIGHT, WIDTH = 64, 96
 Outputs = dict[str, tuple[Tensor, Tensor]]
 
@@ -101,7 +100,7 @@ def _two_views(options: argparse.Namespace, build: Any, more: dict[str, Any]) ->
 
 
 def _fast3r(options: argparse.Namespace) -> Outputs:
-    sizes = _sized(options, SMALL_FUSION, FUSION_LARGE)
+    sizes = _sized(options, SMALL, FUSION_LARGE)
     module = importlib.import_module("fast3r.models.fast3r")
     theirs = module.Fast3R(
         encoder_args={

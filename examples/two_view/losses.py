@@ -22,8 +22,9 @@ def scale_free_distances(predicted: Sequence[Tensor], true: Sequence[Tensor]) ->
     Returns:
         (B, height, width) for each view; the mean distance of all true points is 1.
     """
-    theirs, ours = _mean_norm(predicted), _mean_norm(true)
-    return [(p / theirs - t / ours).norm(dim=-1) for p, t in zip(predicted, true, strict=True)]
+    scale, true_scale = _mean_norm(predicted), _mean_norm(true)
+    pairs = zip(predicted, true, strict=True)
+    return [(p / scale - t / true_scale).norm(dim=-1) for p, t in pairs]
 
 
 def confidence_loss(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
-from vitkit.app import train
+from vitkit.app import evaluate, evaluator, probe, prober, train, trainer
 from vitkit.app.devices import best_device, concrete_precision
+from vitkit.app.facts import environment_facts
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError
 from vitkit.nn import hardware
@@ -24,7 +26,19 @@ def test_auto_is_bfloat16_only_where_the_processor_multiplies_it(
     assert concrete_precision("auto", CPU) == precision
     assert concrete_precision("auto", torch.device("mps")) == "32-true"
     for given in ("32-true", "bf16-mixed", "16-mixed"):
+        assert concrete_precision(given, torch.device("cuda")) == given
+    for given in ("32-true", "bf16-mixed"):
         assert concrete_precision(given, CPU) == given
+
+
+def test_float16_is_refused_on_a_cpu(tiny: Callable[..., RunConfig], tmp_path: Path) -> None:
+    """Lightning would take bfloat16 without a word."""
+    config = tiny("trainer.precision=16-mixed", "trainer.accelerator=cpu")
+    with pytest.raises(
+        ConfigError, match="16-mixed: float16 trains on accelerators only; on a CPU"
+    ):
+        train(config, progress=False)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -63,3 +77,23 @@ def test_devices_by_name_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("xpu", "cudda", "cuda:first"):
         with pytest.raises(ConfigError, match=f"device '{name}'; allowed: auto, cpu, cuda"):
             best_device(name)
+
+
+def test_the_hardware_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: f"Giant {device}")
+    assert "Giant" not in str(environment_facts(CPU)["hardware"])
+    assert environment_facts(torch.device("cuda:1"))["hardware"] == "Giant cuda:1"
+    assert "Giant" in str(environment_facts()["hardware"])
+
+
+def test_results_name_the_hardware_that_was_used(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not another that is there too."""
+    for module in (trainer, evaluator, prober):
+        monkeypatch.setattr(module, "environment_facts", lambda device: {"hardware": str(device)})
+    done = train(tiny("trainer.max_epochs=1"), progress=False)
+    measured = evaluate(done.folder, progress=False), probe(done.folder, progress=False)
+    for result in (done, *measured):
+        assert result.record.facts["hardware"] == "cpu"

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.conftest import TINY
+from tests.small_data import write_pictures
 from vitkit.app import compare, evaluate, train
 from vitkit.app.evaluator import SUITES
 from vitkit.app.shift import CIFAR10
@@ -30,7 +31,7 @@ from vitkit.data.splits import ImageData, ResidentSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
 from vitkit.evaluation.agreement import compare_paired
 from vitkit.evaluation.calibration import fit_temperature
-from vitkit.evaluation.corruptions.catalogue import corrupt
+from vitkit.evaluation.corruptions.catalogue import TEST_CORRUPTIONS, corrupt
 from vitkit.evaluation.perturbations import (
     lower_resolution,
     occlude_patches,
@@ -285,6 +286,20 @@ def test_a_model_of_timm_needs_its_name_and_a_file(
     with torch.no_grad():
         want = model((images.images.float() / 255 - 0.5) / 0.5)
     torch.testing.assert_close(result.predictions.logits, want, atol=1e-4, rtol=1e-4)
+    # Images of one size were learned as they are; photographs are fitted as timm states it.
+    assert (subject.preprocessing.crop_pct, subject.facts["crop_pct"]) == (1.0, 1.0)
+    write_pictures(tmp_path / "photos", classes=("a", "b", "c", "d"))
+    photos = [*TIMM, "data.name=image_folder", f"data.root={tmp_path / 'photos'}"]
+    photos = [word for word in photos if "synthetic" not in word]
+    shown = open_subject(source, photos, progress=False)
+    stated = timm.get_pretrained_cfg("vit_tiny_patch16_224")
+    assert shown.facts["crop_pct"] == shown.preprocessing.crop_pct == stated.crop_pct == 0.9
+    chosen = open_subject(source, [*photos, "data.crop_pct=1.0"], progress=False)
+    assert chosen.preprocessing.crop_pct == 1.0
+    assert isinstance(shown.data.test, ResidentSplit) and isinstance(
+        chosen.data.test, ResidentSplit
+    )
+    assert not torch.equal(shown.data.test.images, chosen.data.test.images)
     own = open_subject(source, [*TIMM, "data.normalize=none"], progress=False)
     assert own.preprocessing.mean == (0.0, 0.0, 0.0)
     speed = evaluate(source, [*TIMM, *SPEED], suite="speed", progress=False)
@@ -402,11 +417,16 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     new = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "cifar10.1_v6_data.npy", new)
     np.save(tmp_path / "cifar10.1_v6_labels.npy", np.arange(20, dtype=np.int32) % 10)
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / "c" / "labels.npy", np.arange(20) % 10)
+    for name in TEST_CORRUPTIONS:
+        np.save(tmp_path / "c" / f"{name}.npy", new)
     found = evaluate(
         tmp_path / "r",
         [
             *("eval.shift_images=4", "eval.attack_images=2", "eval.pgd_steps=1"),
             *(f"eval.cifar10h={tmp_path}", f"eval.cifar10_1={tmp_path}", "eval.resamples=100"),
+            *(f"eval.cifar_c={tmp_path / 'c'}", "run.report=true"),
         ],
         data=data,
         suite="all",
@@ -417,6 +437,13 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     assert found["cifar10h/loss"] == pytest.approx(found["test/loss"], rel=1e-6)
     assert found["cifar10h/loss_of_people"] == 0.0
     assert 0 <= found["cifar10_1/acc"] <= 1 and found["cifar10_1/loss"] > 0
+    # The same images as under every corruption of these files, four of each severity.
+    assert found["cifar_c/err"] == pytest.approx(1 - found["cifar10_1/acc"])
+    assert found["cifar_c/fog/acc"] == pytest.approx(found["cifar10_1/acc"])
+    table = Record.read(tmp_path / "r" / "eval-shift.json").tables["cifar_c"]
+    assert table["corruption"] == list(TEST_CORRUPTIONS) and len(table["severity_5"]) == 15
+    report = (tmp_path / "r" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "CIFAR-C as published" in report
 
 
 def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

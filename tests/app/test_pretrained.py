@@ -117,8 +117,14 @@ def test_how_pictures_are_fitted_is_noted_where_the_weights_say_otherwise(tiny: 
     built = build(config)
     run_preprocessing(built.model, built.info, config, report)
     (note,) = report.notes
-    assert "interpolation bilinear, crop_pct 0.875" in note
+    assert "theirs: data.interpolation=bilinear, data.crop_pct=0.875" in note
     assert "crop_mode" not in note
+    as_they_want = tiny("data.interpolation=bilinear", "data.crop_pct=0.875", folder="next")
+    again = LoadReport(preprocessing=report.preprocessing)
+    info = build_data(as_they_want).info
+    preprocessing = run_preprocessing(built.model, info, as_they_want, again)
+    assert again.notes == []
+    assert (preprocessing.interpolation, preprocessing.crop_pct) == ("bilinear", 0.875)
 
 
 def test_timms_own_weights_bring_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +301,25 @@ def test_a_run_that_began_with_timms_weights_needs_them_no_more(
     older.model["pretrained"] = True  # as they were written once
     build_from_checkpoint(older)
     assert fetched and not any(fetched)
+
+
+def test_weights_of_ones_own_fetch_none_of_timms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fetched = timm.create_model, []
+
+    def create(name: str, pretrained: bool = False, **more: Any) -> Any:
+        fetched.append(pretrained)
+        return real(name, **more)
+
+    path = tmp_path / "own.pth"
+    torch.save(real("test_vit", num_classes=4).state_dict(), path)
+    monkeypatch.setattr(timm, "create_model", create)
+    words = ["model.name=timm/test_vit", "model.pretrained=true", f"model.weights={path}"]
+    words += ["data.name=synthetic", "data.synthetic_size=40", "data.synthetic_classes=4"]
+    built = build(load_config([], [*words, "data.img_size=160"]))
+    assert fetched and not any(fetched)
+    assert built.report is not None and not built.report.new
 
 
 def test_a_processor_that_does_not_normalise() -> None:

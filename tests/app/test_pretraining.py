@@ -122,7 +122,7 @@ def test_all_images_are_seen_whatever_share_has_labels(tiny: Tiny, name: str) ->
     job: Any = job_class(config)(config)
     assert len(job.built.data.train) == 52
     assert len(job._labelled()) == 16
-    assert job.evaluated == 12 + (16 + 12 + 16)
+    assert (job.num_validated, job.num_tested) == (12, 16 + 12 + 16)
     train(config, progress=False)
 
 

@@ -93,6 +93,17 @@ def test_a_run_is_probed_on_its_own_data(run: Path) -> None:
     assert {len(draws) for draws in record.tables["few_shot"].values()} == {10}
 
 
+def test_another_checkpoint_leaves_the_runs_own_probe_alone(run: Path) -> None:
+    own = probe(run, progress=False)
+    before = own.path.read_bytes(), own.head.read_bytes()
+    other = probe(run / "checkpoints" / "best.ckpt", progress=False)
+    assert other.path == run / "probe-best.json"
+    assert other.head == run / "probe-head-best.safetensors" and other.head.is_file()
+    assert (own.path.read_bytes(), own.head.read_bytes()) == before
+    assert Record.read(other.path).facts["checkpoint"] == str(run / "checkpoints" / "best.ckpt")
+    assert probe(run, progress=False).path == own.path == run / "probe.json"
+
+
 def test_features_are_what_the_classifier_reads(run: Path) -> None:
     encoder = open_encoder(run)
     test: Any = build_data(encoder.config).test

@@ -24,13 +24,17 @@ def _train(folder: Path, *overrides: str) -> dict[str, float]:
     return _results(folder)
 
 
+def _environment() -> dict[str, str]:
+    """As of a command that nobody else has started."""
+    own = ("VITKIT_RUN_DIR", "LOCAL_RANK")
+    return {k: v for k, v in os.environ.items() if k not in own} | {"OMP_NUM_THREADS": "1"}
+
+
 def _run(folder: Path, *arguments: str) -> dict[str, float]:
-    environment = {k: v for k, v in os.environ.items() if k not in ("VITKIT_RUN_DIR", "LOCAL_RANK")}
-    environment |= {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=ROOT,
-        env=environment,
+        env=_environment(),
         capture_output=True,
         text=True,
         timeout=240,
@@ -50,6 +54,50 @@ def _results(folder: Path) -> dict[str, float]:
 def _curve(folder: Path, name: str = "val/loss") -> list[float]:
     with (folder / "metrics.csv").open() as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+SPOILT = """
+import os
+
+from vitkit.training import task
+
+plain = task.classification_loss
+
+
+def loss(*args, **kwargs):
+    spoilt = os.environ.get("LOCAL_RANK") == "1"
+    return plain(*args, **kwargs) * (float("nan") if spoilt else 1.0)
+
+
+task.classification_loss = loss
+
+from vitkit.cli import run_train
+
+if __name__ == "__main__":
+    run_train()
+"""
+"""``train.py`` with a loss that is no number in the second process."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo on Windows needs its own set-up")
+def test_a_bad_loss_in_another_process_is_told_by_the_first(tmp_path: Path) -> None:
+    script = tmp_path / "spoilt.py"
+    script.write_text(SPOILT)
+    settings = [f"run.dir={tmp_path / 'run'}", "trainer.devices=2", "trainer.strategy=ddp"]
+    done = subprocess.run(
+        [sys.executable, str(script), *TINY, *settings],
+        cwd=ROOT,
+        env={**_environment(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(told) == 1, done.stderr[-3000:]
+    assert "the loss became NaN or infinite at step 1 (epoch 1)" in told[0]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo on Windows needs its own set-up")

@@ -16,11 +16,13 @@ from tests.conftest import TINY
 from tests.report.made_up import Page, write_run
 from vitkit.app import evaluate, report_comparison, report_run, reporter, resume, train
 from vitkit.app.evaluator import compare
+from vitkit.app.seeds import _summary
 from vitkit.app.subjects import open_subject
 from vitkit.cli import main
 from vitkit.data.splits import ResidentSplit
 from vitkit.errors import ConfigError, RunError
-from vitkit.evaluation.agreement import compare_paired
+from vitkit.evaluation.agreement import compare_means, compare_paired
+from vitkit.evaluation.uncertainty import mean_interval
 from vitkit.explain import attention_maps, relevance
 from vitkit.records import ExampleRecord, PredictionRecord, Record
 
@@ -178,6 +180,57 @@ def test_runs_are_compared_by_their_predictions(tmp_path: Path) -> None:
     )
     text = report_comparison(runs, tmp_path / "x" / "both.html").read_text()
     assert "No paired test" in text
+
+
+def _write_seeds(folder: Path, accuracies: list[float], rate: str, data: str = "cifar10") -> Path:
+    """What ``train --seeds`` would leave."""
+    records = {
+        seed: Record({"test/acc": acc, "test/loss": 1 - acc}, {"model": "vit", "data": data})
+        for seed, acc in enumerate(accuracies)
+    }
+    folder.mkdir(parents=True)
+    _summary(records).write(folder / "seeds.json")
+    (folder / "recipe.yaml").write_text(f"optimizer: {{lr: {rate}}}\n")
+    return folder
+
+
+def test_recipes_are_compared_over_their_seeds(tmp_path: Path) -> None:
+    first, second = [0.90, 0.91, 0.905], [0.92, 0.93, 0.926, 0.924]
+    folders = [
+        _write_seeds(tmp_path / "a" / "seeds", first, "0.01"),
+        _write_seeds(tmp_path / "b" / "seeds", second, "0.02"),
+        _write_seeds(tmp_path / "c" / "seeds", [0.5], "0.02"),
+        _write_seeds(tmp_path / "d" / "seeds", second, "0.02", "digits"),
+    ]
+    page = Page(report_comparison(folders, tmp_path / "all.html").read_text())
+    assert page.faults == []
+    blocks = [block["columns"] for block in page.data["data"] if "columns" in block]
+    (tests,) = [block for block in blocks if "p" in block]
+    want = compare_means(first, second)
+    # The third has one seed, the fourth other images.
+    assert tests["what"] == ["accuracy, a/seeds less b/seeds", "loss, a/seeds less b/seeds"]
+    assert tests["p"][0] == want.p and tests["low"][0] == want.low
+    text = page.text.replace("\u00a0", " ")
+    assert "\u22122.00 points" in text and "+0.0200" in text
+    (means,) = [b for b in blocks if "deviation" in b and 0.905 in [round(v, 9) for v in b["mean"]]]
+    assert means["seeds"] == [3, 4, 1, 4]
+    assert means["from"][0] == mean_interval(first)[0] and means["from"][2] is None
+    assert means["deviation"][2] is None
+    assert means["measured on"] == ["test, cifar10"] * 3 + ["test, digits"]
+    assert not [given for _, given in page.attributes if "best" in given.get("class", "").split()]
+    assert "optimizer.lr" in text and "0.02" in text
+    assert "90.50 %" in text and "92.40 %" in text
+    assert text.count("c/seeds") > 2
+
+
+def test_recipes_and_single_runs_are_not_mixed(tmp_path: Path) -> None:
+    seeds = _write_seeds(tmp_path / "a" / "seeds", [0.9, 0.91], "0.01")
+    run = write_run(tmp_path / "run")
+    with pytest.raises(RunError, match=r"run has no seeds.json: name folders that train --seeds"):
+        report_comparison([seeds, run], tmp_path / "x.html")
+    (seeds / "seeds.json").write_text("{")
+    with pytest.raises(RunError, match=r"seeds.json is damaged"):
+        report_comparison([seeds, seeds], tmp_path / "x.html")
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from tests.conftest import TINY
 from vitkit.app import resume, seeds, train
 from vitkit.app.seeds import train_seeds
 from vitkit.cli import main
+from vitkit.cli.tables import seed_table
 from vitkit.config import RunConfig, load_config
 from vitkit.errors import Interrupted, RunError
 
@@ -71,6 +73,16 @@ def test_mean_and_deviation_of_every_seed(tiny: Tiny, tmp_path: Path, child: typ
     assert written["test/loss/mean"] == pytest.approx(statistics.mean(losses))
     assert written["test/loss/sd"] == pytest.approx(statistics.stdev(losses))
     assert written["test/loss/seed-2"] == losses[2]
+    interval = stats.ttest_1samp(losses, 0.0).confidence_interval(0.95)
+    assert written["test/loss/low"] == pytest.approx(interval.low)
+    assert written["test/loss/high"] == pytest.approx(interval.high)
+    assert [row.split()[0] for row in seed_table(summary.records, summary.record).splitlines()] == [
+        "seed", "0", "1", "2", "mean", "sd", "low", "high"
+    ]  # fmt: skip
+    alone = train_seeds(_recipe(tiny, tmp_path), 1)
+    assert "test/loss/mean" in alone.record.metrics
+    assert "test/loss/low" not in alone.record.metrics
+    assert seed_table(alone.records, alone.record).splitlines()[-1].split()[0] == "sd"
 
 
 def test_what_is_done_is_left_alone_and_what_was_stopped_goes_on(

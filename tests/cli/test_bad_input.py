@@ -97,6 +97,8 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (["train", "--resume", "nothing"], 1, ["nothing to resume"]),
         (["train", "--resume", "x", "run.seed=1"], 2, ["own settings"]),
         (["train", "--resume", "x", "--dry-run"], 2, ["--resume and --dry-run exclude"]),
+        (["train", "--extend", "9"], 2, ["--extend 9 needs --resume RUN"]),
+        (["train", "--resume", "nothing", "--extend", "9"], 1, ["nothing to resume"]),
         (["train", *TINY, "--seeds", "2", "--print-config"], 2, ["--print-config and --seeds"]),
         (["eval", "nothing"], 1, ["no such run folder or checkpoint"]),
         (["predict", "nothing", "x.png"], 1, ["no such run folder or checkpoint"]),
@@ -141,6 +143,27 @@ def test_an_option_that_is_a_setting(run: Command, words: list[str]) -> None:
     code, _, err = run("train", *words)
     assert code == 2
     assert err.splitlines()[-1].endswith("did you mean trainer.max_epochs=3?")
+
+
+def test_an_option_of_another_command_may_be_meant_as_a_setting(run: Command) -> None:
+    code, _, err = run("train", "--temperature", "2")
+    assert code == 2
+    assert err.splitlines()[-1].endswith("did you mean task.distill.temperature=2?")
+    code, _, err = run("train", "--resume", "x", "--extend")
+    assert code == 2
+    assert "Settings are written" not in err
+
+
+def test_of_several_processes_the_first_tells_of_a_dry_run(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = Mock(return_value=Mock(model=torch.nn.Linear(2, 1)))
+    monkeypatch.setattr("vitkit.app.try_one_batch", tried)
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        code, out, _ = run("train", *TINY, "--dry-run")
+        assert code == 0 and out.count("one batch works") == len(out.splitlines()) == lines
+    assert tried.call_count == 2
 
 
 def test_resuming_a_finished_run_says_so(run: Command, trained: Path) -> None:
@@ -314,6 +337,16 @@ def test_a_used_folder_is_never_overwritten(run: Command, trained: Path) -> None
     assert (trained / "results.json").read_bytes() == before
 
 
+def test_so_it_is_before_anything_is_read(
+    run: Command, monkeypatch: pytest.MonkeyPatch, trained: Path
+) -> None:
+    read = Mock(side_effect=AssertionError("the data were read"))
+    monkeypatch.setattr("vitkit.app.trainer.job_class", read)
+    code, _, err = run("train", *TINY, f"run.dir={trained}")
+    assert code == 1
+    _one_line(err, "is not empty", "--resume")
+
+
 def test_a_folder_that_cannot_be_written(run: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = run("train", *TINY, "run.root=file")
@@ -452,6 +485,42 @@ def test_out_of_memory_says_what_to_lower(run: Command, monkeypatch: pytest.Monk
     code, _, err = run("train", *TINY, "-q")
     assert code == 1
     _one_line(err, "out of memory", "data.batch_size")
+
+
+def test_out_of_memory_in_the_test_says_that_the_training_is_done(
+    run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vitkit.app.jobs import classification
+
+    full = Mock(side_effect=torch.OutOfMemoryError("no room"))
+    monkeypatch.setattr(classification, "evaluate_checkpoint", full)
+    code, _, err = run("train", *TINY, "run.dir=full", "trainer.max_epochs=1", "-q")
+    assert code == 1
+    last = Path("full", "checkpoints", "last.ckpt")
+    _one_line(err, "out of memory; data.eval_batch_size is too large", f"measure {last} by")
+    assert last.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["eval"], "lower data.eval_batch_size"),
+        (["probe"], "lower data.eval_batch_size"),
+        (["predict", "red.png"], "64 pictures at a time are too many"),
+    ],
+)
+def test_so_does_what_uses_a_finished_model(
+    run: Command, monkeypatch: pytest.MonkeyPatch, trained: Path, words: list[str], says: str
+) -> None:
+    from vitkit.models import VisionTransformer
+
+    Image.new("RGB", (9, 7), "red").save("red.png")
+    full = Mock(side_effect=torch.OutOfMemoryError("no room"))
+    monkeypatch.setattr(VisionTransformer, "forward_head", full)
+    command, *more = words
+    code, _, err = run(command, trained, *more)
+    assert code == 1
+    _one_line(err, f"error: out of memory; {says}")
 
 
 def test_nothing_is_left_of_the_trained_run_but_what_it_should(trained: Path) -> None:

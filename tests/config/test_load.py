@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 import pytest
 
 from vitkit.config import (
+    RunConfig,
     describe_keys,
+    dump_yaml,
     load_config,
     split_arguments,
     suggest_key,
@@ -189,6 +191,22 @@ def test_order_is_base_files_overrides_and_extends(tmp_path: Path) -> None:
         0.5,
     )
     assert load_config(base=to_plain(config), overrides=["optimizer.lr=3e-2"]).optimizer.lr == 3e-2
+
+
+def test_what_is_left_to_timm_stays_so_when_it_is_written_and_read_again(tmp_path: Path) -> None:
+    def read_again(*words: str) -> list[RunConfig]:
+        config = load_config([], ["optimizer.name=timm/lion", *words])
+        file = tmp_path / "again.yaml"
+        file.write_text(dump_yaml(config))
+        return [config, load_config(base=to_plain(config)), load_config([file])]
+
+    for config in read_again("optimizer.lr=0.5"):
+        assert config.optimizer.lr == 0.5 and config.optimizer.given_to_timm() == {}
+    for config in read_again("optimizer.betas=[0.9, 0.999]"):
+        assert config.optimizer.given_to_timm() == {"betas": (0.9, 0.999)}
+    old = to_plain(load_config([], ["optimizer.name=timm/lion"]))
+    old["optimizer"] |= {"betas": [0.9, 0.999], "eps": 1e-8}  # as earlier versions wrote it
+    assert load_config(base=old).optimizer.given_to_timm() == {}
 
 
 def test_one_override_or_file_may_stand_alone(tmp_path: Path) -> None:

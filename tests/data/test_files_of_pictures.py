@@ -19,7 +19,7 @@ from vitkit.app.predictor import read_picture
 from vitkit.data.check import check_data
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import find_images, open_picture
-from vitkit.data.preprocess import Preprocessing, fit_image, resize_images
+from vitkit.data.preprocess import Fit, Preprocessing, resize_images
 from vitkit.data.sources import load_data
 from vitkit.errors import DataError
 
@@ -209,13 +209,13 @@ def test_a_strip_does_not_fill_the_memory() -> None:
     """One pixel by 60,000 would be 3,000 million before the centre is cut out."""
     strip = torch.zeros(3, 1, 60_000, dtype=torch.uint8)
     strip[:, :, 29_990:30_010] = 200
-    assert fit_image(strip, (224, 224)).float().mean() == 200
+    assert Fit((224, 224))(strip).float().mean() == 200
     # What is not that thin is resized whole, and a thinner one shows the same centre.
     wave = (127 + 120 * torch.linspace(0, 60, 640).sin()).round().byte().expand(3, 10, 640)
     whole = resize_images(wave[None], (32, 2048))[0][:, :, 1008:1040]
-    fitted = fit_image(wave, (32, 32))
+    fitted = Fit((32, 32))(wave)
     assert (fitted.int() - whole.int()).abs().max() <= 2
     assert torch.equal(
-        fit_image(wave[:, :, :160], (32, 32)),
+        Fit((32, 32))(wave[:, :, :160]),
         resize_images(wave[None, :, :, :160], (32, 512))[0][:, :, 240:272],
     )

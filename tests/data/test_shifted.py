@@ -12,14 +12,19 @@ from PIL import Image
 
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.shifted import (
+    COUNTED,
+    EXTRA,
     IMAGENET_A,
     IMAGENET_R,
     read_cifar10_1,
     read_cifar10h,
+    read_cifar_c,
+    read_imagenet_c,
     read_imagenet_folder,
     read_imagenet_real,
 )
 from vitkit.errors import DataError
+from vitkit.evaluation.corruptions.catalogue import EXTRA_CORRUPTIONS, TEST_CORRUPTIONS
 
 WANT = Preprocessing((16, 16), (0.5,) * 3, (0.5,) * 3)
 
@@ -109,6 +114,78 @@ def test_folders_of_imagenet(tmp_path: Path) -> None:
         read_imagenet_folder(tmp_path / "v2", WANT, setting="eval.imagenet_v2")
     with pytest.raises(DataError, match=r"eval\.imagenet_v2 must name"):
         read_imagenet_folder(tmp_path / "none", WANT, setting="eval.imagenet_v2")
+
+
+def test_folders_must_be_called_as_the_models_classes_are(tmp_path: Path) -> None:
+    """ImageNet-R has as many folders as ImageNet-A, and would be another 200 classes."""
+    names = [f"n{index:08d}" for index in range(1000)]
+    for index in IMAGENET_R:
+        _picture(tmp_path / names[index] / "a.png", 3)
+    found = read_imagenet_folder(
+        tmp_path, WANT, setting="eval.imagenet_r", classes=IMAGENET_R, class_names=names
+    )
+    assert found.targets.tolist() == list(IMAGENET_R)
+    with pytest.raises(DataError, match=r"would stand for class 6, .*another test set than eval"):
+        read_imagenet_folder(
+            tmp_path, WANT, setting="eval.imagenet_a", classes=IMAGENET_A, class_names=names
+        )
+    # Of classes that are called otherwise nothing can be seen.
+    words = [f"class {index}" for index in range(1000)]
+    read_imagenet_folder(
+        tmp_path, WANT, setting="eval.imagenet_a", classes=IMAGENET_A, class_names=words
+    )
+
+
+def test_the_corruptions_are_those_that_we_make() -> None:
+    assert tuple(TEST_CORRUPTIONS) == COUNTED
+    assert tuple(EXTRA_CORRUPTIONS) == EXTRA
+
+
+def test_cifar_c_as_published(tmp_path: Path) -> None:
+    native = Preprocessing((32, 32), (0.5,) * 3, (0.5,) * 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(20) % 10
+    for shift, name in enumerate((*COUNTED, "saturate")):
+        np.save(tmp_path / f"{name}.npy", np.roll(pixels, shift, 0))
+    with pytest.raises(DataError, match=r"no such file.*labels\.npy"):
+        list(read_cifar_c(tmp_path, native, 10))
+    np.save(tmp_path / "labels.npy", labels)
+    found = list(read_cifar_c(tmp_path, native, 10))
+    assert [(name, severity) for name, severity, _ in found] == [
+        (name, severity) for name in (*COUNTED, "saturate") for severity in (1, 2, 3, 4, 5)
+    ]
+    for index, (name, severity, split) in enumerate(found):
+        part = slice(4 * (severity - 1), 4 * severity)
+        wanted = np.roll(pixels, index // 5, 0)[part]
+        assert np.array_equal(split.images.permute(0, 2, 3, 1).numpy(), wanted), name
+        assert split.targets.tolist() == labels[part].tolist()
+    assert next(iter(read_cifar_c(tmp_path, WANT, 10)))[2].images.shape == (4, 3, 16, 16)
+    np.save(tmp_path / "labels.npy", labels + 80)
+    assert next(iter(read_cifar_c(tmp_path, native, 100)))[2].targets.tolist() == [80, 81, 82, 83]
+    with pytest.raises(DataError, match="not as many numbers from 0 to 9"):
+        list(read_cifar_c(tmp_path, native, 10))
+    (tmp_path / "fog.npy").unlink()
+    with pytest.raises(DataError, match=r"has no fog; eval\.cifar_c is the folder of <corruption>"):
+        list(read_cifar_c(tmp_path, native, 10))
+
+
+def test_imagenet_c_as_published(tmp_path: Path) -> None:
+    """The archives unpack into folders of kinds; the extra ones may be left out."""
+    names = [f"n{index:08d}" for index in range(1000)]
+    for number, corruption in enumerate(COUNTED):
+        for severity in range(1, 6):
+            for name in names if (number, severity) == (0, 1) else names[:1]:
+                (tmp_path / "kind" / corruption / str(severity) / name).mkdir(parents=True)
+            _picture(tmp_path / "kind" / corruption / str(severity) / names[0] / "a.png", number)
+    found = read_imagenet_c(tmp_path, WANT, class_names=names)
+    corruption, severity, split = next(found)
+    assert (corruption, severity, len(split)) == (COUNTED[0], 1, 1)
+    assert int(split[0][0][0, 0, 0]) == 0 and split.targets.tolist() == [0]
+    with pytest.raises(DataError, match=r"1 folders; eval\.imagenet_c needs 1000"):
+        next(found)
+    with pytest.raises(DataError, match="has no snow"):
+        (tmp_path / "kind" / "snow").rename(tmp_path / "kind" / "hail")
+        next(read_imagenet_c(tmp_path, WANT))
 
 
 def test_real_labels(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import find_images
 from vitkit.data.loaders import EvalLoader
-from vitkit.data.preprocess import Preprocessing, picture_to_tensor
+from vitkit.data.preprocess import Fit, Preprocessing, picture_to_tensor
 from vitkit.data.sources import data_from_datasets, load_data, stratified_split
 from vitkit.data.splits import (
     ImageData,
@@ -35,6 +35,12 @@ from vitkit.data.splits import (
 from vitkit.errors import DataError, UnknownNameError
 
 REAL = [Path("data"), Path("../shared/data")]
+
+
+def test_a_cut_leaves_each_class_an_image() -> None:
+    kept, cut = stratified_split(torch.tensor([0, 0, 0, 1]), 0.9, 0)
+    assert torch.tensor([0, 0, 0, 1])[kept].unique().tolist() == [0, 1]
+    assert len(cut) == 2
 
 
 def test_digits_test_set_is_fixed_and_disjoint() -> None:
@@ -323,6 +329,14 @@ def test_an_unsplit_folder_is_counted_as_a_training_splits_it(tmp_path: Path) ->
     notes = [line for line in report.lines() if "set aside" in line]
     assert ["20%" in note for note in notes] == [True, False]
     assert ["10%" in note for note in notes] == [False, True]
+    few = config.model_copy(update={"root": str(_folder(tmp_path / "few", 2))})
+    assert load_data(few).test is None
+    said = check_data(few).lines()
+    assert not [line for line in said if "set aside" in line]
+    assert [line.partition(";")[0] for line in said if "not one picture" in line] == [
+        "test: none",
+        "val: none",
+    ]
     split = load_data(config)
     assert isinstance(split.test, ResidentSplit)
     assert report.counts["test"] == torch.bincount(split.test.targets).tolist()
@@ -462,11 +476,11 @@ def test_images_over_the_budget_are_resized_as_they_are_taken(
 
     whole, lean = read(), read(resident="never")
     assert isinstance(whole.train, ResidentSplit) and isinstance(lean.train, ResidentSplit)
-    assert whole.train.images.shape[2:] == (48, 40) and whole.train.shown is None
+    assert whole.train.images.shape[2:] == (48, 40) and whole.train.fit is None
     assert lean.train.images.shape[2:] == (32, 32) and lean.train.shape == (3, 48, 40)
     assert lean.info == whole.info and whole.info.img_size == (48, 40)
-    assert read(resident_budget_mb=0).train.shown == (48, 40)
-    assert read(resident="always", resident_budget_mb=0).train.shown is None
+    assert read(resident_budget_mb=0).train.fit == Fit((48, 40))
+    assert read(resident="always", resident_budget_mb=0).train.fit is None
     for one, two in (
         (whole.train, lean.train),
         (whole.train.subset(torch.tensor([3, 1])), lean.train.subset(torch.tensor([3, 1]))),

@@ -49,8 +49,10 @@ def test_ties_and_nan_are_not_in_the_models_favour() -> None:
 
 
 def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(EvaluationError, match="empty"):
         ClassificationSums().metrics()
+    with pytest.raises(EvaluationError, match="empty"):
+        predict_all(lambda images: images, [])
 
 
 def test_an_image_that_comes_twice_is_refused() -> None:

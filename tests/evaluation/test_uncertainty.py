@@ -7,8 +7,13 @@ import pytest
 import torch
 from scipy import stats
 
-from vitkit.evaluation.agreement import compare_paired, mcnemar
-from vitkit.evaluation.uncertainty import bootstrap_means, percentile_interval, wilson_interval
+from vitkit.evaluation.agreement import compare_means, compare_paired, mcnemar
+from vitkit.evaluation.uncertainty import (
+    bootstrap_means,
+    mean_interval,
+    percentile_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("right", "count"), [(90, 100), (0, 10), (10, 10), (1, 3)])
@@ -18,6 +23,36 @@ def test_wilsons_interval_is_scipys(right: int, count: int, confidence: float) -
     assert wilson_interval(right, count, confidence) == pytest.approx(
         (theirs.low, theirs.high), abs=1e-9
     )
+
+
+SEEDS = ([0.9042, 0.9034, 0.9081], [0.9101, 0.9059, 0.9093, 0.9130], [1.5, 1.25])
+
+
+@pytest.mark.parametrize("values", SEEDS)
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_the_interval_of_a_mean_is_scipys(values: list[float], confidence: float) -> None:
+    theirs = stats.ttest_1samp(values, 0.0).confidence_interval(confidence)
+    assert mean_interval(values, confidence) == pytest.approx((theirs.low, theirs.high))
+
+
+@pytest.mark.parametrize("first", SEEDS)
+@pytest.mark.parametrize("second", SEEDS)
+def test_means_are_compared_as_by_scipy(first: list[float], second: list[float]) -> None:
+    theirs = stats.ttest_ind(first, second, equal_var=False)
+    interval = theirs.confidence_interval(0.9)
+    found = compare_means(first, second, 0.9)
+    assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.p == pytest.approx(theirs.pvalue)
+
+
+def test_means_without_spread_and_of_one_seed() -> None:
+    for second, difference in (([0.5, 0.5], 0.0), ([0.25, 0.25, 0.25], 0.25)):
+        found = compare_means([0.5, 0.5], second)
+        assert found.difference == difference
+        assert np.isnan([found.low, found.high, found.p]).all()
+    with pytest.raises(ValueError, match="two seeds or more"):
+        compare_means([0.5], [0.25, 0.5])
 
 
 def test_bootstrap_means_spread_as_they_must(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 
-from examples.attention_maps import mean_distance
 from tests.explain.subjects import GRID, MODELS, PREFIX, build, pictures
 from vitkit.explain import attention_distance, attention_maps, mean_attention_distance
 
@@ -17,6 +16,17 @@ ROWS, COLUMNS, HEIGHT, WIDTH = 3, 4, 2.0, 5.0
 def far(one: int, other: int) -> float:
     rows = (one // COLUMNS - other // COLUMNS) * HEIGHT
     return math.hypot(rows, (one % COLUMNS - other % COLUMNS) * WIDTH)
+
+
+def mean_distance(
+    maps: torch.Tensor, grid: tuple[int, int], patch: tuple[int, int]
+) -> torch.Tensor:
+    """The same written once more: maps (B, H, N, M) -> (H,) pixels."""
+    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+    places = torch.stack([rows.flatten() * patch[0], columns.flatten() * patch[1]], dim=1).float()
+    patches = maps[:, :, -len(places) :, -len(places) :]
+    shares = patches / patches.sum(dim=-1, keepdim=True)
+    return (shares * torch.cdist(places, places)).sum(dim=-1).mean(dim=(0, 2))
 
 
 def test_uniform_identity_and_one_far_place() -> None:

@@ -20,6 +20,8 @@ from tests.explain.subjects import (
     GRID,
     MODELS,
     PREFIX,
+    SHAPE,
+    TOKEN,
     build,
     count_hooks,
     pictures,
@@ -151,6 +153,19 @@ def test_classes_and_models_that_cannot_be() -> None:
     hybrid = create_model("nb03_2mixer_vit", img_size=16, patch_size=4, embed_dim=16, num_classes=5)
     with pytest.raises(EvaluationError, match="relevance follows tokens through attention"):
         relevance(hybrid, torch.randn(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("more", "shape"),
+    [
+        ({"num_classes": 0}, r"\(2, 24\)"),
+        ({"global_pool": ""}, r"\(2, 25, 5\)"),
+    ],
+)
+def test_what_gives_no_classes_is_refused(more: dict[str, Any], shape: str) -> None:
+    model = create_model("vit_mini_patch4_32", **{**SHAPE, **TOKEN, **more}).eval()
+    with pytest.raises(EvaluationError, match=rf"gives {shape}, not \(images, classes\)"):
+        relevance(model, pictures())
 
 
 def planted(count: int, seed: int, noise: float) -> tuple[Tensor, Tensor, Tensor]:

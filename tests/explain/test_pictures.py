@@ -40,6 +40,9 @@ def test_pictures_are_enlarged_by_whole_pixels() -> None:
     picture = as_picture(image, least=10)
     assert picture.size == (20, 10)
     assert np.array_equal(np.asarray(picture)[::5, ::5], image.transpose(1, 2, 0))
+    large = np.zeros((3, 120, 130), dtype=np.uint8)
+    assert as_picture(large).size == (260, 240)  # whole pixels, so more than was asked for
+    assert as_picture(large, least=120).size == (130, 120)
     grey = np.asarray(as_picture(image[:1], least=1))
     assert (grey == image[0][..., None]).all() and grey.shape == (2, 4, 3)
 

@@ -258,6 +258,25 @@ def test_each_source_has_its_own_limit() -> None:
     assert long.ids.shape[2] == 16  # the model's own
 
 
+@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_no_sources_have_no_targets(name: str, num_beams: int) -> None:
+    model, none = TRANSLATORS[name](vocab=9), sources(9)[:0]
+    found = translate(model, none, num_beams=num_beams, num_return=num_beams, **IDS)
+    assert found.ids.shape == (0, num_beams, 0) and found.ids.dtype == torch.int64
+    assert found.scores.shape == (0, num_beams)
+    with pytest.raises(ValueError, match="num_beams 0"):
+        translate(model, none, num_beams=0, **IDS)
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+def test_no_beginnings_have_no_continuations(name: str, num_beams: int) -> None:
+    begin = torch.zeros(0, 4, dtype=torch.long)
+    found = continuations(LANGUAGE_MODELS[name](), begin, 3, num_beams=num_beams)
+    assert found.ids.shape == (0, 1, 0) and found.scores.shape == (0, 1)
+
+
 def test_the_published_penalty() -> None:
     table = {1: 1.0, 10: 1.7329, 25: 2.6265, 50: 3.7786}
     for length, value in table.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -113,6 +114,26 @@ def test_a_stream_gives_each_word_at_once() -> None:
     assert model.training
     with pytest.raises(ValueError, match="top_k"):  # by the call, before any word
         stream(model, ids, 9, top_k=0)
+
+
+def test_streams_that_overlap_write_what_each_writes_alone() -> None:
+    """The one that ends first leaves the model as the other needs it."""
+    model = language_model(proj_drop_rate=0.5, attn_drop_rate=0.5).train()
+    one, two = beginnings(), beginnings(6)
+
+    def first() -> Iterator[Tensor]:
+        return stream(model, one, 5, temperature=0.0)
+
+    def second() -> Iterator[Tensor]:
+        return stream(model, two, 10, temperature=0.0)
+
+    words = second()
+    pairs = list(zip(first(), words, strict=False))
+    rest = list(words)
+    assert len(pairs) == len(rest) == 5
+    assert torch.equal(torch.cat([a for a, _ in pairs]), torch.cat(list(first())))
+    assert torch.equal(torch.cat([*(b for _, b in pairs), *rest]), torch.cat(list(second())))
+    assert all(part.training for part in model.modules())
 
 
 def test_texts_of_a_batch_do_not_mix() -> None:

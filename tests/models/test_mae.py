@@ -218,6 +218,25 @@ def test_other_sizes_where_the_vit_takes_them() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_checkpointing_recomputes_both_trunks(variant: str) -> None:
+    made = model(**VARIANTS[variant])
+    x, drawn, ran = pictures(made), noise(made), list[str]()
+    for name in ("blocks", "decoder_blocks"):
+        made.get_submodule(f"{name}.0").register_forward_pre_hook(
+            lambda *_, name=name: ran.append(name)
+        )
+    results = []
+    for enabled in (False, True):
+        made.set_grad_checkpointing(enabled)
+        made.zero_grad()
+        made(x, drawn).mean().backward()
+        results.append({n: p.grad.clone() for n, p in made.named_parameters()})
+    assert [ran.count(name) for name in ("blocks", "decoder_blocks")] == [3, 3]
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_its_encoder_is_a_plain_vit(variant: str) -> None:
     """All names but the decoder's, and all values, of the ViT of the same arguments."""
     made = model(**VARIANTS[variant])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.models import DistilledVisionTransformer, VisionTransformer
 from vitkit.models.patches import kept_patches
-from vitkit.models.vit import AttentionPoolLatent
+from vitkit.models.pooling import AttentionPoolLatent
 from vitkit.nn import record_attention
 
 MINI: dict[str, Any] = {
@@ -301,6 +301,24 @@ def test_left_out_patches_are_left_out_in_training_only() -> None:
     images = torch.randn(2, 3, 32, 32)
     assert model.train().forward_features(images).shape == (2, 2 + 8, 48)
     assert model.eval().forward_features(images).shape == (2, 2 + 16, 48)
+
+
+def test_left_out_patches_make_no_grid() -> None:
+    model, images = VisionTransformer(**MINI, patch_drop_rate=0.5), torch.randn(2, 3, 32, 32)
+    with pytest.raises(ValueError, match="leaves out patches in training, so they make no grid"):
+        model.train().get_intermediate_layers(images, reshape=True)
+    (flat,) = model.get_intermediate_layers(images)
+    assert isinstance(flat, Tensor) and flat.shape == (2, 8, 48)
+    (grid,) = model.eval().get_intermediate_layers(images, reshape=True)
+    assert isinstance(grid, Tensor) and grid.shape == (2, 48, 4, 4)
+
+
+def test_a_norm_behind_the_pooling_is_none_of_the_layers() -> None:
+    model, images = VisionTransformer(**MINI, **AVERAGE).eval(), torch.randn(2, 3, 32, 32)
+    (plain,), (normed,) = (
+        model.get_intermediate_layers(images, norm=norm) for norm in (False, True)
+    )
+    assert isinstance(plain, Tensor) and isinstance(normed, Tensor) and torch.equal(plain, normed)
 
 
 def test_left_out_patches_keep_their_rotary_angles() -> None:

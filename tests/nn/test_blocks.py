@@ -531,6 +531,15 @@ def test_drop_path_drops_whole_examples_and_keeps_the_mean(rate: float) -> None:
     assert abs(pairs.mean().item() - 1) < bound
 
 
+def test_drop_path_does_not_round_its_scale_on_its_own() -> None:
+    """What bfloat16 holds exactly becomes the nearest product of it and the exact scale."""
+    x = torch.arange(1, 257, dtype=torch.bfloat16)[:, None]
+    torch.manual_seed(0)
+    out = DropPath(0.3).train()(x)
+    want = (x.double() / (1 - 0.3)).bfloat16()
+    assert torch.equal(out[out != 0], want[out != 0]) and 0 < int((out != 0).sum()) < 256
+
+
 @pytest.mark.parametrize("eps", [1e-12, 1e-6, 1e-2])
 @pytest.mark.parametrize("name", NORMS)
 def test_norms_are_their_closed_forms(name: str, eps: float) -> None:

@@ -8,6 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from vitkit.models import (
+    CompactTransformer,
+    DistilledVisionTransformer,
+    HybridClassifier,
+    PixelTextClassifier,
+    TextTransformer,
+    VisionTransformer,
+)
 from vitkit.nn import (
     BlockContext,
     LayerCache,
@@ -122,3 +130,55 @@ def test_weights_that_move_are_followed(trunk: Any) -> None:
         inside = trunk(tokens().double())
     assert inside.dtype == torch.float64
     assert torch.equal(trunk(tokens().double()), inside)
+
+
+SMALL: dict[str, Any] = {"embed_dim": WIDTH, "depth": 2, "num_heads": HEADS}
+PICTURES: dict[str, Any] = {"img_size": 8, "num_classes": 5, **SMALL}
+KINDS_OF_BLOCK = ("attention", "mixer", "conv", "lstm")
+MODELS: dict[str, Any] = {
+    "token": lambda: VisionTransformer(patch_size=4, **PICTURES),
+    "map": lambda: VisionTransformer(patch_size=4, global_pool="map", **PICTURES),
+    "distilled": lambda: DistilledVisionTransformer(patch_size=4, **PICTURES),
+    "compact": lambda: CompactTransformer(**PICTURES),
+    "hybrid": lambda: HybridClassifier(blocks=KINDS_OF_BLOCK, **{**PICTURES, "depth": 4}),
+    "pixels": lambda: PixelTextClassifier(**PICTURES),
+    "text": lambda: TextTransformer(11, 8, **SMALL),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_whole_models_may_be_called_so(name: str) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    inputs = torch.randint(11, (2, 8)) if name == "text" else torch.rand(2, 3, 8, 8)
+    expected = model(inputs)
+    with direct_calls(model):
+        # A last block that reads one token computes all of them here.
+        torch.testing.assert_close(model(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hook_on_every_module_hears_every_call(trunk: Any) -> None:
+    heard: list[nn.Module] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: heard.append(m))
+    try:
+        trunk(tokens())
+        plain = len(heard)
+        with direct_calls(trunk):
+            trunk(tokens())
+    finally:
+        handle.remove()
+    assert len(heard) == 2 * plain
+
+
+def test_blocks_that_overlap_last_to_their_own_ends(trunk: Any) -> None:
+    before = calls_of_layers(trunk)
+    attributes = {name: set(vars(module)) for name, module in trunk.named_modules()}
+    first, second = direct_calls(trunk), direct_calls(trunk)
+    first.__enter__()
+    second.__enter__()
+    inside = calls_of_layers(trunk)
+    first.__exit__(None, None, None)
+    assert calls_of_layers(trunk) == inside < before
+    second.__exit__(None, None, None)
+    assert calls_of_layers(trunk) == before
+    assert {name: set(vars(module)) for name, module in trunk.named_modules()} == attributes

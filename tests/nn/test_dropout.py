@@ -83,6 +83,15 @@ def test_a_seed_gives_the_same_again() -> None:
     assert torch.equal(dropout(x, 0.5), first) and not torch.equal(first, second)
 
 
+def test_numbers_are_drawn_where_the_values_are() -> None:
+    x = torch.ones(1001)
+    torch.manual_seed(3)
+    expected = dropout(x, 0.5)
+    torch.manual_seed(3)
+    with torch.device("meta"):
+        assert torch.equal(dropout(x, 0.5), expected)
+
+
 def test_the_layer_drops_in_training_alone() -> None:
     layer, x = Dropout(0.5), torch.ones(4, 4)
     assert isinstance(layer, nn.Dropout)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.nn import (
@@ -94,12 +96,24 @@ def test_both_kernels_equal_the_formula(
     assert error < BOUNDS[dtype]
 
 
+@pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("kind", ["bool", "float", "causal"])
+@pytest.mark.parametrize("kind", ["bool", "float", "lowest", "causal"])
 def test_an_empty_row_gives_zeros_and_zero_gradient(
-    kernel: str, dtype: torch.dtype, kind: str
+    kernel: str, dtype: torch.dtype, kind: str, safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also on devices where torch's own kernels might not, which the CPU stands for."""
+    if not safe:
+        monkeypatch.setattr(functional, "SAFE_WHEN_EMPTY", ())
+        whole = F.scaled_dot_product_attention
+
+        def broken(*args: Tensor, attn_mask: Tensor | None = None, **more: Any) -> Tensor:
+            if attn_mask is not None:
+                assert not functional._empty_rows(attn_mask).any()
+            return whole(*args, attn_mask=attn_mask, **more)
+
+        monkeypatch.setattr(F, "scaled_dot_product_attention", broken)
     q, k, v = (x.requires_grad_() for x in inputs(6, 4, dtype=dtype))
     mask: Tensor | None = None
     empty = slice(0, 2)
@@ -109,6 +123,11 @@ def test_an_empty_row_gives_zeros_and_zero_gradient(
     elif kind == "float":
         mask = torch.zeros(6, 4, dtype=dtype)
         mask[empty] = -math.inf
+    elif kind == "lowest":  # as other libraries say it: infinite once it is in bfloat16
+        if dtype != torch.bfloat16:
+            return
+        mask = torch.zeros(6, 4)
+        mask[empty] = torch.finfo(torch.float32).min
     with attention_kernel(kernel):  # type: ignore[arg-type]
         out = attention(q, k, v, mask=mask, is_causal=kind == "causal")
     assert torch.equal(out[:, :, empty], torch.zeros_like(out[:, :, empty]))
@@ -230,3 +249,41 @@ def test_bad_masks_and_heads_are_named() -> None:
         attention(q, k, v, mask=torch.ones(7, 7, dtype=torch.int64))
     with pytest.raises(ValueError, match="cannot share 3"):
         attention(q, k[:, :3], v[:, :3])
+
+
+def test_weights_without_data_have_their_shape() -> None:
+    q, k, _ = (x.to("meta") for x in inputs(5, 6, groups=2))
+    weights = attention_weights(q, k, is_causal=True)
+    assert weights.shape == (BATCH, HEADS, 5, 6)
+    assert weights.is_meta and weights.dtype == torch.float32
+
+
+def test_masks_may_be_mapped_over() -> None:
+    q, k, v = inputs()
+    many = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0)) > 0.5
+    many[0, 1] = False
+
+    def call(mask: Tensor) -> Tensor:
+        return attention(q, k, v, mask=mask)
+
+    with attention_kernel("explicit"):
+        expected = torch.stack([call(mask) for mask in many])
+        torch.testing.assert_close(torch.vmap(call)(many), expected)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_one_query_reads_shared_keys_where_they_lie(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = inputs(1, 9, groups=2)
+    padding = torch.arange(9) < torch.tensor([9, 3])[:, None]
+    draw = torch.Generator().manual_seed(0)
+    shared = (None, padding[:, None, None], torch.randn(9, generator=draw))
+    for mask in (*shared, torch.randn(BATCH, HEADS, 1, 9, generator=draw)):
+        with attention_kernel(kernel), monkeypatch.context() as patch:  # type: ignore[arg-type]
+            if mask is None or mask.ndim < 3 or mask.shape[1] == 1:
+                patch.setattr(functional, "_repeat_heads", None)  # it must not be called
+            out = attention(q, k, v, mask=mask, is_causal=True)
+        want = formula(q, k, v, mask, None)
+        assert out.shape == (BATCH, HEADS, 1, 5)
+        assert (out - want).abs().max() / want.abs().max() < BOUNDS[torch.float32]

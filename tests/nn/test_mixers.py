@@ -209,8 +209,11 @@ def test_a_trunk_of_several_kinds_is_its_blocks_in_order() -> None:
     assert_equal(trunk(x, CTX, read=2), expected[:, :2])
 
 
-def test_recomputation_counts_each_batch_once() -> None:
+@pytest.mark.parametrize("synced", [False, True])
+def test_recomputation_counts_each_batch_once(synced: bool) -> None:
     plain = hybrid().train()
+    if synced:  # which in one process counts as the others do
+        plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
     checkpointed = copy.deepcopy(plain)
     checkpointed.grad_checkpointing = True
     for seed in (1, 2):

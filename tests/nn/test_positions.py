@@ -266,3 +266,11 @@ def test_resampling_by_products_is_torchs(size: tuple[int, int]) -> None:
     given = torch.randn_like(expected)
     one, two = (torch.autograd.grad(out, image, given)[0] for out in (expected, got))
     torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-5)
+
+
+def test_resampling_by_products_keeps_its_precision_under_autocast() -> None:
+    image = torch.randn(1, 3, 5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = _resampled_by_products(image, (3, 9))
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, _resampled(image, (3, 9)), rtol=1e-5, atol=1e-6)

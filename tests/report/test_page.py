@@ -232,6 +232,52 @@ def test_scores_by_class_without_an_evaluation_are_scikit_learns(own: Path) -> N
         np.testing.assert_allclose(found[name], values)
 
 
+def test_classes_say_how_many_images_they_were_learned_from(own: Path) -> None:
+    before = _page(own).text
+    results = Record.read(own / "results.json")
+    counts = list(range(1001, 1001 + len(NAMES)))
+    tables = {"training_classes": {"class": list(NAMES), "images": counts}}
+    Record(results.metrics, results.facts, tables).write(own / "results.json")
+    text = _page(own).text
+    assert "training images" in text and "1,010" in text
+    assert "training images" not in before and "1,010" not in before
+    other = {"training_classes": {"class": ["x", *NAMES[1:]], "images": counts}}
+    Record(results.metrics, results.facts, other).write(own / "results.json")
+    assert _page(own).text == before
+
+
+def test_an_evaluation_of_another_split_is_not_mistaken_for_the_tests(own: Path) -> None:
+    """Its images are not those of the headline, and its clean accuracy is its own."""
+    (own / "eval.json").unlink()
+    shift = Record.read(own / "eval-shift.json")
+    metrics = {name.replace("test/", "val/"): value for name, value in shift.metrics.items()}
+    facts = {**shift.facts, "split": "val", "images": 5000}
+    Record(metrics, facts, shift.tables).write(own / "eval-shift.json")
+    text = _page(own).text.replace("\u00a0", " ")
+    assert "of 300 test images right" in text and "of 5,000" not in text
+    assert "Clean:" not in text
+    clean = {**metrics, "val/changed/clean/acc": 0.7654}
+    Record(clean, facts, shift.tables).write(own / "eval-shift.json")
+    assert "Clean: 76.54 %." in _page(own).text.replace("\u00a0", " ")
+
+
+def test_published_corruptions_have_maps_of_their_own(own: Path) -> None:
+    shift = Record.read(own / "eval-shift.json")
+    table = shift.tables["corruptions"]
+    metrics = {**shift.metrics, "cifar_c/fog/acc": 0.4321}
+    tables = {**shift.tables, "cifar_c": table}
+    Record(metrics, shift.facts, tables).write(own / "eval-shift.json")
+    page = _page(own)
+    assert {"corruptions", "cifar_c"} <= set(page.ids)
+    assert "CIFAR-C as published" in page.text
+    changes = [
+        block["columns"] for block in page.data["data"] if "metric" in block.get("columns", {})
+    ]
+    assert not any(
+        "cifar_c/fog/acc" in block["metric"] and "accuracy" in block for block in changes
+    )
+
+
 def test_classes_that_are_confused_lie_together() -> None:
     confusion = np.full((6, 6), 1)
     for a, b in ((0, 4), (4, 2), (1, 5)):

@@ -13,9 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning import LightningModule
 
 from tests.conftest import TINY, Command
+from tests.training.test_pretraining import DINO
 from tests.training.test_resume import _stop_at, _stopped
 from vitkit.app import resume, train
 from vitkit.app.jobs.classification import ClassificationJob
@@ -24,6 +26,8 @@ from vitkit.errors import Interrupted
 from vitkit.records import Record
 from vitkit.training import budget
 from vitkit.training.budget import Clock, StepPlan, TimeKeeper
+from vitkit.training.pretraining import PretrainingTask
+from vitkit.training.task import ClassificationTask
 from vitkit.weights import read_checkpoint
 
 Tiny = Callable[..., RunConfig]
@@ -132,10 +136,50 @@ def test_evaluation_is_timed_and_set_aside(tiny: Tiny, monkeypatch: pytest.Monke
     monkeypatch.setattr(budget, "_seconds_of", timed)
     result = train(tiny("trainer.max_time=1000", "model.proj_drop_rate=0.1"), progress=False)
     data = read_checkpoint(result.checkpoint).data
-    batches = (data["num_val"] + data["num_test"]) / 16
-    assert len(taken) == 1 and taken[0] > 0
-    assert kept[-1]._reserve == pytest.approx(kept[-1].margin + taken[0] * batches, rel=1e-9)
+    assert len(taken) == 2 and min(taken) > 0
+    seconds = (taken[0] * data["num_val"] + taken[1] * data["num_test"]) / 16
+    assert kept[-1]._reserve == pytest.approx(kept[-1].margin + seconds, rel=1e-9)
     assert all(modes)
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "tested"), [(ClassificationTask, (), 16), (PretrainingTask, DINO, 80)]
+)
+def test_validation_and_test_are_timed_as_they_will_be(
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+    task: type[ClassificationTask | PretrainingTask],
+    more: tuple[str, ...],
+    tested: int,
+) -> None:
+    """The one by its own step in bfloat16, the other by a pass in float32."""
+    keepers: list[TimeKeeper] = []
+    validated: list[Any] = []
+    timed: list[tuple[bool, bool]] = []
+    step, end_step = task.validation_step, TimeKeeper._end_step
+
+    def validation_step(self: Any, batch: Any, index: int) -> None:
+        validated.append(batch)
+        step(self, batch, index)
+
+    def keep(self: TimeKeeper, *arguments: Any) -> None:
+        keepers.append(self)
+        end_step(self, *arguments)
+
+    def seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
+        before = len(validated)
+        forward()
+        timed.append((len(validated) > before, torch.is_autocast_enabled("cpu")))
+        return 0.5 if timed[-1][0] else 0.25
+
+    monkeypatch.setattr(task, "validation_step", validation_step)
+    monkeypatch.setattr(TimeKeeper, "_end_step", keep)
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", (1,))
+    monkeypatch.setattr(budget, "_seconds_of", seconds_of)
+    limited = ("trainer.max_time=1000", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    train(tiny(*more, *limited), progress=False)
+    assert timed == [(True, True), (False, False)]
+    assert keepers[-1]._reserve == pytest.approx(3 + (0.5 * 12 + 0.25 * tested) / 16)
 
 
 def test_of_two_evaluation_passes_the_second_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +212,7 @@ def test_the_clock_of_the_first_process_is_everyones(
     )
     monkeypatch.setattr(Clock, "seconds", lambda self: spent)
     plan = StepPlan(steps_per_epoch=10, max_epochs=10)
-    keeper = TimeKeeper(100, Clock(), plan, examples_after=0, examples_in=len)
+    keeper = TimeKeeper(100, Clock(), plan, num_validated=0, num_tested=0, examples_in=len)
     keeper.on_train_batch_end(trainer, LightningModule(), None, None, 0)
     assert told_by == [0]
     assert plan.time_done == 0.5 and trainer.should_stop == ends

@@ -119,7 +119,13 @@ def test_neither_is_what_the_first_validation_compiles(monkeypatch: pytest.Monke
     spent, graphs = [5.0], [0]
     plan = StepPlan(3, 100)
     keeper = TimeKeeper(
-        103.0, Clock(), plan, examples_after=0, examples_in=len, graphs=lambda: graphs[0]
+        103.0,
+        Clock(),
+        plan,
+        num_validated=0,
+        num_tested=0,
+        examples_in=len,
+        graphs=lambda: graphs[0],
     )
     monkeypatch.setattr(Clock, "seconds", lambda clock: spent[0])
     trainer: Any = SimpleNamespace(global_step=0, should_stop=False, world_size=1)

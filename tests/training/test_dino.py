@@ -60,6 +60,17 @@ def test_the_loss_is_the_published_double_loop(views: int) -> None:
     assert found.item() == pytest.approx(total / terms, rel=1e-5)
 
 
+def test_the_loss_is_computed_in_float32_under_autocast_too() -> None:
+    """Where products of matrices are in bfloat16."""
+    torch.manual_seed(0)
+    said, taught = torch.randn(5 * 3, 700), torch.randn(2 * 3, 700).softmax(dim=-1)
+    wanted = dino_loss(said, taught, 3, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dino_loss(said, taught, 3, 0.1)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+
+
 def test_the_head_is_weight_normalised_with_a_gain_of_one() -> None:
     head = ProjectionHead(16, hidden_dim=10, bottleneck_dim=6, out_dim=12)
     last = nn.utils.parametrizations.weight_norm(nn.Linear(6, 12, bias=False))

@@ -192,6 +192,7 @@ def test_no_setting_is_forgotten() -> None:
         ("lion", {"betas": (0.6, 0.7)}),
         ("muon", {"betas": (0.6, 0.7), "eps": 1e-3, "momentum": 0.3, "ns_steps": 3}),
         ("timm/adamw", {"betas": (0.6, 0.7), "eps": 1e-3}),
+        ("timm/lion", {"betas": (0.9, 0.999)}),  # AdamW's, which are not its own
         ("timm/sgd", {"momentum": 0.3}),
     ],
 )

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from vitkit.app import assemble, evaluate, resume, train
 from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig, load_config
 from vitkit.data.sources import data_from_datasets
-from vitkit.errors import ConfigError, TrainingError
+from vitkit.errors import ConfigError, TrainingError, UnknownNameError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay
 from vitkit.training.base import TrainingTask, step_seed
@@ -34,6 +34,7 @@ from vitkit.training.optimizers import build_optimizer, parameter_groups
 from vitkit.training.progress import TrainingProgress
 from vitkit.training.schedules import learning_rate_factor
 from vitkit.training.stopping import EarlyStop
+from vitkit.training.task import ClassificationTask
 from vitkit.weights import read_checkpoint
 
 
@@ -245,6 +246,25 @@ def test_early_stopping_tests_the_best_weights(tiny: Callable[..., RunConfig]) -
     again = resume(result.folder, progress=False)
     assert again.record.facts["epochs"] == result.record.facts["epochs"]
     assert again.record.metrics["test/loss"] == result.record.metrics["test/loss"]
+    assert again.metrics == result.metrics
+
+
+def test_early_stopping_tells_of_a_metric_that_is_not_finite(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = ClassificationTask.val_metrics
+
+    def broken(self: ClassificationTask, sums: Any) -> dict[str, float]:
+        found = measure(self, sums)
+        return found | {"loss": math.nan} if self.current_epoch == 1 else found
+
+    monkeypatch.setattr(ClassificationTask, "val_metrics", broken)
+    config = tiny("trainer.early_stopping_patience=5", "trainer.monitor=val/loss")
+    said = r"val/loss became NaN or infinite in epoch 2; try .*last checkpoint is still good"
+    with pytest.raises(TrainingError, match=said):
+        train(config, progress=False)
+    last = Path(str(config.run.dir)) / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last).epoch == 0
 
 
 def _validated(folder: Path, name: str) -> list[float]:
@@ -307,6 +327,10 @@ def test_a_run_keeps_its_best_epoch_and_stops_behind_it(tiny: Callable[..., RunC
         for name in ("best.ckpt", "last.ckpt")
     )
     assert result.metrics["test/loss"] == tested != last
+    losses = _validated(result.folder, "val/loss")
+    assert result.metrics["val/acc"] == pytest.approx(accuracies[best])
+    assert result.metrics["val/loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert result.metrics["val/loss"] != pytest.approx(losses[-1], rel=1e-6)
 
 
 class _Elsewhere:
@@ -332,6 +356,30 @@ def test_an_accelerator_is_asked_every_20_steps_for_the_first_bad_one() -> None:
         task.global_step = step - 1
         TrainingTask.watch(task, torch.tensor(bad.get(step, 1.0), requires_grad=True))
     assert looks == [(20, 0), (40, 24), (60, 24)]
+
+
+@pytest.mark.parametrize(("other", "told"), [(17, 17), (19, 18), (0, 18)])
+def test_several_processes_stop_together_at_the_first_bad_loss_of_any(
+    other: int, told: int
+) -> None:
+    """Also on CPUs: this one's is bad at step 18, the other's at 17, at 19 or never."""
+    task: Any = SimpleNamespace(device=SimpleNamespace(type="cpu"), plan=StepPlan(5, 9))
+    task.bad_step = torch.zeros((), dtype=torch.int64)
+
+    def reduce(own: Tensor, reduce_op: str) -> Tensor:
+        assert reduce_op == "min"
+        theirs = torch.tensor(other) if other else torch.full_like(own, torch.iinfo(own.dtype).max)
+        return torch.minimum(own, theirs)
+
+    task.trainer = SimpleNamespace(world_size=2, strategy=SimpleNamespace(reduce=reduce))
+    task._first_bad_step = lambda: TrainingTask._first_bad_step(task)
+    task.stop_if_not_finite = lambda: TrainingTask.stop_if_not_finite(task)
+    for step in range(1, 20):
+        task.global_step = step - 1
+        TrainingTask.watch(task, torch.tensor(math.nan if step == 18 else 1.0))
+    task.global_step = 19
+    with pytest.raises(TrainingError, match=rf"NaN or infinite at step {told} \(epoch 4\)"):
+        TrainingTask.watch(task, torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
@@ -478,6 +526,36 @@ def test_balanced_classes_change_a_training_and_are_told(
         # 48 and 10 of them are trained on
         assert ("classes weighed 0.6 to 2.9" in said) == (kind == "balanced")
     assert not torch.equal(*weights)
+
+
+def test_classes_are_weighed_by_name(
+    tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor | None] = []
+    learn = ClassificationTask._learn
+
+    def looked(self: ClassificationTask, inputs: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(self.class_weights)
+        return learn(self, inputs, goal)
+
+    monkeypatch.setattr(ClassificationTask, "_learn", looked)
+    pairs = [(torch.full((3, 8, 8), i, dtype=torch.uint8), i % 3) for i in range(72)]
+    config = tiny("task.class_weights={b: 4, c: 0.5}", "trainer.max_epochs=1")
+    data = data_from_datasets(pairs, class_names=["a", "b", "c"], config=config.data)  # type: ignore[arg-type]
+    result = train(config, data=data, progress=False)
+    assert seen[0] is not None and seen[0].tolist() == [1.0, 4.0, 0.5]
+    counted = result.record.tables["training_classes"]
+    assert counted == {"class": ["a", "b", "c"], "images": list(data.info.class_counts)}
+    assert sum(counted["images"]) == data.info.num_train
+    wrong = tiny("task.class_weights={bb: 4}", folder="wrong")
+    with pytest.raises(
+        UnknownNameError, match=r"class 'bb'; did you mean b\? \(task.class_weights\)"
+    ):
+        train(wrong, data=data, progress=False)
+    for bad in ("{b: -1}", "balance", "{b: much}", "3"):
+        with pytest.raises(ConfigError, match=r"none, balanced, or weights above 0 by class") as no:
+            tiny(f"task.class_weights={bad}")
+        assert str(no.value).count("class_weights") == 1
 
 
 @pytest.mark.parametrize("model", ["vit_mini_patch4_32", "deit_tiny_distilled_patch16_224"])

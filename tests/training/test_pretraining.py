@@ -16,7 +16,7 @@ from tests.training.test_resume import _assert_equal_checkpoints, _same, _stop_a
 from vitkit.app import assemble, resume, train
 from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig
-from vitkit.errors import Interrupted
+from vitkit.errors import EvaluationError, Interrupted
 from vitkit.training.pretraining import MeanSums
 from vitkit.training.task_config import TASKS
 from vitkit.weights import read_checkpoint, read_file
@@ -165,7 +165,7 @@ def test_a_run_without_validation_and_with_early_stopping(tiny: Tiny, name: str)
 
 def test_means_of_a_split() -> None:
     sums = MeanSums(("loss", "entropy"))
-    with pytest.raises(ValueError, match="no image was seen"):
+    with pytest.raises(EvaluationError, match="no image was evaluated; the split is empty"):
         sums.metrics()
     sums.update({"loss": torch.tensor(2.0), "entropy": torch.tensor(1.0)}, 3)
     sums.update({"loss": torch.tensor(6.0), "entropy": torch.tensor(3.0)}, 1)
@@ -244,9 +244,9 @@ def test_no_setting_is_forgotten(name: str) -> None:
 
 @each_task
 def test_the_budget_counts_the_images_whose_features_are_compared(tiny: Tiny, name: str) -> None:
-    """Validation once more for its loss, then train, validation and test for the neighbours."""
+    """Validation for its loss, then train, validation and test for the neighbours."""
     config = tiny(*TASK[name])
     job = job_class(config)(config)
     run = assemble.Run(config, job, Path())
-    assert job.evaluated == 12 + (52 + 12 + 16)
+    assert (job.num_validated, job.num_tested) == (12, 52 + 12 + 16)
     assert run.monitor == ("val/loss", False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vitkit.app import train
+from vitkit.app import resume, train
 from vitkit.config import RunConfig
 from vitkit.training.checkpoints import Checkpoints, numbered_checkpoints
 from vitkit.weights import read_checkpoint
@@ -65,3 +67,59 @@ def test_a_better_epoch_is_always_written(tiny: Tiny, written: list[int]) -> Non
     still = ("trainer.max_epochs=4", "trainer.save_every_n_epochs=100", "optimizer.lr=1e-9")
     train(tiny(*still), progress=False)
     assert written == [1, 4]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_copies_that_were_never_made_are_made_where_the_run_goes_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    """Killed between the first epoch's checkpoint and its copies; no later one is better. With one
+    epoch nothing is left to train.
+    """
+    kept = ("trainer.keep_checkpoints=1", "trainer.keep_best=true", "optimizer.lr=1e-9")
+    config = tiny(f"trainer.max_epochs={epochs}", *kept)
+
+    def killed(self: Checkpoints, path: Path) -> None:
+        raise MemoryError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_copy_last", killed)
+        with pytest.raises(MemoryError):
+            train(config, progress=False)
+    folder = Path(str(config.run.dir)) / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
+    resume(folder.parent, progress=False)
+    for name in ("best.ckpt", "step-3.ckpt"):
+        copy = read_checkpoint(folder / name)
+        assert (copy.epoch, copy.step) == (0, 3), name
+
+
+def test_a_best_copy_of_an_earlier_epoch_is_replaced_where_the_run_goes_on(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("trainer.max_epochs=9", "trainer.monitor=val/loss")
+    copy, copied = Checkpoints._copy_last, list[Path]()
+
+    def killed_at_the_second(self: Checkpoints, path: Path) -> None:
+        copied.append(path)
+        if len(copied) == 2:
+            raise MemoryError("gone")
+        copy(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_copy_last", killed_at_the_second)
+        with pytest.raises(MemoryError):
+            train(config, progress=False)
+    folder = Path(str(config.run.dir)) / "checkpoints"
+    better = read_checkpoint(folder / "last.ckpt").epoch
+    assert read_checkpoint(folder / "best.ckpt").epoch < better
+    seen: list[int] = []
+    started = Checkpoints.on_train_start
+
+    def look(self: Checkpoints, *arguments: Any) -> None:
+        seen.append(read_checkpoint(self.best_path).epoch)
+        started(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "on_train_start", look)
+    resume(folder.parent, progress=False)
+    assert seen == [better]

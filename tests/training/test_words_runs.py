@@ -154,16 +154,22 @@ def test_results_are_measured_in_float32_as_evaluations_are(tmp_path: Path, kind
 
 
 def test_what_follows_the_last_step_is_counted(tmp_path: Path) -> None:
-    """A validation, and the measurement in float32, which takes twice as long as in bfloat16."""
-    for precision, passes in (("32-true", 2), ("bf16-mixed", 3)):
-        more = f"trainer.precision={precision}"
-        job = try_one_batch(text_run(tmp_path / "run", more))
-        data: Any = job
-        windows = -(-(len(data.data.splits.val) - 1) // 16)
-        assert job.evaluated == passes * windows
-        pairs = try_one_batch(pair_run(tmp_path / "run", more, "data.test=null"))
-        data = pairs
-        assert pairs.evaluated == passes * len(data.data.splits["val"].source)
+    """A validation, the measurement in float32, and the searches for translations."""
+    job: Any = try_one_batch(text_run(tmp_path / "run"))
+    windows = -(-(len(job.data.splits.val) - 1) // 16)
+    assert (job.num_validated, job.num_tested) == (windows, windows)
+    pairs: Any = try_one_batch(pair_run(tmp_path / "run", "data.test=null"))
+    tokens = len(pairs.data.splits["val"].source)
+    assert (pairs.num_validated, pairs.num_tested) == (tokens, tokens)
+    pairs = try_one_batch(pair_run(tmp_path / "run"))
+    searched = 7 * len(pairs.data.splits["test"].source)
+    assert (pairs.num_validated, pairs.num_tested) == (tokens, tokens + searched)
+
+
+def test_data_handed_in_are_not_left_unread(pieces: Path) -> None:
+    data: Any = Mock()
+    with pytest.raises(ConfigError, match=r"data=: .*last\.ckpt reads words"):
+        evaluate(pieces, data=data, progress=False)
 
 
 @pytest.mark.parametrize(("given", "most"), [(None, 4), (7, 7)])

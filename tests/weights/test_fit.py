@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from timm.layers import resample_patch_embed
 from timm.models._manipulate import adapt_input_conv
-from torch import Tensor
+from torch import Tensor, nn
 
 import vitkit
 from tests.weights.foreign import CASES, TIMM, images, randomised, worst
 from vitkit.errors import ConfigError, WeightsError
-from vitkit.models import VisionTransformer, create_model
+from vitkit.models import CompactTransformer, VisionTransformer, create_model
 from vitkit.models.hybrid import HybridClassifier
+from vitkit.nn import resize_position_grid
 from vitkit.weights.fit import adapt_channels, resize_kernel
 from vitkit.weights.formats import FORMATS
 
@@ -153,6 +154,8 @@ def test_a_file_of_another_architecture_says_which_it_looks_like() -> None:
 
 
 STRANGERS = {
+    "a convolutional": ["features.0.weight", "classifier.weight"],
+    "convolutional network": ["features.0.0.weight", "classifier.weight"],
     "CLIP": ["visual.class_embedding", "visual.conv1.weight"],
     "ResNet": ["layer1.0.conv1.weight", "fc.weight"],
     "DINOv3": ["rope_embed.periods", "cls.weight"],
@@ -208,6 +211,8 @@ def test_resnets_of_ours_still_load() -> None:
     state = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
     report = vitkit.load_weights(create_model("resnet20_32"), state)
     assert len(report.loaded) == len(state)
+    with pytest.raises(WeightsError, match=r"\(the file looks like a ResNet\)"):
+        vitkit.load_weights(create_model("resnet32_32"), model.state_dict())
 
 
 def test_a_grid_that_was_guessed_is_told() -> None:
@@ -233,3 +238,76 @@ def test_a_hybrids_positions_and_patches_are_fitted_too() -> None:
 
     report = vitkit.load_weights(hybrid(48, 6), hybrid(32, 8).state_dict())
     assert sorted(report.resized) == ["pos_embed", "stem.proj.weight"]
+
+
+def checkpoint_of(model: nn.Module, **section: Any) -> dict[str, Any]:
+    """As a file of ours says it: with the model's own section."""
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    return {"vitkit": {"format_version": 1, "model": section}, "state_dict": state}
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 128), (16, 64)])
+def test_a_hybrids_positions_keep_the_grid_that_they_were_learned_on(size: tuple[int, int]) -> None:
+    """4 x 16 cells are as many as 8 x 8: the section says which."""
+    fields: dict[str, Any] = {"patch_size": 4, "blocks": ["attention"], "pos_embed": "learn"}
+    fields |= {"embed_dim": 16, "num_heads": 2}
+    giver, taker = HybridClassifier((16, 64), **fields), HybridClassifier(size, **fields)
+    report = vitkit.load_weights(taker, checkpoint_of(giver, name="hybrid", img_size=[16, 64]))
+    assert report.resized == ([] if size == (16, 64) else ["pos_embed"])
+    assert "square" not in " ".join(report.notes)
+    wanted = resize_position_grid(giver.pos_embed, (4, 16), taker.stem.grid_size)  # type: ignore[arg-type]
+    torch.testing.assert_close(taker.pos_embed, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (16, 16)])
+@pytest.mark.parametrize("tokenizer", ["conv", "patch"])
+def test_a_compact_models_positions_do_too(tokenizer: str, size: tuple[int, int]) -> None:
+    fields: dict[str, Any] = {"tokenizer": tokenizer, "patch_size": 2, "embed_dim": 24}
+    fields |= {"depth": 1, "num_heads": 2}
+    giver, taker = CompactTransformer(size, **fields), CompactTransformer(24, **fields)
+    report = vitkit.load_weights(taker, checkpoint_of(giver, name="cct", img_size=list(size)))
+    assert report.resized == ["pos_embed"]
+    assert "square" not in " ".join(report.notes)
+    wanted = resize_position_grid(giver.pos_embed, (8, size[1] // 2), (12, 12))  # type: ignore[arg-type]
+    torch.testing.assert_close(taker.pos_embed, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(48, 24), (24, 64), (16, 16)])
+@torch.no_grad()
+def test_relative_positions_are_taken_to_another_grid_as_the_model_takes_them(
+    size: tuple[int, int],
+) -> None:
+    fields: dict[str, Any] = {**OURS, "pos_embed": "relative"}
+    giver = randomised(VisionTransformer(**fields, dynamic_img_size=True))
+    taker = VisionTransformer(**{**fields, "img_size": size}).eval()
+    report = vitkit.load_weights(taker, giver.state_dict())
+    assert report.resized == ["rel_pos.table"]
+    assert "rel_pos.table is of another grid" in " ".join(report.notes)
+    assert worst(taker(images(size)), giver(images(size))) <= 1e-5
+    again = VisionTransformer(**fields)
+    assert vitkit.load_weights(again, giver.state_dict()).resized == []
+
+
+STEM: dict[str, Any] = {"img_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+
+
+@torch.no_grad()
+def test_a_stems_first_layer_reads_the_pixels() -> None:
+    layers = [{"dim": 8, "pool": 2, "norm": False}, {"dim": 8, "pool": 2, "norm": False}]
+    theirs = randomised(VisionTransformer(**STEM, conv_stem=layers))
+    grey = VisionTransformer(**STEM, conv_stem=layers, in_chans=1).eval()
+    report = vitkit.load_weights(grey, theirs.state_dict())
+    assert report.resized == ["patch_embed.layers.0.conv.weight"]
+    x = images((16, 16), channels=1)
+    assert worst(grey(x), theirs(x.expand(-1, 3, -1, -1))) <= 1e-5
+    # Its projection reads what the layers made: other channels are another thing there.
+    narrow = VisionTransformer(**STEM, conv_stem=[layers[0], {**layers[1], "dim": 4}])
+    with pytest.raises(WeightsError, match=r"patch_embed\.proj\.weight: given \(32, 8, 1, 1\)"):
+        vitkit.load_weights(narrow, theirs.state_dict())
+
+
+def test_a_model_of_words_is_no_model_of_pictures_whatever_is_overridden() -> None:
+    content = checkpoint_of(torch.nn.Identity(), name="lm_char_mini")
+    for overrides in ({}, {"max_len": 128}):
+        with pytest.raises(WeightsError, match="holds lm_char_mini, which reads words, not pict"):
+            vitkit.load_model(content, **overrides)

@@ -31,7 +31,9 @@ from tests.weights.foreign import (
     torchvision_vit,
     worst,
 )
-from vitkit.models import CompactTransformer, VisionTransformer
+from vitkit.errors import WeightsError
+from vitkit.models import CompactTransformer, VisionTransformer, create_model
+from vitkit.weights import hugging_face_folder
 
 TOLERANCE = 1e-5
 
@@ -386,3 +388,14 @@ def test_ours_among_them() -> None:
     loaded = vitkit.load_model(ours.state_dict())
     pairs = zip(ours.parameters(), loaded.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_tensor_without_a_name_at_hugging_face_is_named() -> None:
+    section: dict[str, Any] = {"name": "vit_tiny_patch16_224", "img_size": 32, "embed_dim": 32}
+    section |= {"depth": 1, "num_heads": 2, "num_classes": 3}
+    model = create_model(section["name"], **{k: v for k, v in section.items() if k != "name"})
+    named, _ = hugging_face_folder(model, section, ())
+    assert not any("None" in name for name in named)
+    model.register_buffer("extra", torch.zeros(1))
+    with pytest.raises(WeightsError, match="no name for the tensor extra"):
+        hugging_face_folder(model, section, ())

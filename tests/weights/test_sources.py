@@ -27,7 +27,7 @@ import vitkit
 from tests.weights.foreign import CASES, TIMM, images, randomised, torchvision_vit, worst
 from vitkit.errors import UnknownNameError, WeightsError
 from vitkit.models import VisionTransformer
-from vitkit.weights import hub, load_weights, read_tensors
+from vitkit.weights import hub, load_weights, read_file
 
 
 def _state() -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def test_bfloat16_arrays_of_an_npz(tmp_path: Path) -> None:
     values = torch.tensor([1.0, -2.5, 3e10]).bfloat16()
     raw = values.view(torch.int16).numpy().view("V2")
     np.savez(tmp_path / "w.npz", x=raw)
-    assert torch.equal(read_tensors(tmp_path / "w.npz")["x"], values.float())
+    assert torch.equal(read_file(tmp_path / "w.npz")["x"], values.float())
 
 
 def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +18,11 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from vitkit.app.devices import expect_shapes
-from vitkit.app.invocation import resume_command
+from vitkit.app.invocation import is_child, resume_command
 from vitkit.app.jobs import Job
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError
+from vitkit.records import write_text
 from vitkit.training.averaging import WeightAverage
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock, StepPlan, TimeKeeper
@@ -140,7 +142,8 @@ def make_callbacks(run: Run, bar: TrainingProgress, checkpoints: Checkpoints) ->
         config.trainer.max_time,
         run.clock,
         run.plan,
-        examples_after=run.job.evaluated,
+        num_validated=run.job.num_validated,
+        num_tested=run.job.num_tested,
         examples_in=run.job.examples_in,
         graphs=compiled_graphs if config.trainer.compile else None,
     )
@@ -181,15 +184,22 @@ def make_loggers(run: Run, step: int | None) -> list[Logger]:
 
 
 def _wandb_logger(folder: Path) -> Logger:
+    """One that goes on with the run's curves where the run itself does."""
     from pytorch_lightning.loggers import WandbLogger  # an extra
 
+    known = folder / "wandb-id.txt"
+    begun = known.is_file()
+    own = known.read_text(encoding="utf-8").strip() if begun else uuid.uuid4().hex[:8]
     try:
-        return WandbLogger(save_dir=folder, name=folder.name)
+        logger = WandbLogger(save_dir=folder, name=folder.name, id=own, resume="allow")
     except ModuleNotFoundError as error:
         raise ConfigError(
             "trainer.wandb: Weights & Biases is not installed; pip install 'vitkit[wandb]', "
             "or leave trainer.wandb out"
         ) from error
+    if not begun and not is_child():
+        write_text(known, own)
+    return logger
 
 
 def make_trainer(config: RunConfig, **options: Any) -> Trainer:

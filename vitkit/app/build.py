@@ -91,7 +91,8 @@ def build(
     if encoder is not None:
         model = encoder(section)
     else:
-        fetching = {"pretrained": True} if getattr(config.model, "pretrained", False) else {}
+        fetches = getattr(config.model, "pretrained", False) and not config.model.weights
+        fetching = {"pretrained": True} if fetches else {}
         model = build_model({**section, **fetching})
     report: LoadReport | None
     if config.model.weights:

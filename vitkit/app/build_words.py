@@ -28,7 +28,6 @@ __all__ = [
     "brought_tokenizer",
     "build_words",
     "eval_windows",
-    "float32_passes",
     "max_len_of",
     "pair_settings",
     "require_same_words",
@@ -52,13 +51,11 @@ class BuiltWords:
     Attributes:
         model: on the CPU.
         section: the model section that rebuilds it, complete.
-        tokenizer: of its tokens.
         report: what happened to the weights it starts from, if any were named.
     """
 
     model: nn.Module
     section: dict[str, Any]
-    tokenizer: Tokenizer
     report: LoadReport | None = None
 
     def lines(self) -> list[str]:
@@ -79,7 +76,7 @@ def build_words(config: RunConfig, tokenizer: Tokenizer) -> BuiltWords:
     torch.manual_seed(config.run.seed)
     model = build_model(section)
     report = load_weights(model, config.model.weights) if config.model.weights else None
-    return BuiltWords(model, section, tokenizer, report)
+    return BuiltWords(model, section, report)
 
 
 def brought_tokenizer(config: RunConfig, resumed: Checkpoint | None) -> Tokenizer | None:
@@ -184,13 +181,6 @@ def eval_windows(config: RunConfig, data: TextDataConfig) -> int:
         return data.eval_batch_size
     parts = config.trainer.accumulate_grad_batches * process_count(config)
     return max(1, data.batch_size // parts)
-
-
-def float32_passes(config: RunConfig) -> int:
-    """Validation passes of a training that one in float32, in which results are measured, takes the
-    time of.
-    """
-    return 1 if config.trainer.precision == "32-true" else 2
 
 
 def max_len_of(model: nn.Module) -> int | None:

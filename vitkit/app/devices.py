@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from vitkit.config import RunConfig
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, EvaluationError, VitkitError
 from vitkit.nn import hardware
 
 __all__ = [
     "best_device",
     "concrete_precision",
     "expect_shapes",
+    "memory_advice",
     "multiplies_bfloat16",
     "process_count",
 ]
@@ -55,7 +58,15 @@ def concrete_precision(setting: str, device: torch.device) -> str:
     Args:
         setting: ``trainer.precision``.
         device: where the training runs.
+
+    Raises:
+        ConfigError: float16 on a CPU, where it would be bfloat16 under a wrong name.
     """
+    if setting == "16-mixed" and device.type == "cpu":
+        raise ConfigError(
+            "trainer.precision=16-mixed: float16 trains on accelerators only; on a CPU take auto, "
+            "bf16-mixed or 32-true"
+        )
     if setting != "auto":
         return setting
     return "bf16-mixed" if multiplies_bfloat16(device) else "32-true"
@@ -73,6 +84,20 @@ def expect_shapes(*, vary: bool) -> None:
     planned anew for each, which takes longer than a step. Holds until it is called again.
     """
     torch.backends.cuda.enable_cudnn_sdp(not vary)
+
+
+@contextmanager
+def memory_advice(advice: str, error: type[VitkitError] = EvaluationError) -> Iterator[None]:
+    """Inside, a device whose memory is full is one line that says what to do.
+
+    Args:
+        advice: such as ``lower data.eval_batch_size``.
+        error: what is raised.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as full:
+        raise error(f"out of memory; {advice}") from full
 
 
 def process_count(config: RunConfig) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitkit.app.build import build_from_checkpoint
 from vitkit.app.devices import best_device
 from vitkit.app.expectations import stated_preprocessing
+from vitkit.app.leavings import suffix_of
 from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of, require_read
@@ -60,6 +61,7 @@ class Encoder:
         folder: where records go.
         facts: about the model, plain values.
         notes: what a person should know about how its weights were read, a line each.
+        suffix: of the records' names, where the folder has some of another checkpoint.
     """
 
     model: nn.Module
@@ -70,6 +72,7 @@ class Encoder:
     folder: Path
     facts: dict[str, Plain]
     notes: tuple[str, ...] = ()
+    suffix: str = ""
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 images (B, channels, height, width) of any size -> float32 (B, C), on the CPU.
@@ -184,6 +187,7 @@ def _of_checkpoint(path: Path, overrides: Sequence[str]) -> Encoder:
             "epoch": checkpoint.epoch,
             "step": checkpoint.step,
         },
+        suffix=suffix_of(path, folder_of(path)),
     )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count
 from pathlib import Path
 
 import torch
 
 from vitkit.app.build import require_classes
+from vitkit.app.devices import best_device, memory_advice
 from vitkit.app.facts import environment_facts
 from vitkit.app.invocation import resume_command
+from vitkit.app.leavings import left, suffix_of
 from vitkit.app.reporter import Tested, report_evaluation
 from vitkit.app.runs import finished_results
 from vitkit.app.shift import shift_facts, shift_measures
@@ -42,7 +43,7 @@ from vitkit.evaluation.agreement import Paired, compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import Measured
 from vitkit.records import Plain, Record
-from vitkit.weights import Checkpoint, tested_name
+from vitkit.weights import Checkpoint
 
 __all__ = [
     "SUITES",
@@ -64,8 +65,13 @@ SUITES = {
 OWN_SETTINGS = {
     "speed": ("compile", "speed_"),
     "shift": (
-        *("shift_images", "attack_images", "mce_baseline", "epsilons", "pgd_steps"),
-        *("cifar10", "imagenet_"),
+        "shift_images",
+        "attack_images",
+        "mce_baseline",
+        "epsilons",
+        "pgd_steps",
+        "cifar",
+        "imagenet_",
     ),
 }
 """Suite -> how the settings under ``eval.`` begin that it alone reads."""
@@ -73,13 +79,15 @@ OWN_SETTINGS = {
 SPLITS = ("auto", "train", "val", "test", "all")
 """What ``--split`` may be: auto is test, or val where there is no test; all is each in turn."""
 
-FILES = {"standard": "eval", "shift": "eval-shift", "speed": "eval-speed"}
-"""Suite -> name of its record, without the suffix."""
-
+LOWER = "lower data.eval_batch_size"
+"""What to do where the device has no room for a batch."""
 
 READ_OF_WORDS = (
-    *("data.", "task.num_beams", "task.length_penalty"),
-    *("trainer.accelerator", "run.report"),
+    "data.",
+    "task.num_beams",
+    "task.length_penalty",
+    "trainer.accelerator",
+    "run.report",
 )
 """How the settings begin that an evaluation of a model of words reads."""
 
@@ -209,19 +217,27 @@ def compare(
         started = time.perf_counter()
         opened = opened_source(source)
         if isinstance(opened, Checkpoint) and opened.tokenizer is not None:
-            suffix = _suffix(opened.path, folder_of(opened.path), used)
-            for result in _measured_words(
-                opened, overrides, split, suite, suffix, started, progress=progress
-            ):
+            if data is not None:
+                raise ConfigError(
+                    f"data=: {opened.path} reads words, whose files are named by data.* settings; "
+                    "leave it out"
+                )
+            suffix = suffix_of(opened.path, folder_of(opened.path), used)
+            with memory_advice(LOWER):
+                found = _measured_words(
+                    opened, overrides, split, suite, suffix, started, progress=progress
+                )
+            for result in found:
                 paired += [None] if results else []
                 results.append(result)
             continue
         subject = open_subject(opened, overrides, data=data, progress=progress)
         require_classes(subject.section, subject.path)
-        suffix, there = _suffix(subject.path, subject.folder, used), splits_of(subject)
+        suffix, there = suffix_of(subject.path, subject.folder, used), splits_of(subject)
         for one in chosen_splits(split, there, subject.data.info.name, "images"):
             ending = _with_split(suffix, one, split, there)
-            result = _measured(subject, one, suite, ending, started, progress=progress)
+            with memory_advice(LOWER):
+                result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
             if results:
                 alike = (r for r in results if split != "all" or r.split == result.split)
@@ -245,33 +261,26 @@ def _require_suite(overrides: Sequence[str], suite: str) -> None:
 
 
 def evaluate_checkpoint(
-    path: Path,
-    overrides: Sequence[str] = (),
-    *,
-    data: ImageData | None = None,
-    split: str = "test",
-    progress: bool = True,
+    path: Path, *, data: ImageData | None = None, progress: bool = True
 ) -> EvalResult:
-    """Loss and accuracy of one checkpoint file, as a training reports them; writes nothing.
+    """Loss and accuracy of one checkpoint file on the test images, as a training reports them;
+    writes nothing.
 
     Args and errors as of :func:`evaluate`.
     """
     started = time.perf_counter()
-    subject = subject_of_checkpoint(path, overrides, data=data, progress=progress)
-    images = split_of(subject, split)
-    predictions = predictions_of(subject, images, split, progress=progress)
-    metrics = {f"{split}/{name}": value for name, value in predictions.metrics().items()}
+    subject = subject_of_checkpoint(path, data=data, progress=progress)
+    images = split_of(subject, "test")
+    predictions = predictions_of(subject, images, "test", progress=progress)
+    metrics = {f"test/{name}": value for name, value in predictions.metrics().items()}
     facts = {**subject.facts, "images": len(images)}
-    record = _record(Measured(metrics), facts, started)
-    tested = Tested(subject, predictions, split)
     return EvalResult(
         metrics,
         path,
         subject.weights_name,
         len(images),
-        record,
-        tested=tested,
-        split=split,
+        _record(Measured(metrics), facts, started, subject.device),
+        tested=Tested(subject, predictions, "test"),
     )
 
 
@@ -290,7 +299,7 @@ def _measured(
         facts: dict[str, Plain] = {**subject.facts, "images": images, "split": split}
         if name == "standard":
             measured, predictions = standard_measures(subject, split, progress=progress)
-            path = subject.folder / f"predictions{suffix}.npz"
+            path = left(subject.folder, "predictions", suffix)
             record = record_of(subject, predictions, split)
             record.write(path)
             pictures = str(record.pictures)
@@ -302,8 +311,8 @@ def _measured(
             facts |= {"eval_seed": options.seed, **shift_facts(subject, images)}
         else:
             measured = speed_measures(subject)
-        records[name] = _record(measured, facts, started)
-        path = subject.folder / f"{FILES[name]}{suffix}.json"
+        records[name] = _record(measured, facts, started, subject.device)
+        path = left(subject.folder, name, suffix)
         records[name].write(path)
         written.append(path)
         started = time.perf_counter()
@@ -328,20 +337,8 @@ def _measured(
     )
 
 
-def _suffix(path: Path, folder: Path, used: set[tuple[Path, str]]) -> str:
-    """What is put behind the names of files where a folder has some of another checkpoint.
-
-    A run's own names belong to the checkpoint that it tested, whichever is evaluated first.
-    """
-    own = path.parent.name != "checkpoints" or path.name == (tested_name(folder) or "last.ckpt")
-    names = chain([""] if own else [], [f"-{path.stem}"], (f"-{path.stem}-{n}" for n in count(2)))
-    suffix = next(name for name in names if (folder, name) not in used)
-    used.add((folder, suffix))
-    return suffix
-
-
 def _with_split(suffix: str, split: str, asked: str, there: Sequence[str]) -> str:
-    """The same for the splits that are evaluated beside the usual one."""
+    """The suffix with what tells the splits that are evaluated beside the usual one."""
     usual = "test" if "test" in there else "val"
     return f"{suffix}-{split}" if asked == "all" and split != usual else suffix
 
@@ -392,8 +389,9 @@ def _of_words(
         **found.facts,
     }
     folder = folder_of(checkpoint.path)
-    record = _record(Measured(found.metrics), facts, started)
-    written = [folder / f"{FILES['standard']}{suffix}.json"]
+    device = best_device(config.trainer.accelerator)
+    record = _record(Measured(found.metrics), facts, started, device)
+    written = [left(folder, "standard", suffix)]
     record.write(written[0])
     if found.translations:
         of_model = suffix.removesuffix(f"-{split}")
@@ -414,9 +412,11 @@ def _of_words(
     )
 
 
-def _record(measured: Measured, facts: dict[str, Plain], started: float) -> Record:
+def _record(
+    measured: Measured, facts: dict[str, Plain], started: float, device: torch.device
+) -> Record:
     seconds = round(time.perf_counter() - started, 2)
-    everything = {**facts, "wall_seconds": seconds, **environment_facts()}
+    everything = {**facts, "wall_seconds": seconds, **environment_facts(device)}
     return Record(measured.metrics, everything, dict(measured.tables))
 
 

@@ -14,7 +14,16 @@ from vitkit.data.preprocess import Preprocessing
 from vitkit.models.config import TimmConfig
 from vitkit.weights import LoadReport, stated_by_config
 
-__all__ = ["pretrained_report", "run_preprocessing", "stated_preprocessing"]
+__all__ = [
+    "FITTING",
+    "fitting_of",
+    "pretrained_report",
+    "run_preprocessing",
+    "stated_preprocessing",
+]
+
+FITTING = ("interpolation", "crop_pct", "crop_mode")
+"""Fields of ``Preprocessing`` that are settings of the data too: how pictures are fitted."""
 
 HALF, UNIT_MEAN, UNIT_STD = (0.5,), (0.0,), (1.0,)
 
@@ -58,14 +67,25 @@ def run_preprocessing(
 
     Mean and standard deviation are those of the weights that it starts from, else the data's.
     Models that read pixel values as words want [0, 1]. What the config overrides is noted in the
-    report. Pictures are fitted as the data are: by the loaders, not by the weights' own crop.
+    report. Pictures are fitted as the data are, by the settings, not by the weights' own crop.
     """
     mean, std = info.mean, info.std
     if getattr(model, "unit_pixels", False):
         mean, std = UNIT_MEAN * info.in_chans, UNIT_STD * info.in_chans
     elif report is not None:
         mean, std = _own_or_overridden(info, config, report)
-    return Preprocessing(img_size=info.img_size, mean=mean, std=std, in_chans=info.in_chans)
+    return Preprocessing(
+        img_size=info.img_size,
+        mean=mean,
+        std=std,
+        in_chans=info.in_chans,
+        **fitting_of(info),
+    )
+
+
+def fitting_of(info: DataInfo) -> dict[str, Any]:
+    """How a data set's pictures are brought to one size, as fields of ``Preprocessing``."""
+    return {key: getattr(info, key) for key in FITTING}
 
 
 def _own_or_overridden(
@@ -77,8 +97,8 @@ def _own_or_overridden(
     size = values.get("img_size")
     if size is not None and tuple(size) != tuple(info.img_size):
         report.notes.append(f"trained on {_by(size)} px, used at {_by(info.img_size)} px")
-    if own := _way_to_fit(values):
-        report.notes.append(f"fitted as the data are (bicubic, the whole); the weights' own: {own}")
+    if own := _way_to_fit(values, info):
+        report.notes.append(f"pictures are fitted otherwise than for these weights; theirs: {own}")
     if not values.get("mean"):
         return info.mean, info.std
     mean = _for_channels(values["mean"], info.in_chans)
@@ -93,11 +113,11 @@ def _own_or_overridden(
     return info.mean, info.std
 
 
-def _way_to_fit(values: Mapping[str, Any]) -> str:
-    """How weights want a picture fitted, where that is not how the loaders do it."""
-    usual = {"interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "center"}
-    other = {key: values[key] for key in usual if values.get(key, usual[key]) != usual[key]}
-    return ", ".join(f"{key} {value}" for key, value in other.items())
+def _way_to_fit(values: Mapping[str, Any], info: DataInfo) -> str:
+    """The settings by which pictures would be fitted as weights want them, where others hold."""
+    ours = fitting_of(info)
+    other = {key: values[key] for key in ours if values.get(key, ours[key]) != ours[key]}
+    return ", ".join(f"data.{key}={value}" for key, value in other.items())
 
 
 def _for_channels(values: Any, in_chans: int) -> tuple[float, ...]:

@@ -26,12 +26,16 @@ MB = 1e6
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy")
 
 
-def environment_facts() -> dict[str, Plain]:
-    """Flat facts for ``results.json``."""
+def environment_facts(device: torch.device | None = None) -> dict[str, Plain]:
+    """Flat facts for ``results.json``.
+
+    Args:
+        device: that did the work; None: the fastest one here.
+    """
     facts: dict[str, Plain] = {"vitkit_version": _version("vitkit")}
     facts |= {f"{name.replace('-', '_')}_version": _version(name) for name in PACKAGES}
     facts["python_version"] = platform.python_version()
-    facts["hardware"] = _hardware()
+    facts["hardware"] = _hardware(device)
     facts["threads"] = torch.get_num_threads()
     facts["git_commit"] = _git_commit()
     return facts
@@ -67,9 +71,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name(0)
+def _hardware(device: torch.device | None) -> str:
+    on_cuda = torch.cuda.is_available() if device is None else device.type == "cuda"
+    if on_cuda:
+        return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -7,15 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vitkit.app.batches import features_of
 from vitkit.app.build import picture_section
 from vitkit.app.encoders import Encoder, digest_of
-from vitkit.app.progress import counted
-from vitkit.data.loaders import EvalLoader
 from vitkit.data.splits import ResidentSplit, Split
 from vitkit.records import write_beside
 
@@ -50,22 +48,12 @@ def cached_features(encoder: Encoder, split: Split, what: str, *, progress: bool
     return kept
 
 
-@torch.no_grad()
 def _computed(encoder: Encoder, split: Split, what: str, *, progress: bool) -> Tensor:
     settings = picture_section(encoder.config)
-    loader = EvalLoader(
-        split,
-        batch_size=settings.eval_batch_size,
-        device=encoder.device,
-        num_workers=settings.num_workers,
+    features, _ = features_of(
+        encoder.features, split, settings, encoder.device, what, progress=progress
     )
-    parts, done = [], 0
-    with counted(f"features of {what}", "images", show=progress) as tell:
-        for images, _, _ in loader:
-            parts.append(encoder.features(images))
-            done += len(images)
-            tell(done, len(split))
-    return torch.cat(parts)
+    return features
 
 
 def _read(path: Path, count: int) -> Tensor | None:
@@ -99,7 +87,7 @@ def _digest_of_images(split: Split) -> str | None:
     is to be had.
     """
     if isinstance(split, ResidentSplit):
-        return digest_of(f"{split.shown or ''}", [("images", split.images)])
+        return digest_of(f"{split.fit or ''}", [("images", split.images)])
     lines = [repr(split.decode)]
     for item in split.items:
         path = Path(item) if isinstance(item, str | Path) else None

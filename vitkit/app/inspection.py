@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitkit.app.batches import features_of
+from vitkit.app.devices import memory_advice
 from vitkit.app.inspect_views import (
     Views,
     distance_plot,
@@ -21,12 +23,11 @@ from vitkit.app.inspect_views import (
     views_of_weights,
 )
 from vitkit.app.inspected import opened_to_inspect
+from vitkit.app.leavings import DRAWINGS, INSPECTED
 from vitkit.app.predictor import Predictor, picture_files, read_picture
-from vitkit.app.progress import counted
 from vitkit.app.subjects import Source, Subject, is_of_timm
 from vitkit.app.suites import split_of
 from vitkit.config import Overrides, override_words
-from vitkit.data.loaders import EvalLoader
 from vitkit.errors import ConfigError, RunError, UnknownNameError
 from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
 from vitkit.explain.anatomy import Anatomy, anatomy_of, chosen_layers
@@ -161,12 +162,15 @@ def inspect(
         told, blocks = _look_at(seen, predictor, images, explained, layers)
     if embedding is not None:
         subject = opened.subject(overrides, progress=progress)
-        _embed(seen, subject, embedding, progress=progress)
+        with memory_advice("lower data.eval_batch_size"):
+            _embed(seen, subject, embedding, progress=progress)
     facts: dict[str, Plain] = {"checkpoint": str(opened.path), "weights": opened.weights_name}
     facts |= {"model": opened.name, "data": opened.data}
+    tables = _tables(shapes, told, blocks)
+    tables[DRAWINGS] = {"file": [f"{name}.png" for name in seen.pictures]}
     return Inspection(
         folder=folder,
-        written=_write(folder, seen, Record({}, facts, _tables(shapes, told, blocks))),
+        written=_write(folder, seen, Record({}, facts, tables)),
         checkpoint=opened.path,
         weights_name=opened.weights_name,
         model=opened.name,
@@ -196,7 +200,7 @@ def _check(
 
 
 def _folder(run: Path, out: str | Path | None) -> Path:
-    folder = Path(out) if out is not None else run / "inspect"
+    folder = Path(out) if out is not None else run / INSPECTED
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give --out a folder")
     return folder
@@ -290,24 +294,14 @@ def _embed(seen: Views, subject: Subject, method: str, *, progress: bool) -> Non
     split = split_of(subject, "test")
     if len(split) > EMBEDDED:
         split = split.subset(torch.arange(EMBEDDED) * len(split) // EMBEDDED)
-    settings = subject.pictures
-    loader = EvalLoader(
-        split,
-        batch_size=settings.eval_batch_size,
-        device=subject.device,
-        num_workers=settings.num_workers,
+
+    def features(images: Tensor) -> Tensor:
+        return pooled_features(subject.model, subject.preprocessing(images))
+
+    found, classes = features_of(
+        features, split, subject.pictures, subject.device, "test", progress=progress
     )
-    features: list[Tensor] = []
-    targets: list[Tensor] = []
-    done = 0
-    with counted("reading features", "images", show=progress) as tell:
-        for images, labels, _ in loader:
-            features.append(pooled_features(subject.model, subject.preprocessing(images)).cpu())
-            targets.append(labels.cpu())
-            done += len(labels)
-            tell(done, len(split))
-    places = embedding_map(torch.cat(features), method).numpy()
-    classes = torch.cat(targets)
+    places = embedding_map(found, method).numpy()
     seen.numbers["embedding"], seen.numbers["embedding_targets"] = places, classes.numpy()
     names = subject.data.info.class_names
     seen.pictures[f"embedding-{method}"] = embedding_plot(places, classes.tolist(), names, method)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitkit.app.build import build_from_checkpoint, require_classes
-from vitkit.app.devices import best_device
+from vitkit.app.devices import best_device, memory_advice
 from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.config import MAX_PIXELS
@@ -100,11 +100,15 @@ class Predictor:
 
         Raises:
             DataError: there is such a source and no ``on_error``, or a folder without pictures.
+            EvaluationError: logits that are not finite, or a batch that the device has no room for.
         """
         out: list[Prediction] = []
+        fewer = f"{batch_size} pictures at a time are too many; give fewer, or a lower batch_size"
         for part in self._batches(_several(pictures), batch_size, on_error):
             images = torch.stack([image for _, image in part])
-            values, indices = self.probabilities(images).topk(min(top, len(self.class_names)))
+            with memory_advice(fewer):
+                shares = self.probabilities(images)
+            values, indices = shares.topk(min(top, len(self.class_names)))
             for (name, _), p, i in zip(part, values.tolist(), indices.tolist(), strict=True):
                 best = tuple((self.class_names[k], v) for k, v in zip(i, p, strict=True))
                 out.append(Prediction(name, best))

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from vitkit.app.build import picture_section
+from vitkit.app.devices import memory_advice
 from vitkit.app.encoders import Encoder, open_encoder
 from vitkit.app.facts import environment_facts
 from vitkit.app.features import cached_features
+from vitkit.app.leavings import left
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Source
 from vitkit.config import Overrides, override_words
@@ -28,7 +30,6 @@ from vitkit.weights import write_head
 __all__ = ["ProbeResult", "probe"]
 
 DRAWS = 10
-FILE, HEAD = "probe.json", "probe-head.safetensors"
 
 Labelled = tuple[Tensor, Tensor]
 """Features (N, C) and targets (N,)."""
@@ -44,7 +45,8 @@ class ProbeResult:
             standard deviation. ``probe/linear_l2`` is the penalty that was chosen, by
             ``probe/linear_val_acc``.
         record: all of ``probe.json``.
-        path: of that file.
+        path: of that file; its name tells a checkpoint that the run did not test
+            (``probe-best.json``).
         notes: what a person should know about how the weights were read, a line each.
         head: file of the linear probe of the training images alone, for ``task.finetune.head``.
     """
@@ -88,10 +90,11 @@ def probe(
     if data is None:
         data = _data_for(encoder, progress=progress)
     train, val, test = (_required(data, split) for split in ("train", "val", "test"))
-    parts = {
-        name: _labelled(encoder, split, name, progress=progress)
-        for name, split in {"training": train, "validation": val, "test": test}.items()
-    }
+    with memory_advice("lower data.eval_batch_size"):
+        parts = {
+            name: _labelled(encoder, split, name, progress=progress)
+            for name, split in {"training": train, "validation": val, "test": test}.items()
+        }
     classes, seed = data.info.num_classes, encoder.config.eval.seed
     metrics, tables, head = _measured(parts, classes, seed, progress=progress)
     facts: dict[str, Plain] = {
@@ -107,15 +110,15 @@ def probe(
         "few_shot_draws": DRAWS,
         "eval_seed": seed,
         "wall_seconds": round(time.perf_counter() - started, 2),
-        **environment_facts(),
+        **environment_facts(encoder.device),
     }
     record = Record(metrics, facts, tables)
-    path = encoder.folder / FILE
+    path = left(encoder.folder, "probe", encoder.suffix)
     encoder.folder.mkdir(parents=True, exist_ok=True)
     record.write(path)
     weight, bias = head.layer()
     names = data.info.class_names
-    beside = encoder.folder / HEAD
+    beside = left(encoder.folder, "head", encoder.suffix)
     write_beside(beside, lambda part: write_head(part, weight, bias, names))
     return ProbeResult(metrics, record, path, encoder.notes, beside)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,17 +11,29 @@ import numpy as np
 import torch
 
 from vitkit.app.examples import examples_of
+from vitkit.app.leavings import left
 from vitkit.app.subjects import Subject
 from vitkit.app.suites import record_of
 from vitkit.errors import ConfigError, RunError
-from vitkit.evaluation.agreement import compare_paired
+from vitkit.evaluation.agreement import compare_means, compare_paired
 from vitkit.evaluation.classification import Predictions
 from vitkit.records import write_text
-from vitkit.report import Run, comparison_page, holds_records, read_run, run_page, suffixes_of
+from vitkit.report import (
+    Run,
+    comparison_page,
+    holds_records,
+    holds_seeds,
+    read_run,
+    read_seeds,
+    run_page,
+    seed_values,
+    seeds_page,
+    suffixes_of,
+)
+from vitkit.report.measures import COMPARED
 
 __all__ = ["Tested", "report_comparison", "report_evaluation", "report_run", "report_training"]
 
-PAGE = "report/index{}.html"
 MOST_LOGITS = 20_000_000
 """Logits that a training keeps: 80 MB. Beyond that an evaluation may."""
 
@@ -51,7 +63,7 @@ def report_training(folder: Path, tested: Tested | None) -> Path | None:
     try:
         if tested is not None and tested.predictions.logits.numel() <= MOST_LOGITS:
             record = record_of(tested.subject, tested.predictions, tested.split)
-            record.write(folder / "predictions.npz")
+            record.write(left(folder, "predictions"))
         return _reported(folder, tested, "")
     except (Exception, KeyboardInterrupt) as error:
         _told(folder, error)
@@ -94,10 +106,11 @@ def report_run(folder: str | Path) -> Path:
 
 
 def report_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
-    """Write one page about several runs from their files.
+    """Write one page about several runs, or about several recipes over seeds, from their files.
 
     Args:
-        folders: of the runs, two or more; the first is held against each other one.
+        folders: two or more, either of runs or of seeds that ``train --seeds`` trained; the first
+            is held against each other one.
         out: the page; a file that is no page of vitkit is not overwritten.
 
     Raises:
@@ -111,21 +124,27 @@ def report_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         raise RunError(f"{page} is a folder; name a file: --out {page / 'compare.html'}")
     if page.exists() and not _is_page(page):
         raise RunError(f"{page} is no page of vitkit and is not overwritten; choose another --out")
-    runs = [read_run(Path(folder)) for folder in folders]
-    paired = [_paired(runs[0], other) for other in runs[1:]]
-    _write(page, comparison_page(runs, paired))
+    places = [Path(folder) for folder in folders]
+    if any(map(holds_seeds, places)):
+        recipes = [read_seeds(place) for place in places]
+        tests = [_tests(recipes[0], other) for other in recipes[1:]]
+        text = seeds_page(recipes, tests)
+    else:
+        runs = [read_run(place) for place in places]
+        text = comparison_page(runs, [_paired(runs[0], other) for other in runs[1:]])
+    _write(page, text)
     return page
 
 
 def _reported(folder: Path, tested: Tested | None, suffix: str) -> Path:
     if tested is not None:
         made = examples_of(tested.subject, tested.predictions, tested.split)
-        made.write(folder / f"examples{suffix}.npz")
+        made.write(left(folder, "examples", suffix))
     return _write_page(folder, suffix)
 
 
 def _write_page(folder: Path, suffix: str) -> Path:
-    page = folder / PAGE.format(suffix)
+    page = left(folder, "page", suffix)
     _write(page, run_page(read_run(folder, suffix)))
     return page
 
@@ -153,6 +172,18 @@ def _told(folder: Path, error: BaseException) -> None:
 def _is_page(path: Path) -> bool:
     with path.open("rb") as file:
         return b'content="vitkit"' in file.read(4096)
+
+
+def _tests(first: Run, other: Run) -> dict[str, Mapping[str, float]]:
+    """One recipe's means against another's, of what both measured with two seeds or more."""
+    if (first.split, first.fact("data")) != (other.split, other.fact("data")):
+        return {}
+    found: dict[str, Mapping[str, float]] = {}
+    for name, _, _ in COMPARED:
+        ours, theirs = (list(seed_values(recipe, name).values()) for recipe in (first, other))
+        if min(len(ours), len(theirs)) > 1:
+            found[name] = asdict(compare_means(ours, theirs))
+    return found
 
 
 def _paired(first: Run, other: Run) -> dict[str, float] | None:

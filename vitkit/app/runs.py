@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from vitkit.app.invocation import resume_command
+from vitkit.app.invocation import is_child, resume_command
 from vitkit.config import RunConfig
 from vitkit.errors import RunError
 from vitkit.weights import tested_name
@@ -17,6 +19,7 @@ __all__ = [
     "find_checkpoint",
     "finished_results",
     "make_run_folder",
+    "require_unused",
     "resumable_checkpoint",
     "runs_folder",
 ]
@@ -31,36 +34,61 @@ def runs_folder(config: RunConfig) -> Path:
     return Path(config.run.root) / (config.run.name or f"{model}-{config.data.name}")
 
 
+def require_unused(config: RunConfig) -> None:
+    """See that ``run.dir`` holds no other run: rather before data are read than when it is made.
+
+    Raises:
+        RunError: it is not empty, or cannot be looked into.
+    """
+    if config.run.dir is None or _inherited_folder() is not None:
+        return
+    folder = Path(config.run.dir)
+    with _no_such_folder(folder):
+        if not (folder.exists() and any(folder.iterdir())):
+            return
+    resumable = (folder / "checkpoints" / "last.ckpt").is_file()
+    more = f", or go on with it: {resume_command(folder)}" if resumable else ""
+    raise RunError(
+        f"{folder} is not empty, and a run is never overwritten; choose another run.dir{more}"
+    )
+
+
 def make_run_folder(config: RunConfig) -> Path:
     """``<root>/<name>/<date-time>``, or exactly ``run.dir``; new, and writable.
 
     Raises:
         RunError: it exists already, or cannot be made or written.
     """
-    inherited = os.environ.get(FOLDER_VARIABLE)
-    if inherited and int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return Path(inherited)
+    if (inherited := _inherited_folder()) is not None:
+        return inherited
+    require_unused(config)
     folder = Path(config.run.dir or config.run.root)
-    try:
-        if config.run.dir and folder.exists() and any(folder.iterdir()):
-            resumable = (folder / "checkpoints" / "last.ckpt").is_file()
-            more = f", or go on with it: {resume_command(folder)}" if resumable else ""
-            raise RunError(
-                f"{folder} is not empty, and a run is never overwritten; choose another run.dir"
-                + more
-            )
+    with _no_such_folder(folder):
         folder = folder if config.run.dir else _dated_folder(config)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.write_bytes(b"vitkit")
         probe.unlink()
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return folder
+
+
+def _inherited_folder() -> Path | None:
+    """The folder that the first of a training's processes has made, in another of them."""
+    inherited = os.environ.get(FOLDER_VARIABLE)
+    return Path(inherited) if inherited and is_child() else None
+
+
+@contextmanager
+def _no_such_folder(folder: Path) -> Iterator[None]:
+    """What the disk says against a run's folder, as one line."""
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"cannot write the run folder {folder}: {error.strerror}; "
             "set run.root to a folder you may write"
         ) from error
-    os.environ[FOLDER_VARIABLE] = str(folder)
-    return folder
 
 
 def discard_run_folder(folder: Path, *, logged_too: bool = True) -> None:
@@ -70,8 +98,7 @@ def discard_run_folder(folder: Path, *, logged_too: bool = True) -> None:
         folder: of the run.
         logged_too: also where steps were logged; False leaves them to be looked at.
     """
-    is_child = int(os.environ.get("LOCAL_RANK", "0")) > 0
-    if is_child or any((folder / "checkpoints").glob("*.ckpt")):
+    if is_child() or any((folder / "checkpoints").glob("*.ckpt")):
         return
     if not logged_too and _has_log(folder):
         return

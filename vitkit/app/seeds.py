@@ -15,6 +15,7 @@ from subprocess import Popen
 from vitkit.app.runs import discard_run_folder, runs_folder
 from vitkit.config import RunConfig, dump_yaml, load_config, to_plain
 from vitkit.errors import Interrupted, RunError
+from vitkit.evaluation.uncertainty import mean_interval
 from vitkit.records import Record, write_text
 
 __all__ = ["SeedSummary", "train_seeds"]
@@ -32,7 +33,8 @@ class SeedSummary:
     Attributes:
         folder: holds a run folder a seed, and ``seeds.json``.
         records: ``results.json`` of each seed.
-        record: ``seeds.json``: mean and standard deviation of every metric.
+        record: ``seeds.json``: mean, standard deviation and, of two seeds or more, the 95 %
+            interval of the mean, of every metric.
     """
 
     folder: Path
@@ -129,13 +131,15 @@ def _leave_to(child: Popen[bytes]) -> Iterator[None]:
 
 
 def _summary(records: dict[int, Record]) -> Record:
-    """Mean and sample standard deviation of what every seed measured."""
+    """Mean, sample standard deviation and interval of what every seed measured."""
     names = set.intersection(*(set(record.metrics) for record in records.values()))
     metrics = {}
     for name in sorted(names):
         values = [record.metrics[name] for record in records.values()]
         metrics[f"{name}/mean"] = statistics.fmean(values)
         metrics[f"{name}/sd"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        if len(values) > 1:
+            metrics[f"{name}/low"], metrics[f"{name}/high"] = mean_interval(values)
         metrics |= {f"{name}/seed-{s}": r.metrics[name] for s, r in records.items()}
     first = next(iter(records.values()))
     shared = ("model", "data", "parameters", "hardware", "threads", "precision", "torch_version")

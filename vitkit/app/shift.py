@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,16 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vitkit.app.batches import eval_loader
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
 from vitkit.app.suites import predictions_of, split_of
-from vitkit.data.loaders import EvalLoader
 from vitkit.data.shifted import (
     IMAGENET_A,
     IMAGENET_CLASSES,
     IMAGENET_R,
     read_cifar10_1,
     read_cifar10h,
+    read_cifar_c,
+    read_imagenet_c,
     read_imagenet_folder,
     read_imagenet_real,
 )
@@ -88,7 +90,8 @@ class _Images:
 def shift_measures(subject: Subject, split: str, *, progress: bool = True) -> Measured:
     """Accuracy under changes of the images, under attacks, and on other test sets.
 
-    ``<split>/corrupted/<name>/acc`` is the mean over five severities (each of them in the table
+    ``<split>/changed/clean/acc`` is that of the same images unchanged,
+    ``<split>/corrupted/<name>/acc`` the mean over five severities (each of them in the table
     ``corruptions``), ``<split>/corrupted/err`` the mean error over 15 corruptions; the rest is
     named by what was done. Corruptions need 32 pixels a side and are left out below.
     """
@@ -131,21 +134,36 @@ def _corruptions(subject: Subject, some: _Images, *, progress: bool) -> Measured
     changes = [_placed(corrupt, name=n, severity=s, seed=options.seed) for n, s in kinds]
     right = _accuracies(subject, some, changes, "corrupted", progress=progress)
     found = dict(zip(kinds, right, strict=True))
-    errors = {name: [1 - found[name, severity] for severity in SEVERITIES] for name in CORRUPTIONS}
+    return _corrupted("corrupted", "corruptions", found, options.mce_baseline == "alexnet")
+
+
+def _corrupted(
+    prefix: str, table: str, found: Mapping[tuple[str, int], float], over_alexnet: bool
+) -> Measured:
+    """Accuracy under each corruption, and the mean error over those that count.
+
+    Args:
+        prefix: of the metrics.
+        table: name of the table of severities.
+        found: (corruption, severity) -> accuracy.
+        over_alexnet: also the errors over AlexNet's.
+    """
+    names = list(dict.fromkeys(name for name, _ in found))
+    errors = {name: [1 - found[name, severity] for severity in SEVERITIES] for name in names}
     metrics = {
-        f"corrupted/{name}/acc": 1 - sum(values) / len(values) for name, values in errors.items()
+        f"{prefix}/{name}/acc": 1 - sum(values) / len(values) for name, values in errors.items()
     }
-    metrics["corrupted/err"] = mean_corruption_error(errors)
-    if options.mce_baseline == "alexnet":
-        metrics["corrupted/mce"] = mean_corruption_error(errors, ALEXNET_ERRORS)
-    columns = {f"severity_{s}": [found[name, s] for name in CORRUPTIONS] for s in SEVERITIES}
-    return Measured(metrics, {"corruptions": {"corruption": list(CORRUPTIONS), **columns}})
+    metrics[f"{prefix}/err"] = mean_corruption_error(errors)
+    if over_alexnet:
+        metrics[f"{prefix}/mce"] = mean_corruption_error(errors, ALEXNET_ERRORS)
+    columns = {f"severity_{s}": [found[name, s] for name in names] for s in SEVERITIES}
+    return Measured(metrics, {table: {"corruption": names, **columns}})
 
 
 def _changes(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     """Occlusion, shuffling, noise and fewer pixels."""
     size, seed = subject.preprocessing.img_size, subject.config.eval.seed
-    changes: dict[str, Change] = {}
+    changes: dict[str, Change] = {"changed/clean/acc": lambda images, places: images}
     for grid in [g for g in OCCLUSION_GRIDS if _divides(g, size)][:1]:
         for share in OCCLUDED:
             changes[f"occluded/{share:g}/acc"] = _placed(
@@ -182,7 +200,7 @@ def _accuracies(
     subject: Subject, some: _Images, changes: Sequence[Change], what: str, *, progress: bool
 ) -> list[float]:
     """Top-1 accuracy under each of some changes."""
-    loader = _loader(subject, some)
+    loader = eval_loader(some.images, subject.pictures, subject.device)
     count = len(some.places)
     right = [0] * len(changes)
     with (
@@ -201,16 +219,6 @@ def _accuracies(
     return [hits / count for hits in right]
 
 
-def _loader(subject: Subject, some: _Images) -> EvalLoader:
-    settings = subject.pictures
-    return EvalLoader(
-        some.images,
-        batch_size=settings.eval_batch_size,
-        device=subject.device,
-        num_workers=settings.num_workers,
-    )
-
-
 def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     """Share of images that are right before and after an attack."""
     options = subject.config.eval
@@ -224,8 +232,9 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     hits = dict.fromkeys(kinds, 0)
     clean = done = 0
     count = len(some.places)
+    loader = eval_loader(some.images, subject.pictures, subject.device)
     with counted("attacking", "images", show=progress) as tell, _frozen(subject):
-        for batch, targets, positions in _loader(subject, some):
+        for batch, targets, positions in loader:
             images = batch.to(torch.float32) / 255
             places = some.places[positions].to(images.device)
             right = _right(predict, images, targets)
@@ -291,13 +300,58 @@ def _other_sets(subject: Subject, *, progress: bool) -> Measured:
             want,
             setting=f"eval.{name}",
             classes=classes,
+            class_names=subject.data.info.class_names,
             max_pixels=subject.pictures.max_pixels,
         )
         found = _among(_on(subject, images, name, progress), classes)
         measured.metrics |= {f"{name}/{k}": v for k, v in found.metrics().items()}
     if options.imagenet_real is not None:
         measured.add(_imagenet_real(subject, options.imagenet_real, progress=progress))
+    if options.cifar_c is not None:
+        measured.add(_cifar_c(subject, options.cifar_c, progress=progress))
+    if options.imagenet_c is not None:
+        measured.add(_imagenet_c(subject, options.imagenet_c, progress=progress))
     return measured
+
+
+def _cifar_c(subject: Subject, folder: str, *, progress: bool) -> Measured:
+    """The published files of CIFAR-10-C or CIFAR-100-C."""
+    info = subject.data.info
+    if info.num_classes == len(CIFAR10):
+        _require_cifar10(subject, "eval.cifar_c")
+    elif info.name != "cifar100":
+        raise DataError(
+            f"eval.cifar_c needs a model of CIFAR-10's or CIFAR-100's classes; this one knows "
+            f"{info.num_classes} ({info.name})"
+        )
+    sets = read_cifar_c(folder, subject.preprocessing, info.num_classes)
+    found = _on_each(subject, sets, "CIFAR-C", progress=progress)
+    return _corrupted("cifar_c", "cifar_c", found, over_alexnet=False)
+
+
+def _imagenet_c(subject: Subject, folder: str, *, progress: bool) -> Measured:
+    """The published folders of ImageNet-C, also over AlexNet's errors."""
+    _require_imagenet(subject, "eval.imagenet_c")
+    sets = read_imagenet_c(
+        folder,
+        subject.preprocessing,
+        class_names=subject.data.info.class_names,
+        max_pixels=subject.pictures.max_pixels,
+    )
+    found = _on_each(subject, sets, "ImageNet-C", progress=progress)
+    return _corrupted("imagenet_c", "imagenet_c", found, over_alexnet=True)
+
+
+def _on_each(
+    subject: Subject, sets: Iterable[tuple[str, int, Split]], what: str, *, progress: bool
+) -> dict[tuple[str, int], float]:
+    """(corruption, severity) -> accuracy on each of the published sets."""
+    found: dict[tuple[str, int], float] = {}
+    with counted(f"evaluating {what}", "sets", show=progress) as tell:
+        for name, severity, images in sets:
+            found[name, severity] = _on(subject, images, what, False).metrics()["acc"]
+            tell(len(found), len(CORRUPTIONS) * len(SEVERITIES))
+    return found
 
 
 def _on(subject: Subject, images: Split, what: str, progress: bool) -> Predictions:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitkit import models  # as a whole: timm takes seconds to import, and few evaluations need it
 from vitkit.app.build import (
     Built,
     build,
@@ -19,6 +20,7 @@ from vitkit.app.build import (
     with_classes_of,
 )
 from vitkit.app.devices import best_device
+from vitkit.app.expectations import FITTING, fitting_of
 from vitkit.app.pretrained import load_model
 from vitkit.app.runs import find_checkpoint
 from vitkit.config import RunConfig, load_config
@@ -28,7 +30,7 @@ from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.records import Plain
-from vitkit.weights import Checkpoint, read_checkpoint
+from vitkit.weights import Checkpoint, read_checkpoint, stated_by_config
 
 __all__ = [
     "TIMM_SOURCE",
@@ -190,6 +192,7 @@ def subject_of_checkpoint(
     if data.info.img_size != tuple(preprocessing.img_size):
         model, section = _at_size(path, data.info.img_size)
         preprocessing = replace(preprocessing, img_size=data.info.img_size)
+    preprocessing = replace(preprocessing, **fitting_of(data.info))
     device = best_device(config.trainer.accelerator)
     facts: dict[str, Plain] = {
         "checkpoint": str(path),
@@ -276,6 +279,7 @@ def _of_timm(
     require_read(overrides, READ_OF_TIMM, own_statistics=False)
     section = {"name": TIMM_PREFIX + name, "weights": str(weights)}
     config = load_config(base={"model": section}, overrides=overrides)
+    config = _fitted_as_stated(name, config, overrides)
     built = build(config, data, progress=progress)
     if built.report is not None and built.report.new:
         told = [note for note in built.report.notes if note.startswith("the head is new")]
@@ -310,8 +314,23 @@ def _of_timm(
             "model": TIMM_PREFIX + name,
             "data": built.info.name,
             "normalize": statistics,
+            **{key: getattr(preprocessing, key) for key in FITTING},
         },
     )
+
+
+def _fitted_as_stated(name: str, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Photographs are fitted as timm states it for the model, unless a setting says otherwise.
+    Small images that come at one size were learned as they are.
+    """
+    section = picture_section(config)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    if section.name != "image_folder" or given & {f"data.{key}" for key in FITTING}:
+        return config
+    # Nothing is asked of the architecture, which may be one that only timm has.
+    stated = stated_by_config({"architecture": "", "pretrained_cfg": models.timm_config(name)})
+    own = {key: stated.preprocessing[key] for key in FITTING if key in stated.preprocessing}
+    return config.model_copy(update={"data": section.model_copy(update=own)})
 
 
 def _require_size(shown: str, built: Built, overrides: Sequence[str]) -> None:

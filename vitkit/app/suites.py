@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitkit.app.batches import eval_loader
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
-from vitkit.data.loaders import EvalLoader
 from vitkit.data.splits import Split, pictures_digest
 from vitkit.errors import DataError, EvaluationError
 from vitkit.evaluation.classification import Predictions, predict_all
@@ -93,17 +93,10 @@ def predictions_of(
         views: test-time augmentation, see :func:`~vitkit.evaluation.views.averaged`.
         progress: show a bar on a terminal.
     """
-    settings = subject.pictures
-    loader = EvalLoader(
-        images,
-        batch_size=settings.eval_batch_size,
-        device=subject.device,
-        num_workers=settings.num_workers,
-    )
     with counted(f"evaluating {what}", "images", show=progress) as tell:
         return predict_all(
             averaged(subject.predict, views),
-            loader,
+            eval_loader(images, subject.pictures, subject.device),
             on_batch=lambda done: tell(done, len(images)),
         )
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 
 from vitkit.app import assemble
 from vitkit.app.assemble import Run
-from vitkit.app.devices import best_device, concrete_precision, multiplies_bfloat16
+from vitkit.app.devices import (
+    best_device,
+    concrete_precision,
+    memory_advice,
+    multiplies_bfloat16,
+)
 from vitkit.app.facts import environment_facts, peak_memory_mb
-from vitkit.app.invocation import command_words
+from vitkit.app.invocation import is_child, restart_command
 from vitkit.app.jobs import Job, job_class
+from vitkit.app.leavings import forget, keep_as
+from vitkit.app.lengths import as_extended, longer, note_length
 from vitkit.app.reporter import report_training
 from vitkit.app.runs import (
     discard_run_folder,
     finished_results,
     make_run_folder,
+    require_unused,
     resumable_checkpoint,
 )
 from vitkit.config import Overrides, RunConfig, dump_yaml, load_config, to_plain
@@ -37,17 +45,6 @@ from vitkit.training.progress import TrainingProgress, clock
 from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
-
-EVALUATED = (
-    *("eval.json", "eval-shift.json", "eval-speed.json", "predictions.npz", "examples.npz"),
-    *("translations-train.txt", "translations-val.txt"),  # those of the test are the training's own
-    *(
-        f"{name}-{split}.{ending}"
-        for name, ending in (("eval", "json"), ("predictions", "npz"), ("examples", "npz"))
-        for split in ("train", "val", "test")
-    ),
-)
-"""What evaluations of a run's own checkpoint leave in its folder."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ def train(
     """
     timer = Clock(since)
     resolved = _concrete(_resolve(config, overrides))
+    require_unused(resolved)
     job = job_class(resolved)(resolved, data, progress=progress)
     folder = make_run_folder(resolved)
     write_text(folder / "config.yaml", dump_yaml(resolved))
@@ -104,37 +102,68 @@ def train(
 def resume(
     run: str | Path,
     *,
+    extend: int | None = None,
     progress: bool = True,
     data: ImageData | None = None,
     since: float = 0.0,
 ) -> TrainResult:
     """Go on with a run from its last checkpoint, exactly as if it had not stopped.
 
-    A finished run is left as it is; what it gave is returned.
+    A finished run is left as it is, unless it is extended; what it gave is returned.
 
     Args:
         run: the run's folder.
+        extend: epochs in all, more than the run was begun with. It goes on with all its state, as a
+            run of that length would at this step: its schedule is the longer one's from here on.
+            The results and evaluations of a finished run are kept under names of their own, as
+            ``results-<epochs>-epochs.json``. It holds for every later call.
         progress: print how it is going.
         data: as given to :func:`train`, if any was.
         since: as for :func:`train`.
 
     Raises:
         RunError: there is nothing to resume.
+        ConfigError: a length that the run cannot be extended to.
     """
-    timer = Clock(since)
-    if (results := finished_results(run)) is not None:
+    timer, folder = Clock(since), Path(run)
+    results = finished_results(run)
+    if results is not None and extend is None:
         return _finished(results)
     path = resumable_checkpoint(run)
     checkpoint = read_checkpoint(path)
-    config = load_config(base=checkpoint.config)
+    begun = load_config(base=checkpoint.config)
+    if extend is None:
+        config = as_extended(begun, folder)
+    else:
+        config = longer(begun, extend, path, finished=results is not None)
+    concrete_precision(config.trainer.precision, best_device(config.trainer.accelerator))
     # The weights that it began with may be gone; the checkpoint has better ones.
     bare = config.model_copy(
         update={"model": config.model.without_weights(), "task": config.task.without_weights()}
     )
     job = job_class(config)(bare, data, resumed=checkpoint, progress=progress)
     job.config = config
-    parts = Run(config, job, Path(run), timer, progress)
-    return _fit(parts, checkpoint=path, step=checkpoint.step)
+    parts = Run(config, job, folder, timer, progress)
+    reopen = partial(_reopen, folder, config, results, begun.trainer.max_epochs)
+    return _fit(
+        parts,
+        checkpoint=path,
+        step=checkpoint.step,
+        when_built=None if extend is None else reopen,
+    )
+
+
+def _reopen(folder: Path, config: RunConfig, results: Path | None, planned: int) -> None:
+    """Note in a run's folder that it is longer now, and keep what it had come to. In this order, so
+    that what is killed in between is finished as it was, and can be extended again.
+    """
+    if is_child():
+        return
+    note_length(folder, config)
+    write_text(folder / "config.yaml", dump_yaml(config))
+    if results is not None:
+        keep_as(folder, f"-{planned}-epochs")
+        results.replace(folder / f"results-{planned}-epochs.json")
 
 
 def try_one_batch(config: RunConfig) -> Job:
@@ -158,7 +187,21 @@ def try_one_batch(config: RunConfig) -> Job:
     return job
 
 
-def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -> TrainResult:
+def _fit(
+    run: Run,
+    *,
+    checkpoint: Path | None = None,
+    step: int | None = None,
+    when_built: Callable[[], None] | None = None,
+) -> TrainResult:
+    """Train and test.
+
+    Args:
+        run: what to train.
+        checkpoint: that it goes on from, if it does.
+        step: of that.
+        when_built: called when nothing is left to be refused, before the first step.
+    """
     config = run.config
     accumulate = config.trainer.accumulate_grad_batches
     bar = TrainingProgress(
@@ -185,12 +228,14 @@ def _fit(run: Run, *, checkpoint: Path | None = None, step: int | None = None) -
     if run.show and trainer.is_global_zero:
         _announce(run, trainer, step)
     task = assemble.make_task(run)
+    if when_built is not None:
+        when_built()
     try:
         _run_fit(trainer, task, train_loader, val_loader, checkpoint)
         if val_loader is not None and not _val_metrics(trainer):
             # All steps had been taken: nothing was trained, nothing validated. The files know it.
             trainer.loggers = []
-            with assemble.quiet_lightning():
+            with assemble.quiet_lightning(), _measuring(checkpoints.last_path):
                 trainer.validate(task, val_loader, verbose=False)
     except TrainingError as error:
         raise TrainingError(f"{error}. {_way_back(run, checkpoints.last_path)}") from error
@@ -217,11 +262,7 @@ def _way_back(run: Run, last: Path) -> str:
     """How to go on after a training that failed."""
     if not last.is_file():
         return "There is no checkpoint yet; start anew"
-    words = [str(run.folder / "config.yaml"), f"model.weights={last}"]
-    words += ["run.dir=null"] if run.config.run.dir else []
-    if run.config.task.without_weights() != run.config.task:
-        words.append("task.finetune.head=null")
-    command = shlex.join([*command_words("train"), *words])
+    command = restart_command(run.folder / "config.yaml", run.config, last)
     return (
         f"The last checkpoint is still good; go on from its weights: {command} and what you change"
     )
@@ -241,14 +282,17 @@ def _finish(
     config = run.config
     early = config.trainer.early_stopping_patience > 0 and checkpoints.best_path.exists()
     tested = checkpoints.best_path if early else checkpoints.last_path
-    metrics = _val_metrics(trainer)
+    # Of the weights that are tested: older checkpoints do not know what the best epoch measured.
+    metrics = (dict(checkpoints.best_metrics) if early else {}) or _val_metrics(trainer)
     facts: dict[str, Any] = {"checkpoint": tested.name}
     graphs = assemble.graph_facts(trainer)  # before the test, which may compile more
     if graphs and run.show and trainer.is_global_zero:
         count, more = graphs["compiled_graphs"], graphs["recompiled_graphs"]
         print(f"compile {count:,} graphs, {more:,} of them after the first epoch", flush=True)
     if trainer.is_global_zero:
-        measured, said = run.job.test(tested, show=run.show)
+        forget(run.folder)
+        with _measuring(tested):
+            measured, said = run.job.test(tested, show=run.show)
         metrics |= measured
         facts |= said
         if "weights" in said:
@@ -268,22 +312,15 @@ def _finish(
         **graphs,
         f"{bar.unit}_per_second": round(bar.per_second, 2),
         "peak_memory_mb": peak_memory_mb(trainer.strategy.root_device),
-        **environment_facts(),
+        **environment_facts(trainer.strategy.root_device),
         "wall_seconds": round(run.clock.seconds(), 2),
     }
-    record = Record(metrics, facts)
+    record = Record(metrics, facts, run.job.tables())
     if trainer.is_global_zero:
-        _forget_evaluations(run.folder)
         record.write(run.folder / "results.json")
         if config.run.report:
             report_training(run.folder, run.job.tested)
     return TrainResult(run.folder, tested, metrics, record)
-
-
-def _forget_evaluations(folder: Path) -> None:
-    """What was measured of the model before it was finished is not about the finished one."""
-    for name in EVALUATED:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _val_metrics(trainer: Trainer) -> dict[str, float]:
@@ -299,20 +336,30 @@ def _run_fit(
     val_loader: Any,
     checkpoint: Path | None,
 ) -> None:
-    with assemble.quiet_lightning(), assemble.leave_memory_unfilled():
+    advice = (
+        "lower data.batch_size or raise trainer.accumulate_grad_batches (smaller batches at a "
+        "time), or take trainer.precision=auto or trainer.grad_checkpointing=true; if it was in "
+        "the validation, lower data.eval_batch_size"
+    )
+    with (
+        assemble.quiet_lightning(),
+        assemble.leave_memory_unfilled(),
+        memory_advice(advice, TrainingError),
+    ):
         try:
             trainer.fit(task, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                "out of memory; lower data.batch_size or raise trainer.accumulate_grad_batches "
-                "(smaller batches at a time), or take trainer.precision=auto or "
-                "trainer.grad_checkpointing=true; if it was in the validation, lower "
-                "data.eval_batch_size"
-            ) from error
         except SystemExit as left:
             # Lightning's answer to Ctrl-C until our callback watches the signals.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt from left
+
+
+def _measuring(tested: Path) -> AbstractContextManager[None]:
+    """What is done when all steps have been taken, on a device that may have no room for it."""
+    return memory_advice(
+        f"data.eval_batch_size is too large. The training is done: measure {tested} by vitkit "
+        "eval, or vitkit probe if it is a pre-training's, with a lower data.eval_batch_size"
+    )
 
 
 def _resolve(

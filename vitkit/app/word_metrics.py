@@ -19,6 +19,7 @@ from vitkit.app.build_words import (
     words_from_checkpoint,
 )
 from vitkit.app.devices import best_device
+from vitkit.app.leavings import left
 from vitkit.app.progress import counted
 from vitkit.app.subjects import folder_of
 from vitkit.app.words import Translator
@@ -69,7 +70,7 @@ def word_splits(config: RunConfig) -> tuple[list[str], str]:
 
 
 def word_metrics(
-    checkpoint: Checkpoint, config: RunConfig, *, split: str = "test", progress: bool = True
+    checkpoint: Checkpoint, config: RunConfig, *, split: str, progress: bool = True
 ) -> WordMetrics:
     """What is measured of a checkpoint's model, by its kind; see the two functions below."""
     if isinstance(config.task, TranslationConfig):
@@ -191,7 +192,7 @@ def write_translations(
         split: they are of.
         suffix: of the file, where several checkpoints share a folder.
     """
-    path = folder_of(checkpoint) / f"translations-{split}{suffix}.txt"
+    path = left(folder_of(checkpoint), "translations", split + suffix)
     write_text(path, "\n".join(translations) + "\n")
     return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from vitkit.app.invocation import command_words
+from vitkit.app.invocation import command_words, restart_command, resume_command
 from vitkit.config import load_config
 
 __all__ = ["next_commands", "train_longer"]
@@ -42,9 +42,12 @@ def next_commands(folder: Path, task: str = "classification") -> list[str]:
 
 def train_longer(folder: Path) -> str:
     """How to go on from a finished run."""
-    config, weights = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-    words = [str(config), f"model.weights={weights}"]
-    if config.is_file() and load_config([config]).run.dir is not None:
-        words.append("run.dir=null")  # which holds this run
-    command = shlex.join([*command_words("train"), *words])
-    return f"To train it longer or otherwise, start a new run from its weights: {command}"
+    from vitkit.app.lengths import obstacle
+
+    recipe, last = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    config = load_config([recipe]) if recipe.is_file() else None
+    anew = restart_command(recipe, config, last)
+    if config is not None and obstacle(config, last):
+        return f"To train it longer or otherwise, start a new run from its weights: {anew}"
+    extended = f"{resume_command(folder)} --extend EPOCHS"
+    return f"To train it longer: {extended}; or start a new run from its weights: {anew}"

@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
+from vitkit.app.invocation import is_child
 from vitkit.cli.advice import next_commands, train_longer
 from vitkit.cli.options import Debug, Quiet
-from vitkit.cli.output import is_child, results_are_on_disk, tell_notes
+from vitkit.cli.output import results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
 
 __all__ = [
@@ -59,8 +60,12 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with a run folder where it stopped.")
     ] = None,
+    extend: Annotated[
+        int | None,
+        typer.Option(metavar="EPOCHS", min=1, help="With --resume: train to so many in all."),
+    ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train this many seeds; print mean and deviation.")
+        int, typer.Option(min=1, help="Train this many seeds; print mean and interval.")
     ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build everything, run one batch, leave no files.")
@@ -84,6 +89,7 @@ def train(
         python train.py configs/cct_2_3x2_cifar10.yaml data.root=data
         python train.py trainer.max_epochs=20 optimizer.lr=1e-3
         python train.py --resume runs/vit_digits-digits/20260101-120000
+        python train.py --resume runs/flowers/20260101-120000 --extend 60
     """
     if list_keys:
         _print_keys()
@@ -92,8 +98,10 @@ def train(
     ways = [name for name, given in {**chosen, "--seeds": seeds > 1}.items() if given]
     if len(ways) > 1:
         raise ConfigError(f"{' and '.join(ways)} exclude each other; give one of them")
+    if extend is not None and resume is None:
+        raise ConfigError(f"--extend {extend} needs --resume RUN: which run to train longer")
     if resume is not None:
-        _resume(resume, settings, quiet)
+        _resume(resume, settings, extend, quiet)
         return
     from vitkit.config import dump_yaml, load_config, split_arguments
 
@@ -106,8 +114,10 @@ def train(
         from vitkit.app import try_one_batch
 
         job = try_one_batch(config)
-        count = sum(p.numel() for p in job.model.parameters())
-        print(f"{config.model.name} ({count:,} parameters) on {config.data.name}: one batch works")
+        if not is_child():
+            count = sum(p.numel() for p in job.model.parameters())
+            tried = f"{config.model.name} ({count:,} parameters) on {config.data.name}"
+            print(f"{tried}: one batch works")
         return
     if seeds > 1:
         from vitkit.app import train_seeds
@@ -124,7 +134,7 @@ def train(
     _show_result(train_run(config, progress=not quiet, since=process_seconds()), quiet)
 
 
-def _resume(run: Path, settings: list[str] | None, quiet: bool) -> None:
+def _resume(run: Path, settings: list[str] | None, extend: int | None, quiet: bool) -> None:
     from vitkit.app import finished_results, process_seconds
     from vitkit.app import resume as resume_run
 
@@ -133,10 +143,11 @@ def _resume(run: Path, settings: list[str] | None, quiet: bool) -> None:
             f"--resume goes on with the run's own settings; leave out {settings[0]!r}. "
             + train_longer(run)
         )
-    if (results := finished_results(run)) is not None:
+    if extend is None and (results := finished_results(run)) is not None:
         print(f"already finished: {results}. {train_longer(run)}")
         return
-    _show_result(resume_run(run, progress=not quiet, since=process_seconds()), quiet)
+    result = resume_run(run, extend=extend, progress=not quiet, since=process_seconds())
+    _show_result(result, quiet)
 
 
 def evaluate(

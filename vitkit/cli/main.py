@@ -9,46 +9,27 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.main import get_command
 
+from vitkit.app.invocation import is_child
 from vitkit.cli import averaging, commands, inspection, probing, reports, words
-from vitkit.cli.output import is_child, lasting_output, loss
+from vitkit.cli.output import lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
 __all__ = ["main", "run_eval", "run_train"]
 
-OPTIONS = {
-    *("--help", "--version", "--debug", "--quiet", "--resume", "--seeds", "--dry-run"),
-    *(
-        "--print-config",
-        "--list-keys",
-        "--split",
-        "--suite",
-        "--csv",
-        "--json",
-        "--top",
-        "--format",
-        "--out",
-        "--layers",
-        "--target",
-        "--embedding",
-        "--tokens",
-        "--temperature",
-        "--top-k",
-        "--top-p",
-        "--greedy",
-        "--beam",
-        "--length-penalty",
-        "--no-cache",
-        "--last",
-        "--output",
-        "--classes",
-    ),
-}
 WITHOUT_SETTINGS = {
-    *("average", "compare", "export", "generate", "models", "predict", "report", "translate"),
+    "average",
+    "compare",
+    "export",
+    "generate",
+    "models",
+    "predict",
+    "report",
+    "translate",
 }
 """Commands that take none."""
 
@@ -106,7 +87,7 @@ def _app() -> typer.Typer:
     )
 
 
-def _run(app: Callable[..., None], name: str) -> NoReturn:
+def _run(app: typer.Typer, name: str) -> NoReturn:
     with lasting_output() as streams, _quiet_threads():
         code = _exit_code(app, name)
         if (lost := loss(streams)) is not None:
@@ -133,7 +114,7 @@ def _quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-def _exit_code(app: Callable[..., None], name: str) -> int:
+def _exit_code(app: typer.Typer, name: str) -> int:
     """Run a command; whatever goes wrong becomes a line and an exit code."""
     debug = "--debug" in sys.argv
     try:
@@ -141,7 +122,7 @@ def _exit_code(app: Callable[..., None], name: str) -> int:
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
         if code == 2:
-            _hint_at_settings(sys.argv[1:])
+            _hint_at_settings(sys.argv[1:], _options(app, sys.argv[1:]))
         return code
     except VitkitError as error:
         return _told(error, debug)
@@ -198,15 +179,23 @@ def _unexpected(error: Exception, debug: bool) -> int:
     return 1
 
 
-def _hint_at_settings(words: list[str]) -> None:
-    """After a usage error: an option that no command has may be meant as a setting."""
+def _options(app: typer.Typer, words: list[str]) -> set[str]:
+    """Those of the command that the words call."""
+    command: Any = get_command(app)
+    several = getattr(command, "commands", {})  # train.py is but one
+    command = several.get(words[0] if words else "", command)
+    return {"--help", *(name for p in command.params for name in (*p.opts, *p.secondary_opts))}
+
+
+def _hint_at_settings(words: list[str], options: set[str]) -> None:
+    """After a usage error: an option that the command has not may be meant as a setting."""
     from vitkit.config import suggest_key
 
     if words[:1] and words[0] in WITHOUT_SETTINGS:
         return
     for word, after in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")
-        if name.startswith("--") and name not in OPTIONS and (key := suggest_key(name)):
+        if name.startswith("--") and name not in options and (key := suggest_key(name)):
             value = value or ("..." if after.startswith("-") or "=" in after else after or "...")
             _say(f"Settings are written without dashes: did you mean {key}={value}?")
 

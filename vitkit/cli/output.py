@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 __all__ = [
     "Lasting",
-    "is_child",
     "lasting_output",
     "loss",
     "results_are_on_disk",
@@ -25,11 +24,6 @@ __all__ = [
 ]
 
 _on_disk = False
-
-
-def is_child() -> bool:
-    """Whether this is not the first of a training's processes, which speaks for all."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def tell_notes(notes: Iterable[str]) -> None:

@@ -30,17 +30,21 @@ def report(
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs, or of seeds.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = Path("compare.html"),
     debug: Debug = False,
 ) -> None:
     """Write one page about several runs from their files, the first held against each other one.
 
     Curves over each other, results side by side, settings that differ, and paired tests where
-    vitkit eval has left predictions of the same images. Example:
+    vitkit eval has left predictions of the same images. Of recipes that train --seeds has trained
+    it holds the means against each other (Welch's test). Examples:
 
     \b
         vitkit compare runs/flowers/20260101-120000 runs/flowers/20260102-120000
+        vitkit compare runs/cct/seeds runs/vit/seeds
     """
     from vitkit.app import report_comparison
 

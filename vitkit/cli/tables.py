@@ -93,7 +93,7 @@ def paired_lines(paired: Sequence[Paired | None], splits: Sequence[str]) -> list
 
 
 def seed_table(records: Mapping[int, Record], summary: Record) -> str:
-    """One line a seed, then mean and standard deviation."""
+    """One line a seed, then mean, standard deviation and the interval of the mean."""
     measured = list(next(iter(records.values())).metrics)
     names = [name for name in measured if name.startswith("test/")] or [
         name for name in measured if name.endswith(("/loss", "/ppl"))
@@ -102,7 +102,8 @@ def seed_table(records: Mapping[int, Record], summary: Record) -> str:
     for seed, record in records.items():
         shown = [_shown(name, record.metrics[name]) for name in names]
         rows.append([str(seed), *shown, f"{record.facts['wall_seconds']}"])
-    for kind in ("mean", "sd"):
+    interval = ("low", "high") if len(records) > 1 else ()
+    for kind in ("mean", "sd", *interval):
         shown = [_shown(name, summary.metrics[f"{name}/{kind}"]) for name in names]
         rows.append([kind, *shown, ""])
     width = max(COLUMN, *(len(name) + 2 for name in names), 0)

@@ -32,7 +32,7 @@ class RunSection(BaseModel, extra="forbid", frozen=True, strict=True):
 
 
 class RunConfig(BaseModel, extra="forbid", frozen=True, strict=True):
-    """All sections. No class but this one, and no function outside ``app``, sees them together."""
+    """All sections together. The rooms below get their own section each, and never see this."""
 
     model: SerializeAsAny[ModelConfig] = Field(default_factory=ModelConfig)
     data: SerializeAsAny[DataConfig] = Field(default_factory=ImageDataConfig)

@@ -38,8 +38,8 @@ class Augment:
 
     In order: crop, flip, policy, colour jitter; then, on normalised images, cutout and erasing.
     What an image draws is worked out on the CPU, where positions are: it is the same on every
-    device and waits for none (of several processes each waits for its own once a batch, which torch
-    sends to the device as a whole). Pixels are changed, and noise made, where the images are.
+    device and waits for none. Only of several processes each waits once a batch, for torch sends
+    its positions to the device. Pixels are changed, and noise made, where the images are.
 
     Args:
         config: what to do.

@@ -20,6 +20,9 @@ from vitkit.data.unlabelled import find_pictures
 
 __all__ = ["DataReport", "check_data"]
 
+SHOWN = 5
+"""Pairs of duplicates that are named."""
+
 FILES = {"image_folder": find_images, "unlabelled": find_pictures}
 """Data sets of files that are looked at as they are, before they are resized."""
 
@@ -35,7 +38,7 @@ class DataReport:
         sizes: (height, width) -> images of that size.
         damaged: files that cannot be read.
         duplicates: (first split, second split) -> pixel-identical images beyond the first.
-        examples: a few duplicate pairs.
+        examples: the first duplicate pairs.
         notes: how splits come about that are not there as folders.
     """
 
@@ -71,7 +74,7 @@ class DataReport:
         for (one, two), count in sorted(self.duplicates.items()):
             where = f"within {one}" if one == two else f"between {one} and {two}"
             lines.append(f"duplicates {where}: {count}")
-        lines += [f"  {a} = {b}" for a, b in self.examples[:5]]
+        lines += [f"  {a} = {b}" for a, b in self.examples]
         if not self.duplicates:
             lines.append("duplicates: none")
         return lines
@@ -147,10 +150,10 @@ def _as_trained(
     cut: dict[str, list[_Picture]] = {}
     if "test" not in good and config.name == "image_folder":
         train, cut["test"] = _cut(train, TEST_FRACTION, config.split_seed)
-        notes.append(f"test: no folder test/, so {TEST_FRACTION:.0%} of each class are set aside")
+        notes.append(_said("test", f"{TEST_FRACTION:.0%} of each class", cut["test"]))
     if "val" not in good and config.val_fraction and train:
         train, cut["val"] = _cut(train, config.val_fraction, config.split_seed + 1)
-        notes.append(f"val: no folder val/, so {config.val_fraction:.0%} of train are set aside")
+        notes.append(_said("val", f"{config.val_fraction:.0%} of train", cut["val"]))
     if config.label_fraction < 1.0 and train:
         targets = torch.tensor([picture.target for picture in train], dtype=torch.int64)
         chosen = labelled_indices(targets, config.label_fraction, config.split_seed)
@@ -158,6 +161,13 @@ def _as_trained(
         notes.append(f"train: data.label_fraction keeps {config.label_fraction:.0%} of each class")
     splits = {**good, **cut, "train": train}
     return {name: splits[name] for name in ("train", "val", "test") if splits.get(name)}
+
+
+def _said(split: str, share: str, cut: list[_Picture]) -> str:
+    """How a split comes about that has no folder."""
+    if cut:
+        return f"{split}: no folder {split}/, so {share} are set aside"
+    return f"{split}: none; there is no folder {split}/, and {share} is not one picture"
 
 
 def _cut(
@@ -176,7 +186,8 @@ def _note(
     first = seen.setdefault(digest, (split, where))
     if first[1] != where:
         report.duplicates[(first[0], split)] += 1
-        report.examples.append((first[1], where))
+        if len(report.examples) < SHOWN:
+            report.examples.append((first[1], where))
 
 
 def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
@@ -189,8 +200,6 @@ def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
 
 def _seen(image: Tensor) -> tuple[bytes, tuple[int, int]]:
     """Digest of an image's pixels, and its (height, width): all that is kept of it."""
-    return _digest(image.numpy().tobytes()), (int(image.shape[1]), int(image.shape[2]))
-
-
-def _digest(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
+    digest = hashlib.blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
+    digest.update(image.numpy().tobytes())
+    return digest.digest(), (int(image.shape[1]), int(image.shape[2]))

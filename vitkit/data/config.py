@@ -172,6 +172,16 @@ class ImageDataConfig(DataConfig):
         None,
         description="resize to this side in pixels, or [height, width]; model.img_size by default",
     )
+    interpolation: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="how pictures are resized; with antialiasing"
+    )
+    crop_pct: Share = Field(
+        1.0, description="share of the resized picture that its centre crop keeps"
+    )
+    crop_mode: Literal["center", "squash"] = Field(
+        "center",
+        description="pictures of other proportions: cut out their centre, or squash them",
+    )
     resident: Literal["auto", "always", "never"] = Field(
         "auto",
         description="hold all images on the training device at the model's size; auto = if they "
@@ -195,8 +205,10 @@ class ImageDataConfig(DataConfig):
         "auto",
         description="mean and std: of the training images (auto), ImageNet's, 0.5, or 0 and 1",
     )
-    on_bad_image: Literal["stop", "skip"] = Field(
-        "stop", description="folders of pictures: stop at unreadable files, or leave them out"
+    on_bad_image: Literal["stop", "skip", "trust"] = Field(
+        "stop",
+        description="folders of pictures: stop at unreadable files, or leave them out; trust = do "
+        "not look at files that are not held in memory before they are needed",
     )
     max_pixels: int = Field(
         MAX_PIXELS,

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitkit.data.preprocess import fit_image, picture_to_tensor
+from vitkit.data.preprocess import Fit, picture_to_tensor
 from vitkit.data.raw import RawData, Request
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, stratified_split
 from vitkit.errors import DataError, nearest
@@ -62,19 +62,23 @@ class Decoder:
     """Decodes a picture to one size: a pure function of the file.
 
     Attributes:
-        size: (height, width); the shorter side is resized, then the centre is cut out.
+        fit: to that size.
         in_chans: 1 or 3.
         max_pixels: larger pictures are refused.
     """
 
-    size: tuple[int, int]
+    fit: Fit
     in_chans: int
     max_pixels: int
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return (self.in_chans, *self.fit.size)
+
     def __call__(self, path: object) -> Tensor:
         """uint8 (channels, height, width)."""
-        image = open_picture(Path(str(path)), self.in_chans, self.max_pixels)
-        return fit_image(image, self.size)
+        return self.fit(open_picture(Path(str(path)), self.in_chans, self.max_pixels))
 
 
 def open_picture(path: Path, in_chans: int, max_pixels: int) -> Tensor:
@@ -173,17 +177,18 @@ def read(request: Request) -> RawData:
     test = splits.get("test")
     if test is not None and "train" not in found:
         none = test.subset(torch.zeros(0, dtype=torch.int64))
-        return RawData("image_folder", classes, none, None, test, skipped)
+        return RawData("image_folder", classes, none, None, test, skipped, fitted=True)
     train = splits["train"]
     if test is None:
         # Cut before validation, so that the test set never depends on the validation share.
         kept, cut = stratified_split(train.targets, TEST_FRACTION, config.split_seed)
         train, test = train.subset(kept), train.subset(cut)
-    return RawData("image_folder", classes, train, splits.get("val"), test, skipped)
+    return RawData("image_folder", classes, train, splits.get("val"), test, skipped, fitted=True)
 
 
 def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> dict[str, Split]:
-    """Decode every file of each split once, and hold the pictures if they fit.
+    """Decode every file of each split once, and hold the pictures if they fit. What does not fit is
+    not looked at where ``data.on_bad_image`` trusts it.
 
     Args:
         found: split -> (file, class index) pairs.
@@ -194,9 +199,10 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
     """
     config = request.config
     in_chans = request.in_chans or 3
-    decoder = Decoder(request.img_size or DEFAULT_SIZE, in_chans, config.max_pixels)
+    size = request.img_size or DEFAULT_SIZE
+    decoder = Decoder(request.fit(size), in_chans, config.max_pixels)
     count = sum(len(pairs) for pairs in found.values())
-    megabytes = count * in_chans * decoder.size[0] * decoder.size[1] / 2**20
+    megabytes = count * in_chans * size[0] * size[1] / 2**20
     fits = config.resident == "always" or megabytes <= config.resident_budget_mb
     resident = fits and config.resident != "never"
     splits: dict[str, Split] = {}
@@ -204,7 +210,8 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
     done = 0
     for name, pairs in found.items():
         images, good = [], []
-        for (path, target), image in decoded(pairs, decoder):
+        trusted = config.on_bad_image == "trust" and not resident
+        for (path, target), image in [] if trusted else decoded(pairs, decoder):
             done += 1
             if request.on_file is not None:
                 request.on_file(done, count)
@@ -214,13 +221,14 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
             good.append((path, target))
             if resident:
                 images.append(image)
+        good = pairs if trusted else good
         targets = [target for _, target in good]
         keys = torch.tensor([_key(path, Path(config.root)) for path, _ in good])
         if resident and images:
             splits[name] = ResidentSplit(torch.stack(images), torch.tensor(targets), keys)
         elif good:
             splits[name] = StreamedSplit([str(path) for path, _ in good], targets, decoder, keys)
-    if bad and config.on_bad_image == "stop":
+    if bad and config.on_bad_image != "skip":
         raise DataError(_damage(bad))
     for name in found:
         if name not in splits:

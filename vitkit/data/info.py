@@ -22,6 +22,8 @@ class DataInfo:
         class_counts: training images of each class.
         num_skipped: damaged files that were left out.
         pictures: digest of which pictures are trained on, in which order; empty if unknown.
+        interpolation, crop_pct, crop_mode: how pictures are brought to ``img_size``; see
+            :class:`~vitkit.data.preprocess.Fit`.
     """
 
     name: str
@@ -36,6 +38,9 @@ class DataInfo:
     class_counts: tuple[int, ...] = ()
     num_skipped: int = 0
     pictures: str = ""
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
 
     @property
     def num_classes(self) -> int:

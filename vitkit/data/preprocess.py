@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import functional as tv
 from vitkit.errors import DataError
 
 __all__ = [
+    "Fit",
     "Picture",
     "Preprocessing",
     "as_image",
-    "fit_image",
     "picture_to_tensor",
     "resize_images",
     "to_channels",
@@ -55,6 +55,41 @@ NOT_BYTES = (
 
 
 @dataclass(frozen=True)
+class Fit:
+    """How pictures of any size become images of one.
+
+    Attributes:
+        size: (height, width) in pixels.
+        interpolation: ``bicubic`` or ``bilinear``, antialiased.
+        crop_pct: share of the resized picture that the centre crop keeps.
+        crop_mode: ``center`` keeps a picture's proportions and cuts off what is over; ``squash``
+            does not keep them, as some published weights want it.
+    """
+
+    size: tuple[int, int]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (..., channels, height, width): the shorter side is resized to :attr:`size` over
+        ``crop_pct``, then the centre is cut out.
+        """
+        height, width = self.size
+        rows, columns = images.shape[-2:]
+        if self.crop_mode == "squash":
+            rows, columns = height, width
+        else:
+            images = _not_too_thin(images, height / width)
+            rows, columns = images.shape[-2:]
+        factor = max(height / rows, width / columns) / self.crop_pct
+        larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
+        batch = images if images.ndim > 3 else images[None]
+        fitted = tv.center_crop(resize_images(batch, larger, self.interpolation), [height, width])
+        return fitted if images.ndim > 3 else fitted[0]
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """Size, channels and statistics that a model was trained with.
 
@@ -62,10 +97,7 @@ class Preprocessing:
         img_size: (height, width) in pixels.
         mean, std: per channel, of pixels scaled to [0, 1].
         in_chans: 1 (grey) or 3 (RGB).
-        interpolation: ``bicubic`` or ``bilinear``, antialiased.
-        crop_pct: share of the resized picture that the centre crop keeps.
-        crop_mode: ``center`` keeps a picture's proportions and cuts off what is over; ``squash``
-            does not keep them, as some published weights want it.
+        interpolation, crop_pct, crop_mode: as of :class:`Fit`.
     """
 
     img_size: tuple[int, int]
@@ -92,13 +124,13 @@ class Preprocessing:
         return torch.addcmul(shift, images.to(torch.float32), scale)
 
     def prepare_image(self, picture: Picture) -> Tensor:
-        """A picture of any size and kind -> uint8 (channels, height, width).
+        """A picture of any size and kind -> uint8 (channels, height, width); as EXIF turns it."""
+        return self.fit(as_image(picture, self.in_chans))
 
-        Resized to the model's size over ``crop_pct`` (the shorter side), then the centre is cut
-        out. EXIF rotation is applied.
-        """
-        image = as_image(picture, self.in_chans)
-        return fit_image(image, self.img_size, self.interpolation, self.crop_pct, self.crop_mode)
+    @property
+    def fit(self) -> Fit:
+        """How a picture is brought to the model's size."""
+        return Fit(self.img_size, self.interpolation, self.crop_pct, self.crop_mode)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values: lists in the place of tuples."""
@@ -172,41 +204,15 @@ def picture_to_tensor(picture: Image.Image, in_chans: int) -> Tensor:
     return tensor[None] if in_chans == 1 else tensor.permute(2, 0, 1).contiguous()
 
 
-def fit_image(
-    image: Tensor,
-    size: tuple[int, int],
-    interpolation: str = "bicubic",
-    crop_pct: float = 1.0,
-    crop_mode: str = "center",
-) -> Tensor:
-    """Resize the shorter side to ``size`` over ``crop_pct``, then cut out the centre.
-
-    Args:
-        image: uint8 (channels, height, width).
-        size: (height, width) wanted.
-        interpolation, crop_pct, crop_mode: as in :class:`Preprocessing`.
-    """
-    height, width = size
-    rows, columns = image.shape[1:]
-    if crop_mode == "squash":
-        rows, columns = height, width
-    else:
-        image = _not_too_thin(image, height / width)
-        rows, columns = image.shape[1:]
-    factor = max(height / rows, width / columns) / crop_pct
-    larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
-    return tv.center_crop(resize_images(image[None], larger, interpolation)[0], [height, width])
-
-
 def _not_too_thin(image: Tensor, aspect: float) -> Tensor:
     """Without the far ends of a strip, which the centre crop cuts off: resized whole, it would fill
     the memory.
 
     Args:
-        image: (channels, height, width).
+        image: (..., channels, height, width).
         aspect: height over width of what is wanted of it.
     """
-    rows, columns = image.shape[1:]
+    rows, columns = image.shape[-2:]
     longest = (math.ceil(THINNEST * aspect * columns), math.ceil(THINNEST * rows / aspect))
     if rows <= longest[0] and columns <= longest[1]:
         return image

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vitkit.data.config import ImageDataConfig
+from vitkit.data.preprocess import Fit
 from vitkit.data.splits import Split
 
 __all__ = ["OnFile", "RawData", "Request", "Source"]
@@ -30,6 +31,11 @@ class Request:
     in_chans: int | None = None
     on_file: OnFile | None = None
 
+    def fit(self, size: tuple[int, int]) -> Fit:
+        """How the config wants pictures brought to a size, (height, width)."""
+        config = self.config
+        return Fit(size, config.interpolation, config.crop_pct, config.crop_mode)
+
 
 @dataclass(frozen=True)
 class RawData:
@@ -41,6 +47,7 @@ class RawData:
         train: training images, validation not yet cut from them unless ``val`` is given.
         val, test: as the source has them, or None.
         num_skipped: damaged files that were left out.
+        fitted: pictures have the wanted size already.
     """
 
     name: str
@@ -49,6 +56,7 @@ class RawData:
     val: Split | None = None
     test: Split | None = None
     num_skipped: int = 0
+    fitted: bool = False
 
 
 Source = Callable[[Request], RawData]

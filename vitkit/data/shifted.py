@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import open_picture, pictures_in
-from vitkit.data.preprocess import Preprocessing, fit_image, resize_images, to_channels
+from vitkit.data.preprocess import Preprocessing, to_channels
 from vitkit.data.splits import ResidentSplit, StreamedSplit
 from vitkit.errors import DataError
 
@@ -31,12 +31,38 @@ __all__ = [
     "RealLabels",
     "read_cifar10_1",
     "read_cifar10h",
+    "read_cifar_c",
+    "read_imagenet_c",
     "read_imagenet_folder",
     "read_imagenet_real",
 ]
 
 IMAGENET_CLASSES = 1000
+IDENTIFIER = r"n\d{8}"
 CIFAR10_TEST = 10_000
+SEVERITIES = 5
+
+COUNTED = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+"""The corruptions whose errors are averaged."""
+
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+"""Those that were published to choose a model by."""
 
 
 def _indices(text: str) -> tuple[int, ...]:
@@ -79,8 +105,7 @@ class _Reader:
 
     def __call__(self, path: object) -> Tensor:
         want = self.preprocessing
-        image = open_picture(Path(str(path)), want.in_chans, self.max_pixels)
-        return fit_image(image, want.img_size, want.interpolation, want.crop_pct, want.crop_mode)
+        return want.fit(open_picture(Path(str(path)), want.in_chans, self.max_pixels))
 
 
 @dataclass(frozen=True)
@@ -119,23 +144,126 @@ def read_cifar10_1(folder: str | Path, preprocessing: Preprocessing) -> Resident
             " npy files"
         )
     pixels = _array(images)
-    labels = _array(folder / images.name.replace("data", "labels"))
+    labels = _labels(_array(folder / images.name.replace("data", "labels")), images, pixels, 10)
+    return ResidentSplit(_like_cifar(pixels, images, preprocessing), labels)
+
+
+def read_cifar_c(
+    folder: str | Path, preprocessing: Preprocessing, num_classes: int
+) -> Iterator[tuple[str, int, ResidentSplit]]:
+    """CIFAR-10-C or CIFAR-100-C: (corruption, severity, 10,000 images), one after the other.
+
+    Args:
+        folder: that holds ``labels.npy`` and ``<corruption>.npy``, 50,000 images each, the first
+            10,000 of severity 1; the 15 corruptions that count, or all 19.
+        preprocessing: of the model: its size and channels.
+        num_classes: 10 or 100.
+
+    Raises:
+        DataError: absent, or not what the files should hold.
+
+    Source: Hendrycks and Dietterich, arXiv 1903.12261.
+    """
+    folder = _folder(folder, "eval.cifar_c")
+    files = _corruptions_in(folder, ".npy", "eval.cifar_c", "<corruption>.npy")
+    targets = _array(folder / "labels.npy")
+    for name, path in files.items():
+        # Read as it is used: all files are three gigabytes.
+        pixels = _array(path, mapped=True)
+        labels = _labels(targets, path, pixels, num_classes)
+        if len(pixels) % SEVERITIES:
+            raise DataError(f"{path} has {len(pixels)} images; five severities of as many needed")
+        count = len(pixels) // SEVERITIES
+        for severity in range(1, SEVERITIES + 1):
+            part = slice((severity - 1) * count, severity * count)
+            images = _like_cifar(np.array(pixels[part]), path, preprocessing)
+            yield name, severity, ResidentSplit(images, labels[part])
+
+
+def read_imagenet_c(
+    folder: str | Path,
+    preprocessing: Preprocessing,
+    *,
+    class_names: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[tuple[str, int, StreamedSplit]]:
+    """ImageNet-C: (corruption, severity, images), one after the other.
+
+    Args:
+        folder: that holds ``<corruption>/<severity 1 to 5>/<class>/``; the archives' own folders
+            (``noise``, ``blur``, ...) may lie between. The pictures are cut out already, as
+            published: only their size is fitted.
+        preprocessing, class_names: of the model, as for :func:`read_imagenet_folder`.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        DataError: absent, or other folders than needed.
+
+    Source: Hendrycks and Dietterich, arXiv 1903.12261.
+    """
+    folder = _folder(folder, "eval.imagenet_c")
+    whole = replace(preprocessing, crop_pct=1.0)
+    for name, path in _corruptions_in(folder, "", "eval.imagenet_c", "<corruption>/").items():
+        for severity in range(1, SEVERITIES + 1):
+            yield (
+                name,
+                severity,
+                read_imagenet_folder(
+                    path / str(severity),
+                    whole,
+                    setting="eval.imagenet_c",
+                    class_names=class_names,
+                    max_pixels=max_pixels,
+                ),
+            )
+
+
+def _corruptions_in(folder: Path, suffix: str, setting: str, form: str) -> dict[str, Path]:
+    """Name -> file or folder of each corruption that is here: those that count, and more.
+
+    Raises:
+        DataError: one that counts is missing.
+    """
+    found = {
+        name: path
+        for name in (*COUNTED, *EXTRA)
+        for path in sorted([*folder.glob(f"{name}{suffix}"), *folder.glob(f"*/{name}{suffix}")])[:1]
+    }
+    missing = [name for name in COUNTED if name not in found]
+    if missing:
+        raise DataError(
+            f"{folder} has no {', '.join(missing[:3])}; {setting} is the folder of {form} of all "
+            f"{len(COUNTED)} corruptions"
+        )
+    return found
+
+
+def _like_cifar(pixels: NDArray[Any], path: Path, preprocessing: Preprocessing) -> Tensor:
+    """CIFAR's pixels as a model wants them: uint8 (N, channels, height, width).
+
+    Raises:
+        DataError: other pixels than CIFAR's.
+    """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3):
         raise DataError(
-            f"{images}: given {pixels.dtype} {pixels.shape}, allowed: uint8 (images, 32, 32, 3)"
+            f"{path}: given {pixels.dtype} {pixels.shape}, allowed: uint8 (images, 32, 32, 3)"
         )
-    if labels.shape != pixels.shape[:1] or not np.isin(labels, np.arange(10)).all():
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+    return preprocessing.fit(to_channels(images, preprocessing.in_chans))
+
+
+def _labels(labels: NDArray[Any], path: Path, pixels: NDArray[Any], num_classes: int) -> Tensor:
+    """int64 (N,): the classes of as many images.
+
+    Raises:
+        DataError: they are no such classes.
+    """
+    if labels.shape != pixels.shape[:1] or not np.isin(labels, np.arange(num_classes)).all():
         raise DataError(
-            f"{images.name} has {len(pixels)} images, but its labels are not as many numbers from "
-            "0 to 9"
+            f"{path.name} has {len(pixels)} images, but its labels are not as many numbers from "
+            f"0 to {num_classes - 1}"
         )
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    tensor = resize_images(
-        to_channels(tensor, preprocessing.in_chans),
-        preprocessing.img_size,
-        preprocessing.interpolation,
-    )
-    return ResidentSplit(tensor, torch.from_numpy(labels.astype(np.int64)))
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def read_cifar10h(path: str | Path) -> NDArray[np.float64]:
@@ -169,6 +297,7 @@ def read_imagenet_folder(
     *,
     setting: str,
     classes: Sequence[int] | None = None,
+    class_names: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> StreamedSplit:
     """Pictures in a folder a class: ImageNetV2, ImageNet-A, ImageNet-R, ImageNet-Sketch.
@@ -181,6 +310,7 @@ def read_imagenet_folder(
         preprocessing: of the model.
         setting: the key that named the folder, for errors.
         classes: ascending ImageNet-1k indices of the folders; None: all thousand.
+        class_names: of the model. Where they are ImageNet's identifiers, so must the folders be.
         max_pixels: larger pictures are refused.
 
     Raises:
@@ -189,10 +319,13 @@ def read_imagenet_folder(
     folder = _folder(folder, setting)
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     wanted = range(IMAGENET_CLASSES) if classes is None else classes
+    identified = [name for name in class_names if re.fullmatch(IDENTIFIER, name)]
     if classes is None and names and all(name.isdigit() for name in names):
         by_name = {name: int(name) for name in names}
     elif len(names) == len(wanted):
         by_name = dict(zip(names, wanted, strict=True))
+        if len(identified) == IMAGENET_CLASSES:
+            _require_identifiers(by_name, class_names, folder, setting)
     else:
         raise DataError(
             f"{folder} holds {len(names)} folders; {setting} needs {len(wanted)}, one a class, "
@@ -208,6 +341,22 @@ def read_imagenet_folder(
     if not items:
         raise DataError(f"{folder} holds no pictures; {setting} is a folder of folders of them")
     return StreamedSplit(items, targets, _Reader(preprocessing, max_pixels))
+
+
+def _require_identifiers(
+    by_name: dict[str, int], class_names: Sequence[str], folder: Path, setting: str
+) -> None:
+    """See that each folder is called as the class that it stands for.
+
+    Raises:
+        DataError: one is not: another of ImageNet's test sets, or classes in another order.
+    """
+    for name, index in by_name.items():
+        if class_names[index] != name:
+            raise DataError(
+                f"{folder / name} would stand for class {index}, which this model calls "
+                f"{class_names[index]}; is it another test set than {setting} names?"
+            )
 
 
 def read_imagenet_real(
@@ -266,10 +415,10 @@ def _folder(path: str | Path, setting: str) -> Path:
     return folder
 
 
-def _array(path: Path) -> NDArray[Any]:
-    """An array from a file in which nothing is run."""
+def _array(path: Path, *, mapped: bool = False) -> NDArray[Any]:
+    """An array from a file in which nothing is run; ``mapped``: read as it is used."""
     try:
-        values = np.load(path, allow_pickle=False)
+        values = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"no such file: {path}") from error
     except (OSError, ValueError, EOFError) as error:

@@ -5,9 +5,10 @@ Add one: a file with a function ``read(request)`` and a line of :data:`DATASETS`
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
-from vitkit.data.preprocess import as_image, resize_images, to_channels
+from vitkit.data.preprocess import Fit, as_image, to_channels
 from vitkit.data.raw import OnFile, RawData, Request, Source
 from vitkit.data.splits import (
     ImageData,
@@ -64,8 +65,7 @@ def load_data(
         UnknownNameError: no such data set.
     """
     request = Request(config, _wanted_size(config, img_size), in_chans, on_file)
-    raw = _source(config.name)(request)
-    return _finish(raw, config, request.img_size, in_chans)
+    return _finish(_source(config.name)(request), request)
 
 
 def data_from_datasets(
@@ -82,34 +82,38 @@ def data_from_datasets(
     """Data of your own: anything with ``len()`` and ``[i]`` that yields (picture, class index).
 
     Pictures are PIL images, uint8 arrays (height, width[, channels]) or uint8 tensors (channels,
-    height, width), all of one size unless ``img_size`` is given.
+    height, width), all of one size unless ``img_size`` is given. They are read once and held in
+    memory if they fit ``config.resident_budget_mb``; else each is read again when it is needed,
+    with what the data set does to it at random.
 
     Args:
         train, val, test: the splits; without ``val`` it is cut from ``train``.
         class_names: by class index.
-        config: for ``val_fraction``, ``split_seed`` and ``normalize``.
+        config: for ``val_fraction``, ``split_seed``, ``normalize``, ``resident`` and how pictures
+            are fitted to a size.
         name: shown in results.
-        img_size: (height, width) to resize to.
+        img_size: (height, width) that pictures are fitted to.
         in_chans: 1 or 3.
 
     Raises:
-        DataError: an item that is no such pair; the message names it.
+        DataError: an item that is no such pair, or that is to be held and is another each time it
+            is read; the message names it.
     """
     config = config or ImageDataConfig(name=name)
     if isinstance(class_names, str):
         raise DataError(f"class_names: given the text {class_names!r}; give a list of names")
-
-    def resident(which: str, dataset: Any) -> ResidentSplit:
-        return _resident(dataset, which, len(class_names), img_size, in_chans)
-
+    request = Request(config, img_size, in_chans)
+    given = {"train": train, "val": val, "test": test}
+    named = {which: one for which, one in given.items() if which == "train" or one is not None}
+    own = {
+        which: _OwnPictures(dataset, which, len(class_names), in_chans)
+        for which, dataset in named.items()
+    }
+    splits = _own_splits(own, request)
     raw = RawData(
-        name,
-        class_names,
-        resident("train", train),
-        None if val is None else resident("val", val),
-        None if test is None else resident("test", test),
+        name, class_names, splits["train"], splits.get("val"), splits.get("test"), fitted=True
     )
-    return _finish(raw, config, img_size, in_chans)
+    return _finish(raw, request)
 
 
 def register_dataset(name: str) -> Callable[[Source], Source]:
@@ -139,10 +143,9 @@ def _source(name: str) -> Source:
     return home
 
 
-def _finish(
-    raw: RawData, config: ImageDataConfig, size: tuple[int, int] | None, in_chans: int | None
-) -> ImageData:
+def _finish(raw: RawData, request: Request) -> ImageData:
     """Cut validation, keep what is labelled, fit size and channels, measure the statistics."""
+    config, in_chans = request.config, request.in_chans
     train, val = raw.train, raw.val
     if val is None and config.val_fraction > 0 and len(train):
         kept, cut = stratified_split(train.targets, config.val_fraction, config.split_seed + 1)
@@ -154,14 +157,15 @@ def _finish(
         train = labelled_part(train, config.label_fraction, config.split_seed)
     # A fifth of two pictures a class is none: then there is no test.
     test = raw.test if raw.test is not None and len(raw.test) else None
-    whole = _fits([train, val, test], size, config)
-    train = _fitted(train, size, in_chans, whole)
-    val = None if val is None else _fitted(val, size, in_chans, whole)
-    test = None if test is None else _fitted(test, size, in_chans, whole)
+    fit = None if raw.fitted else _fit([train, val, test], request)
+    whole = _fits([train, val, test], fit, config)
+    train = _fitted(train, fit, in_chans, whole)
+    val = None if val is None else _fitted(val, fit, in_chans, whole)
+    test = None if test is None else _fitted(test, fit, in_chans, whole)
     _require_one_shape({"train": train, "val": val, "test": test})
     # Of images to test on alone the statistics are read by nobody: they come with the model.
     seen = train if len(train) or test is None else test
-    channels, height, width = seen.shape if isinstance(seen, ResidentSplit) else seen[0][0].shape
+    channels, height, width = seen.shape
     mean, std = _statistics(seen, config, channels)
     counts = torch.bincount(train.targets, minlength=len(raw.class_names))
     info = DataInfo(
@@ -177,15 +181,16 @@ def _finish(
         class_counts=tuple(counts.tolist()),
         num_skipped=raw.num_skipped,
         pictures=pictures_digest(train),
+        interpolation=config.interpolation,
+        crop_pct=config.crop_pct,
+        crop_mode=config.crop_mode,
     )
     return ImageData(info, train, val, test)
 
 
 def _require_one_shape(splits: Mapping[str, Split | None]) -> None:
     shapes = {
-        name: split.shape
-        for name, split in splits.items()
-        if isinstance(split, ResidentSplit) and len(split)
+        name: split.shape for name, split in splits.items() if split is not None and len(split)
     }
     if len(set(shapes.values())) > 1:
         raise DataError(
@@ -194,29 +199,38 @@ def _require_one_shape(splits: Mapping[str, Split | None]) -> None:
         )
 
 
-def _fits(
-    splits: Sequence[Split | None], size: tuple[int, int] | None, config: ImageDataConfig
-) -> bool:
+def _fit(splits: Sequence[Split | None], request: Request) -> Fit | None:
+    """How images in memory are brought to the size that is wanted; None: they stay as they are.
+    Where no size is wanted a crop still is.
+    """
+    size = request.img_size
+    held = [split for split in splits if isinstance(split, ResidentSplit) and len(split)]
+    if size is None and request.config.crop_pct < 1.0 and held:
+        size = held[0].shape[1:]
+    return None if size is None else request.fit(size)
+
+
+def _fits(splits: Sequence[Split | None], fit: Fit | None, config: ImageDataConfig) -> bool:
     """Whether images in memory may be held at the size that is wanted."""
     held = [split for split in splits if isinstance(split, ResidentSplit)]
-    if size is None or config.resident == "always" or not held:
+    if fit is None or config.resident == "always" or not held:
         return True
-    values = sum(len(split) * split.shape[0] * size[0] * size[1] for split in held)
+    values = sum(len(split) * split.shape[0] * fit.size[0] * fit.size[1] for split in held)
     as_they_are = sum(split.images.numel() for split in held)
     small = config.resident == "auto" and values <= config.resident_budget_mb * 2**20
     return small or values <= as_they_are
 
 
-def _fitted(split: Split, size: tuple[int, int] | None, in_chans: int | None, whole: bool) -> Split:
-    """Size and channels of a split; unless ``whole``, images are resized as they are taken."""
+def _fitted(split: Split, fit: Fit | None, in_chans: int | None, whole: bool) -> Split:
+    """Size and channels of a split; unless ``whole``, images are fitted as they are taken."""
     if isinstance(split, StreamedSplit):
         return split  # its decoder fits each image
     images = split.images
     if in_chans is not None:
         images = to_channels(images, in_chans)
-    if size is not None and not whole:
-        return replace(split, images=images, shown=size)
-    return replace(split, images=images if size is None else resize_images(images, size))
+    if fit is not None and not whole:
+        return replace(split, images=images, fit=fit)
+    return replace(split, images=images if fit is None else fit(images))
 
 
 def _statistics(
@@ -267,25 +281,103 @@ def _wanted_size(
     return asked if asked is not None else img_size
 
 
-def _resident(
-    dataset: Any, which: str, num_classes: int, size: tuple[int, int] | None, in_chans: int | None
-) -> ResidentSplit:
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DataError(
-            f"{which}: given a {type(dataset).__name__}; give something with len() and [i], such "
-            "as a list or a torch Dataset"
-        )
-    if not len(dataset):
-        raise DataError(f"{which}: it is empty")
-    images, targets = [], []
-    for index in range(len(dataset)):
-        image, target = _pair(dataset[index], f"{which}[{index}]", num_classes, in_chans)
-        images.append(image if size is None else resize_images(image[None], size)[0])
+@dataclass(frozen=True)
+class _OwnPictures:
+    """Reads a picture of a person's data set by its place, as a decoder reads a file.
+
+    Attributes:
+        dataset: has ``len()`` and ``[i]``.
+        which: split it is, for errors.
+        num_classes: how many there are.
+        in_chans: channels wanted; their own if None.
+        fit: to one size; None: pictures stay as they are.
+        shape: (channels, height, width) of all of them, once that is known.
+    """
+
+    dataset: Any
+    which: str
+    num_classes: int
+    in_chans: int | None
+    fit: Fit | None = None
+    shape: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not (hasattr(self.dataset, "__len__") and hasattr(self.dataset, "__getitem__")):
+            raise DataError(
+                f"{self.which}: given a {type(self.dataset).__name__}; give something with len() "
+                "and [i], such as a list or a torch Dataset"
+            )
+        if not len(self.dataset):
+            raise DataError(f"{self.which}: it is empty")
+
+    def pair(self, index: int) -> tuple[Tensor, int]:
+        """(picture as it is, class index)."""
+        where = f"{self.which}[{index}]"
+        return _pair(self.dataset[index], where, self.num_classes, self.in_chans)
+
+    def fitted(self, picture: Tensor) -> Tensor:
+        """The picture at the size that is wanted."""
+        return picture if self.fit is None else self.fit(picture)
+
+    def __call__(self, index: object) -> Tensor:
+        """uint8 (channels, height, width)."""
+        assert isinstance(index, int)
+        return self.fitted(self.pair(index)[0])
+
+
+def _own_splits(own: Mapping[str, _OwnPictures], request: Request) -> dict[str, Split]:
+    """The splits of a person's own data: in memory if all of them fit."""
+    first = own["train"].pair(0)[0]
+    size = request.img_size
+    if size is None and request.config.crop_pct < 1.0:
+        size = (int(first.shape[1]), int(first.shape[2]))
+    fit = None if size is None else request.fit(size)
+    own = {which: replace(pictures, fit=fit) for which, pictures in own.items()}
+    count = sum(len(pictures.dataset) for pictures in own.values())
+    held = _may_be_held(own["train"].fitted(first).numel() * count, request.config)
+    return {which: _own_split(pictures, held) for which, pictures in own.items()}
+
+
+def _own_split(pictures: _OwnPictures, held: bool) -> Split:
+    """One of them, each item read once, and the first again to see that it is the same."""
+    which = pictures.which
+    again = pictures.pair(0)[0]
+    images, targets, keys, shapes, steady = [], [], [], set(), True
+    for index in range(len(pictures.dataset)):
+        picture, target = pictures.pair(index)
+        if index == 0:
+            steady = torch.equal(picture, again)
+        if held and not steady:
+            raise DataError(
+                f"{which}[0]: two readings differ, but pictures are read once and held: leave out "
+                "what changes them at random, and use data.augment"
+            )
+        image = pictures.fitted(picture)
+        shapes.add((int(image.shape[0]), int(image.shape[1]), int(image.shape[2])))
         targets.append(target)
-    shapes = {tuple(image.shape) for image in images}
+        keys.append(_key_of(picture) if steady else index)
+        if held:
+            images.append(image)
     if len(shapes) > 1:
         raise DataError(f"{which}: pictures of several shapes {sorted(shapes)[:3]}; give img_size")
-    return ResidentSplit(torch.stack(images), torch.tensor(targets, dtype=torch.int64))
+    if held:
+        return ResidentSplit(torch.stack(images), torch.tensor(targets), torch.tensor(keys))
+    decode = replace(pictures, shape=shapes.pop())
+    return StreamedSplit(list(range(len(targets))), targets, decode, torch.tensor(keys))
+
+
+def _may_be_held(values: int, config: ImageDataConfig) -> bool:
+    """Whether so many uint8 values may lie in memory."""
+    if config.resident == "auto":
+        return values <= config.resident_budget_mb * 2**20
+    return config.resident == "always"
+
+
+def _key_of(picture: Tensor) -> int:
+    """Which picture it is, by its pixels before they are fitted to a size: 63 bits."""
+    digest = hashlib.blake2b(repr(tuple(picture.shape)).encode(), digest_size=8)
+    digest.update(picture.numpy().tobytes())
+    return int.from_bytes(digest.digest(), "big") >> 1
 
 
 def _pair(item: Any, where: str, num_classes: int, in_chans: int | None) -> tuple[Tensor, int]:

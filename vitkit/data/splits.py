@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitkit.data.info import DataInfo
-from vitkit.data.preprocess import resize_images
+from vitkit.data.preprocess import Fit
 
 __all__ = [
     "ImageData",
@@ -40,13 +40,13 @@ class ResidentSplit:
         targets: int64 (N,).
         keys: int64 (N,): which picture of its source each is, before anything was cut off or
             resized; its place, unless given.
-        shown: (height, width) that images are resized to as they are taken; None: as they are.
+        fit: how images are brought to another size as they are taken; None: as they are.
     """
 
     images: Tensor
     targets: Tensor
     keys: Tensor | None = None
-    shown: tuple[int, int] | None = None
+    fit: Fit | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -55,17 +55,17 @@ class ResidentSplit:
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of an image that is taken."""
         channels, height, width = self.images.shape[1:]
-        return (channels, *(self.shown or (height, width)))
+        return (channels, height, width) if self.fit is None else (channels, *self.fit.size)
 
     def take(self, indices: Tensor) -> Tensor:
         """Some images, where they are held: uint8 (n, channels, height, width)."""
         images = self.images[indices]
-        return images if self.shown is None else resize_images(images, self.shown)
+        return images if self.fit is None else self.fit(images)
 
     def subset(self, indices: Tensor) -> ResidentSplit:
         """Some of the images, in the order of ``indices``."""
         keys = keys_of(self)[indices]
-        return ResidentSplit(self.images[indices], self.targets[indices], keys, self.shown)
+        return ResidentSplit(self.images[indices], self.targets[indices], keys, self.fit)
 
     def with_targets(self, targets: Tensor) -> ResidentSplit:
         """The same images with other class indices."""
@@ -105,7 +105,8 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
         items: what stands for each image, such as its path; if all are strings, they are held as
             :class:`Strings`.
         targets: class index of each image.
-        decode: item -> uint8 (channels, height, width), of one size for all items.
+        decode: item -> uint8 (channels, height, width), of one shape for all items, which it may
+            state as its own ``shape``.
         keys: as of :class:`ResidentSplit`.
     """
 
@@ -124,6 +125,15 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        stated: tuple[int, int, int] | None = getattr(self.decode, "shape", None)
+        if stated is not None:
+            return stated
+        channels, height, width = self[0][0].shape
+        return channels, height, width
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.decode(self.items[index]), int(self.targets[index])
@@ -170,7 +180,7 @@ class ImageData:
 
 
 def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """(kept, cut) indices, ascending; each class gives its share, at least what rounding leaves.
+    """(kept, cut) indices, ascending; each class gives its share, rounded, and keeps an image.
 
     Args:
         targets: int64 (N,).
@@ -182,7 +192,7 @@ def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tenso
     for label in targets.unique(sorted=True):
         members = (targets == label).nonzero().flatten()
         order = members[torch.randperm(len(members), generator=generator)]
-        cut.append(order[: round(len(members) * fraction)])
+        cut.append(order[: min(round(len(members) * fraction), len(members) - 1)])
     chosen = torch.cat(cut).sort().values
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[chosen] = False

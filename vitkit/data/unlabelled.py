@@ -34,4 +34,5 @@ def read(request: Request) -> RawData:
     """
     classes, found = find_pictures(Path(request.config.root))
     train = read_splits(found, request)["train"]
-    return RawData("unlabelled", classes, train, num_skipped=len(found["train"]) - len(train))
+    skipped = len(found["train"]) - len(train)
+    return RawData("unlabelled", classes, train, num_skipped=skipped, fitted=True)

@@ -1,16 +1,19 @@
-"""Whether one model is better than another, or was lucky with these images."""
+"""Whether one model is better than another, or was lucky: with these images, or with its seeds."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import stdtr, stdtrit
 from torch import Tensor
 
 from vitkit.evaluation.uncertainty import bootstrap_means, percentile_interval
 
-__all__ = ["Paired", "compare_paired", "mcnemar"]
+__all__ = ["MeanDifference", "Paired", "compare_means", "compare_paired", "mcnemar"]
 
 EXACT_BELOW = 25
 
@@ -67,6 +70,50 @@ def compare_paired(
         only_first=only_first,
         only_second=only_second,
     )
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """Two recipes over seeds of their own.
+
+    Attributes:
+        difference: mean of the first less that of the second.
+        low, high: interval of the difference.
+        p: two-sided, that the means are the same. NaN, as the interval, where all seeds of each
+            recipe gave the same.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def compare_means(
+    first: Sequence[float], second: Sequence[float], confidence: float = 0.95
+) -> MeanDifference:
+    """Compare two recipes by what their seeds gave, by Welch's test: their spreads may differ.
+
+    Args:
+        first, second: a value a seed.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: fewer than two seeds of either.
+
+    Source: B. L. Welch, Biometrika 34, 1947.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError("means are compared over two seeds or more of each recipe")
+    difference = statistics.fmean(first) - statistics.fmean(second)
+    a, b = (statistics.variance(values) / len(values) for values in (first, second))
+    if a + b == 0.0:  # ties say nothing of how seeds scatter
+        return MeanDifference(difference, math.nan, math.nan, math.nan)
+    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
+    error = math.sqrt(a + b)
+    reach = error * float(stdtrit(freedom, 0.5 + confidence / 2))
+    p = 2 * float(stdtr(freedom, -abs(difference) / error))
+    return MeanDifference(difference, difference - reach, difference + reach, p)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.errors import EvaluationError
-from vitkit.evaluation.sums import Sums
+from vitkit.evaluation.sums import NO_IMAGE, Sums
 
 __all__ = ["ClassificationSums", "Predictions", "predict_all"]
-
 
 HELD = 1 << 22
 """Logits that are worked on at a time."""
@@ -56,11 +55,11 @@ class ClassificationSums(Sums):
         Up to five classes there is no ``acc5``: it would be 1 whatever the model says.
 
         Raises:
-            ValueError: no image was seen.
+            EvaluationError: no image was seen.
         """
         count, loss, top1, top5 = self.sums.tolist()
         if count == 0:
-            raise ValueError("no image was evaluated; the split is empty")
+            raise EvaluationError(NO_IMAGE)
         metrics = {"loss": loss / count, "acc": top1 / count}
         return metrics if 0 < self.num_classes <= 5 else metrics | {"acc5": top5 / count}
 
@@ -114,7 +113,7 @@ def predict_all(
         on_batch: told after each batch how many images are done.
 
     Raises:
-        EvaluationError: an image came twice, as from a sampler that fills up shares.
+        EvaluationError: no image came, or one twice, as from a sampler that fills up shares.
     """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     done, several = 0, cast("Iterable[tuple[Any, ...]]", batches)
@@ -126,6 +125,8 @@ def predict_all(
             done += len(targets)
             if on_batch is not None:
                 on_batch(done)
+    if not parts:
+        raise EvaluationError(NO_IMAGE)
     logits, targets, indices = (torch.cat(part) for part in zip(*parts, strict=True))
     twice = len(indices) - len(indices.unique())
     if twice:

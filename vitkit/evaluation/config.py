@@ -11,11 +11,11 @@ __all__ = ["EvalConfig"]
 
 def _numbers(value: Any) -> Any:
     """A list as a tuple of floats: YAML knows lists only, and strict tuples refuse them."""
-    if not isinstance(value, list | tuple) or not value:
+    numbers = value if isinstance(value, list | tuple) else ()
+    good = [isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in numbers]
+    if not good or not all(good):
         raise ValueError("should be a list of numbers above 0")
-    if any(isinstance(v, bool) or not isinstance(v, int | float) or v <= 0 for v in value):
-        raise ValueError("should be a list of numbers above 0")
-    return tuple(float(v) for v in value)
+    return tuple(float(v) for v in numbers)
 
 
 class EvalConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
@@ -35,7 +35,7 @@ class EvalConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_
         0, ge=0, description="images that the shift suite changes, spread evenly; 0 = all"
     )
     attack_images: int = Field(
-        1000, ge=1, description="images that are attacked, spread evenly over those"
+        1000, ge=1, description="images that are attacked, spread evenly over shift_images"
     )
     mce_baseline: Literal["none", "alexnet"] = Field(
         "none", description="alexnet: also the corruption error over AlexNet's, as for ImageNet-C"
@@ -53,6 +53,12 @@ class EvalConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_
     imagenet_a: str | None = Field(None, description="folder of ImageNet-A")
     imagenet_r: str | None = Field(None, description="folder of ImageNet-R")
     imagenet_sketch: str | None = Field(None, description="folder of ImageNet-Sketch")
+    cifar_c: str | None = Field(
+        None, description="folder of CIFAR-10-C's or CIFAR-100-C's npy files, as published"
+    )
+    imagenet_c: str | None = Field(
+        None, description="folder of ImageNet-C's corruptions, as published"
+    )
     compile: bool = Field(False, description="also measure the speed of the compiled model")
     speed_seconds: float = Field(1.0, gt=0, description="length of each measurement of speed")
     speed_max_batch: int = Field(

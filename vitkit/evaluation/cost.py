@@ -45,7 +45,7 @@ KERNELS = {
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that are trained, buffers left out."""
+    """Numbers in all parameters, frozen ones too; buffers left out."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitkit.errors import EvaluationError
+from vitkit.evaluation.sums import NO_IMAGE
 
 __all__ = [
     "ClassScores",
@@ -39,7 +40,7 @@ def require_finite(logits: Tensor, part: str = "") -> None:
         EvaluationError: a logit is not finite, or there are none.
     """
     if not logits.numel():
-        raise EvaluationError("no image was evaluated; the split is empty")
+        raise EvaluationError(NO_IMAGE)
     bad = ~logits.isfinite().all(dim=1)
     count = int(bad.sum())
     if count:
@@ -145,12 +146,13 @@ def image_scores(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> I
     """Each image's scores, of softmax(logits / temperature), a chunk of images at a time."""
     rows = max(1, CHUNK // logits.shape[1])
     chunks = zip(logits.split(rows), targets.split(rows), strict=True)
-    parts = [_scores_of(some / temperature, right) for some, right in chunks]
+    # In float64: rounding to float32 could make a tie of two logits, and another prediction.
+    parts = [_scores_of(some.to(torch.float64) / temperature, right) for some, right in chunks]
     return ImageScores(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _scores_of(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    log_p = logits.to(torch.float64).log_softmax(1)
+    log_p = logits.log_softmax(1)
     p = log_p.exp()
     predicted = logits.argmax(1)
     own = log_p.gather(1, targets[:, None])[:, 0]

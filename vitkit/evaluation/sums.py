@@ -9,7 +9,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Sums"]
+__all__ = ["NO_IMAGE", "Sums"]
+
+NO_IMAGE = "no image was evaluated; the split is empty"
 
 
 class Sums(ABC):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
-__all__ = ["bootstrap_means", "percentile_interval", "wilson_interval"]
+__all__ = ["bootstrap_means", "mean_interval", "percentile_interval", "wilson_interval"]
 
 CHUNK = 1_000_000
 """Draws held at a time."""
@@ -28,6 +30,20 @@ def wilson_interval(right: int, count: int, confidence: float = 0.95) -> tuple[f
     # None and all are the ends exactly, whatever rounding makes of them.
     low = (middle - reach) / whole if right else 0.0
     return low, (middle + reach) / whole if right < count else 1.0
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of all that values were drawn from, such as a recipe's seeds.
+
+    Args:
+        values: two or more.
+        confidence: of the interval.
+
+    Source: Student, "The probable error of a mean", Biometrika 6, 1908.
+    """
+    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    reach = error * float(stdtrit(len(values) - 1, 0.5 + confidence / 2))
+    return mean - reach, mean + reach
 
 
 def bootstrap_means(values: Tensor, resamples: int, seed: int = 0) -> Tensor:

@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -43,7 +44,7 @@ def averaged(predict: Predict, views: str) -> Predict:
 
     def mean(images: Tensor) -> Tensor:
         parts = [
-            predict(view).float().log_softmax(1) + torch.tensor(weight).log().item()
+            predict(view).float().log_softmax(1) + math.log(weight)
             for weight, view in views_of(images, views)
         ]
         return torch.stack(parts).logsumexp(0)

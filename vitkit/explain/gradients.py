@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, EvaluationError
 from vitkit.explain.anatomy import Anatomy, anatomy_of
 from vitkit.explain.maps import recorded_weights
 from vitkit.nn import evaluating
@@ -44,7 +44,8 @@ def relevance(model: nn.Module, images: Tensor, targets: Tensor | None = None) -
         float32 (B, rows, columns), not negative, not scaled: larger is more relevant.
 
     Raises:
-        EvaluationError: no attention that can be read, or blocks that mix tokens otherwise.
+        EvaluationError: no attention that can be read, blocks that mix tokens otherwise, or a model
+            that gives no logits (B, classes).
         ConfigError: a class that does not exist.
     """
     anatomy = anatomy_of(model)
@@ -55,6 +56,7 @@ def relevance(model: nn.Module, images: Tensor, targets: Tensor | None = None) -
         with recorded_weights(layers) as maps, _watched(layers) as (outputs, values):
             tokens = anatomy.features(pictures)
         logits: Tensor = anatomy.head(tokens)
+        _require_classes(model, logits)
         chosen = logits.gather(1, _checked(targets, logits)[:, None]).sum()
         *slopes, towards = torch.autograd.grad(chosen, [*outputs, tokens])
     with torch.no_grad():
@@ -96,6 +98,16 @@ def _keep_values(attn: Any, values: list[Tensor], _: Any, inputs: Any, qkv: Tens
     v = qkv.detach()[..., -groups * attn.head_dim :].float()
     v = v.unflatten(-1, (groups, attn.head_dim)).transpose(1, 2)
     values.append(v.repeat_interleave(heads // groups, dim=1))
+
+
+def _require_classes(model: nn.Module, logits: Tensor) -> None:
+    """Refuse features, of which any number would be taken for a class, and logits of each token."""
+    if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
+        raise EvaluationError(
+            f"relevance asks what speaks for a class, and {type(model).__name__} gives "
+            f"{tuple(logits.shape)}, not (images, classes): build it with num_classes and a "
+            "global_pool, or look at its attention maps"
+        )
 
 
 def _checked(targets: Tensor | None, logits: Tensor) -> Tensor:

@@ -73,11 +73,11 @@ def as_picture(image: Array, least: int = 224) -> Image.Image:
 
     Args:
         image: the image; of other counts of channels the first is shown in grey.
-        least: shorter side in pixels, at least nearly.
+        least: pixels that the shorter side has at least.
     """
     shown = image if image.shape[0] == 3 else np.repeat(image[:1], 3, axis=0)
     picture = Image.fromarray(np.ascontiguousarray(shown.transpose(1, 2, 0)))
-    factor = max(1, least // min(picture.size))
+    factor = max(1, -(-least // min(picture.size)))
     size = (picture.width * factor, picture.height * factor)
     return picture.resize(size, Image.Resampling.NEAREST)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vitkit.models.resnet import CifarResNet
     from vitkit.models.seq2seq import EncoderDecoder
     from vitkit.models.text import CausalLanguageModel, TextTransformer
-    from vitkit.models.timm_baseline import build_timm, timm_names
+    from vitkit.models.timm_baseline import build_timm, timm_config, timm_names
     from vitkit.models.vit import VisionTransformer
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "list_models",
     "register_model",
     "stream",
+    "timm_config",
     "timm_names",
     "translate",
     "validate_model",
@@ -74,6 +75,7 @@ _HOMES = {
     "list_models": "registry",
     "register_model": "registry",
     "stream": "decoding",
+    "timm_config": "timm_baseline",
     "timm_names": "timm_baseline",
     "translate": "decoding",
     "validate_model": "config",

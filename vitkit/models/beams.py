@@ -37,7 +37,8 @@ class Hypotheses:
     """What a search found for each of B texts, the best first.
 
     Attributes:
-        ids: the tokens behind the beginning, the end's own included, then padding: int64 (B, R, L).
+        ids: the tokens behind the beginning, the end's own included, then padding: int64 (B, R, L);
+            (0, R, 0) of no texts.
         scores: log probability over length penalty, (B, R); -inf where fewer than R were found.
     """
 
@@ -72,6 +73,8 @@ def greedy_search(
         eos_id: token that ends a text; None: only the limit does.
         pad_id: token behind the end.
     """
+    if len(prefix) == 0:
+        return _none_of(prefix, 1)
     found = prefix.new_full((len(prefix), 1, int(limits.max())), pad_id)
     total = torch.zeros(len(prefix), device=prefix.device)
     length = torch.zeros_like(limits)
@@ -117,6 +120,8 @@ def beam_search(
 
     The other arguments are those of :func:`greedy_search`.
     """
+    if len(prefix) == 0:
+        return _none_of(prefix, num_return)
     beams = _Beams(prefix, limits, num_beams, alpha, eos_id, pad_id, num_return)
     rows = torch.arange(len(prefix), device=prefix.device).repeat_interleave(num_beams)
     stepper.select(rows, within=False)
@@ -190,6 +195,13 @@ class _Beams:
         words = _rows(torch.cat([self.found[self.place], words], dim=1), chosen)
         self.scores[self.place] = kept
         self.found[self.place] = words.masked_fill(kept[:, :, None].isneginf(), self.pad_id)
+
+
+def _none_of(prefix: Tensor, num_return: int) -> Hypotheses:
+    """What is found for no texts."""
+    return Hypotheses(
+        prefix.new_zeros(0, num_return, 0), torch.zeros(0, num_return, device=prefix.device)
+    )
 
 
 def _rows(ids: Tensor, index: Tensor) -> Tensor:

@@ -14,9 +14,10 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.patches import PatchEmbed, as_pair
-from vitkit.models.vit import init_vit_weights
-from vitkit.nn import BlockContext, CompactBlock, Dropout, encoder_blocks, sincos_1d
+from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.options import check_option
+from vitkit.models.patches import PatchEmbed, as_pair, check_size
+from vitkit.nn import BlockContext, CompactBlock, Dropout, Recomputing, encoder_blocks, sincos_1d
 
 __all__ = ["CompactTransformer", "ConvTokenizer", "SequencePool"]
 
@@ -51,26 +52,28 @@ class ConvTokenizer(nn.Module):
         self.img_size = as_pair(img_size)
         stride, padding = max(1, kernel_size // 2 - 1), max(1, kernel_size // 2)
         widths = [in_chans, *[conv_dim] * (num_conv_layers - 1), embed_dim]
-        grid = self.img_size
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             conv = nn.Conv2d(before, after, kernel_size, stride, padding, bias=False)
             nn.init.kaiming_normal_(conv.weight)
             layers += [conv, nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-            rows, columns = ((n + 2 * padding - kernel_size) // stride // 2 + 1 for n in grid)
-            grid = (rows, columns)
         self.layers = nn.Sequential(*layers)
-        self.grid_size = grid
-        self.num_patches = grid[0] * grid[1]
+        self._conv = (num_conv_layers, kernel_size, stride, padding)
+        self.grid_size = self.grid_of(*self.img_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of tokens of a picture."""
+        count, kernel, stride, padding = self._conv
+        for _ in range(count):
+            height, width = (
+                (side + 2 * padding - kernel) // stride // 2 + 1 for side in (height, width)
+            )
+        return height, width
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, channels, height, width) -> tokens (B, N, C), row by row, and their grid."""
-        height, width = images.shape[-2:]
-        if (height, width) != self.img_size:
-            raise ValueError(
-                f"image size {height} x {width} given to a model built for {self.img_size[0]} x "
-                f"{self.img_size[1]}; resize the images"
-            )
+        check_size(images, self.img_size)
         x = self.layers(images)
         return x.flatten(2).transpose(1, 2), self.grid_size
 
@@ -92,7 +95,7 @@ class SequencePool(nn.Module):
         return (weights.transpose(1, 2) @ tokens).squeeze(1)
 
 
-class CompactTransformer(nn.Module):
+class CompactTransformer(Recomputing):
     """CCT, CVT or ViT-Lite.
 
     Args:
@@ -139,9 +142,9 @@ class CompactTransformer(nn.Module):
         drop_path_rate: float = 0.1,
     ) -> None:
         super().__init__()
-        _check("tokenizer", tokenizer, TOKENIZERS)
-        _check("global_pool", global_pool, POOLS)
-        _check("positional_embedding", positional_embedding, POSITIONS)
+        check_option("tokenizer", tokenizer, TOKENIZERS)
+        check_option("global_pool", global_pool, POOLS)
+        check_option("positional_embedding", positional_embedding, POSITIONS)
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
         self.num_features = embed_dim
         self.global_pool = global_pool
@@ -229,10 +232,6 @@ class CompactTransformer(nn.Module):
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {"pos_embed", "cls_token"}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.blocks.grad_checkpointing = enable
-
     def _make_positions(self, kind: str) -> None:
         count = self.num_prefix_tokens + self.tokenizer.num_patches
         if kind == "learnable":
@@ -244,8 +243,3 @@ class CompactTransformer(nn.Module):
             self.register_buffer("pos_embed", table, persistent=False)
         else:
             self.pos_embed = None
-
-
-def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option} {value!r}; allowed: {', '.join(map(repr, allowed))}")

@@ -110,7 +110,7 @@ class ModelConfig(BaseModel):
 
 
 class TrunkConfig(ModelConfig):
-    """Fields of every model of our own: the trunk of blocks."""
+    """Fields of every model on a trunk of blocks."""
 
     embed_dim: Positive | None = Field(None, description="C, width of the tokens")
     depth: Positive | None = Field(None, description="number of blocks")

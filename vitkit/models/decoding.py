@@ -194,7 +194,8 @@ def translate(
         limits = limits.clamp(max=model.max_len)
     prefix = source.new_full((len(source), 1), bos_id, dtype=torch.int64)
     with _writing(model):
-        memory, caches = model.encode(source, lengths), model.new_caches() if use_cache else None
+        memory = model.encode(source, lengths) if len(source) else None
+        caches = model.new_caches() if use_cache else None
         stepper = _Stepper(model.decode, model.forward_head, caches, memory)
         return _search(
             stepper, prefix, limits, num_beams, length_penalty, eos_id, pad_id, num_return

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.vit import VisionTransformer, init_vit_weights
+from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.vit import VisionTransformer
 
 __all__ = ["DistilledVisionTransformer"]
 

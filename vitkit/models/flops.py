@@ -11,9 +11,10 @@ unless ``head_dim`` says otherwise), hidden width M of the MLP:
               output projection                        2 N I C
               MLP                                      2 N C M, twice
 
-The patch projection is a linear layer of N rows, 3 P^2 -> C. A training step costs three forward
-passes: each product's backward pass is two products of the same size (its input's gradient and its
-weight's). The first layer needs no input gradient; that is less than one per cent and is counted.
+The patch projection is a linear layer of N rows, c P^2 -> C, of pictures of c channels. A training
+step costs three forward passes: each product's backward pass is two products of the same size (its
+input's gradient and its weight's). The first layer needs no input gradient; that is less than one
+per cent and is counted.
 
 The *executed* operations of a ViT that reads its class token alone are fewer: the last block
 computes queries, projection and MLP for one token (keys and values for all of them).

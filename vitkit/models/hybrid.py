@@ -2,7 +2,8 @@
 
 ``blocks=("mixer",)`` is MLP-Mixer, ``("conv",)`` ConvMixer, ``("lstm",)`` an LSTM that reads the
 patches row by row, ``("mixer", "mixer", "attention")`` a hybrid. A new kind of block is a
-function and a line of :data:`BLOCKS`.
+function, a line of :data:`BLOCKS`, its name in ``vitkit.models.picture_config.BLOCK_KINDS``, and a
+field of :class:`BlockPlan` for what no other kind reads.
 
 Sources: Tolstikhin et al., "MLP-Mixer", arXiv 2105.01601; Trockman & Kolter, "Patches are all you
 need?", arXiv 2201.09792; I. Sobh, "Transformers: from NLP to CV" and its four notebooks, whose
@@ -19,6 +20,8 @@ from itertools import cycle, islice, pairwise
 import torch
 from torch import Tensor, nn
 
+from vitkit.models.first_weights import init_glorot_weights
+from vitkit.models.options import check_option
 from vitkit.models.patches import PatchEmbed
 from vitkit.nn import (
     CELLS,
@@ -29,6 +32,7 @@ from vitkit.nn import (
     Dropout,
     MixerBlock,
     Mlp,
+    Recomputing,
     RecurrentBlock,
     Trunk,
     TwiceActivatedMlp,
@@ -175,7 +179,7 @@ class ConvMixerStem(PatchEmbed):
         return self.norm(self.act(tokens).transpose(1, 2)).transpose(1, 2), grid
 
 
-class HybridClassifier(nn.Module):
+class HybridClassifier(Recomputing):
     """Patches, a list of blocks, pooling, a head.
 
     Args:
@@ -256,9 +260,9 @@ class HybridClassifier(nn.Module):
         bn_momentum: float = 0.1,
     ) -> None:
         super().__init__()
-        _check("stem", stem, STEMS)
-        _check("pos_embed", pos_embed, POSITIONS)
-        _check("global_pool", global_pool, POOLS)
+        check_option("stem", stem, STEMS)
+        check_option("pos_embed", pos_embed, POSITIONS)
+        check_option("global_pool", global_pool, POOLS)
         kinds = _kinds(blocks, depth)
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
         self.global_pool, self.num_prefix_tokens = global_pool, 0
@@ -353,7 +357,7 @@ class HybridClassifier(nn.Module):
         like = self.stem.proj.weight
         self.num_classes = num_classes
         head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        _init_linear(head)
+        init_glorot_weights(head)
         self.head = head.to(like.device, like.dtype)
 
     def get_classifier(self) -> nn.Module:
@@ -364,16 +368,12 @@ class HybridClassifier(nn.Module):
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {"pos_embed"}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.blocks.grad_checkpointing = enable
-
     def init_weights(self) -> None:
-        """Glorot's uniform weights and zero biases; queries, keys and values are one layer here.
+        """Glorot's uniform weights and zero biases.
 
         Convolutions of ConvMixer keep torch's own, as in its published code.
         """
-        self.apply(_init_linear)
+        self.apply(init_glorot_weights)
         if type(self.stem) is PatchEmbed:  # a linear layer over the pixels of a patch
             nn.init.xavier_uniform_(self.stem.proj.weight.flatten(1))
             assert self.stem.proj.bias is not None
@@ -396,17 +396,5 @@ def _kinds(blocks: Sequence[str], depth: int | None) -> list[str]:
     if not blocks or isinstance(blocks, str):
         raise ValueError(f"blocks {blocks!r}; give a list of {', '.join(map(repr, BLOCKS))}")
     for kind in blocks:
-        _check("blocks", kind, tuple(BLOCKS))
+        check_option("blocks", kind, BLOCKS)
     return list(blocks) if depth is None else list(islice(cycle(blocks), depth))
-
-
-def _init_linear(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-def _check(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option} {value!r}; allowed: {', '.join(map(repr, allowed))}")

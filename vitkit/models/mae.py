@@ -14,8 +14,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from vitkit.models.first_weights import init_vit_weights
 from vitkit.models.patches import PatchEmbed
-from vitkit.models.vit import VisionTransformer, init_vit_weights
+from vitkit.models.vit import VisionTransformer
 from vitkit.nn import (
     BlockContext,
     Linear,

@@ -7,12 +7,36 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PatchEmbed", "as_pair", "patch_moments"]
+__all__ = ["DYNAMIC_TOO", "PatchEmbed", "as_pair", "check_size", "kept_patches", "patch_moments"]
+
+DYNAMIC_TOO = "resize the images or build it with dynamic_img_size=True"
+"""What to do about another image size where the model may be built for any."""
 
 
 def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one number or a pair."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def check_size(
+    images: Tensor, built_for: tuple[int, int], remedy: str = "resize the images"
+) -> None:
+    """Refuse pictures of another size than a model was built for.
+
+    Args:
+        images: (B, channels, height, width).
+        built_for: (height, width).
+        remedy: what to do.
+
+    Raises:
+        ValueError: another size.
+    """
+    height, width = images.shape[-2:]
+    if (height, width) != built_for:
+        raise ValueError(
+            f"image size {height} x {width} given to a model built for {built_for[0]} x "
+            f"{built_for[1]}; {remedy}"
+        )
 
 
 class PatchEmbed(nn.Module):
@@ -63,13 +87,9 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(B, channels, height, width) -> tokens (B, N, C), row by row, and their grid."""
-        height, width = images.shape[-2:]
-        if not self.dynamic_img_size and (height, width) != self.img_size:
-            raise ValueError(
-                f"image size {height} x {width} given to a model built for {self.img_size[0]} x "
-                f"{self.img_size[1]}; resize the images or build it with dynamic_img_size=True"
-            )
-        grid = self.grid_of(height, width)
+        if not self.dynamic_img_size:
+            check_size(images, self.img_size, DYNAMIC_TOO)
+        grid = self.grid_of(*images.shape[-2:])
         return self.proj(images).flatten(2).transpose(1, 2), grid
 
     @torch.no_grad()

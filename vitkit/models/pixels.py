@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.models.patches import as_pair
+from vitkit.models.options import check_option
+from vitkit.models.patches import as_pair, check_size
 from vitkit.models.text import TextTransformer
+from vitkit.nn import Recomputing
 
 __all__ = ["PixelTextClassifier"]
 
@@ -18,7 +20,7 @@ COLORS: dict[str, tuple[int, int]] = {"grey": (256, 1), "rgb": (768, 3), "palett
 LUMA = (0.2989, 0.587, 0.114)
 
 
-class PixelTextClassifier(nn.Module):
+class PixelTextClassifier(Recomputing):
     """A text Transformer that reads an image pixel by pixel, row by row, as tokens.
 
     Args:
@@ -74,11 +76,7 @@ class PixelTextClassifier(nn.Module):
 
     def words_of(self, images: Tensor) -> Tensor:
         """Images float (B, channels, height, width) in [0, 1] -> ids int64 (B, N)."""
-        if tuple(images.shape[-2:]) != self.img_size:
-            raise ValueError(
-                f"image size {images.shape[-2]} x {images.shape[-1]} given to a model built for "
-                f"{self.img_size[0]} x {self.img_size[1]}; resize the images"
-            )
+        check_size(images, self.img_size)
         if self.pixel_pool > 1:
             images = F.avg_pool2d(images, self.pixel_pool)
         if self.color == "grey":
@@ -114,13 +112,8 @@ class PixelTextClassifier(nn.Module):
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {f"text.{name}" for name in self.text.no_weight_decay()}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.text.set_grad_checkpointing(enable)
-
     def _check_pixels(self) -> None:
-        if self.color not in COLORS:
-            raise ValueError(f"color {self.color!r}; allowed: {', '.join(map(repr, COLORS))}")
+        check_option("color", self.color, COLORS)
         allowed = (1, 3) if self.color == "grey" else (3,)
         if self.in_chans not in allowed:
             raise ValueError(

@@ -58,7 +58,9 @@ MODELS: dict[str, Builder] = {
     "seq2seq_recurrent": RecurrentSeq2Seq,
     "timm": _build_timm,
 }
-"""The constructor of each family. A new family is one file and one line here."""
+"""The constructor of each family. A new one also needs a config class in
+:data:`vitkit.models.config.CONFIGS`, a preset, and in :mod:`vitkit.models.presets` a line of
+``FAMILIES``, and of ``READS`` if it reads no images."""
 
 
 def create_model(model: str | ModelConfig, **overrides: Any) -> nn.Module:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitkit.models.first_weights import init_glorot_weights
 from vitkit.models.words import WordEmbed, position_bias
 from vitkit.nn import (
     Attention,
@@ -18,6 +19,7 @@ from vitkit.nn import (
     Dropout,
     LayerCache,
     Linear,
+    Recomputing,
     Trunk,
     drop_path_ramp,
     linear,
@@ -53,7 +55,7 @@ class Memory:
         )
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Recomputing):
     """Encoder and decoder on two trunks, over one vocabulary for both languages.
 
     The defaults are the paper's: post-norm, no norms after the stacks, ReLU, sinusoids, embeddings
@@ -158,7 +160,7 @@ class EncoderDecoder(nn.Module):
         final_norm = norm_first if final_norm is None else final_norm
         self.norm = norm(embed_dim) if final_norm else nn.Identity()
         self.decoder_norm = norm(embed_dim) if final_norm else nn.Identity()
-        self.apply(_init_linear)
+        self.apply(init_glorot_weights)
         words = partial(
             WordEmbed,
             vocab_size,
@@ -253,17 +255,3 @@ class EncoderDecoder(nn.Module):
         embeds = ("words", "target_words")
         tables = {f"{embed}.{name}" for embed in embeds for name in ("tokens.weight", "pos_embed")}
         return tables | {"bias.table", "decoder_bias.table"}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.encoder.grad_checkpointing = self.decoder.grad_checkpointing = enable
-
-
-def _init_linear(module: nn.Module) -> None:
-    """Glorot's uniform weights and zero biases; a layer that holds queries, keys and values counts
-    as one, so that these begin smaller than apart.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.models.patches import as_pair, patch_moments
+from vitkit.models.patches import DYNAMIC_TOO, as_pair, check_size, patch_moments
 from vitkit.nn import make_activation
 
 __all__ = ["ConvStem", "StemLayer"]
@@ -142,11 +142,11 @@ class ConvStem(nn.Module):
     def whiten_first(self, images: Tensor, eps: float = 5e-4) -> None:
         """Set the first convolution so that its outputs are uncorrelated and of equal variance.
 
-        Where it has more channels than a patch has directions with both signs, as of grey pictures,
-        the others are random mixtures of these, of the same variance. The kernels become the
-        eigenvectors of the covariance of patches, over the square roots of their eigenvalues, each
-        with both signs, for what follows bends at zero. Neighbouring pixels are nearly alike, so
-        without it the steepest directions of the loss are brightness alone.
+        The kernels become the eigenvectors of the covariance of patches, over the square roots of
+        their eigenvalues, each with both signs, for what follows bends at zero. Channels beyond
+        these, which small patches of grey pictures leave, become random mixtures of them, of the
+        same variance. Neighbouring pixels are nearly alike, so without whitening the steepest
+        directions of the loss are brightness alone.
         Source: Page, "How to train your ResNet" (2019), part 8; Jordan, airbench, arXiv 2404.00498.
 
         Args:
@@ -175,12 +175,8 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Shape]:
         """(B, channels, height, width) -> tokens (B, N, C), row by row, and their grid."""
-        height, width = images.shape[-2:]
-        if not self.dynamic_img_size and (height, width) != self.img_size:
-            raise ValueError(
-                f"image size {height} x {width} given to a model built for {self.img_size[0]} x "
-                f"{self.img_size[1]}; resize the images or build it with dynamic_img_size=True"
-            )
+        if not self.dynamic_img_size:
+            check_size(images, self.img_size, DYNAMIC_TOO)
         # Channels last: three times as fast on a CPU, and tokens come out of it without a copy.
         x = self.layers(images.contiguous(memory_format=torch.channels_last))
         x = self.proj(x)

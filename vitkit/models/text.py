@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.models.vit import init_vit_weights
+from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.options import check_option
 from vitkit.models.words import WordEmbed, position_bias
 from vitkit.nn import (
     BlockContext,
     Dropout,
     LayerCache,
     Linear,
+    Recomputing,
     Trunk,
     encoder_blocks,
     is_hooked,
@@ -26,7 +30,7 @@ __all__ = ["CausalLanguageModel", "TextTransformer"]
 POOLS = ("token", "avg")
 
 
-class TextTransformer(nn.Module):
+class TextTransformer(Recomputing):
     """Encoder that classifies a text.
 
     Args:
@@ -142,7 +146,8 @@ class TextTransformer(nn.Module):
             lengths: real tokens of each text, int (B,); without it, all that is not ``pad_id``.
         """
         real = self.real_words(ids, lengths)
-        if self.global_pool == "token" and not any(map(is_hooked, (self.blocks, self.norm))):
+        norm: Any = self._modules["norm"]  # direct_calls may have put a function before it
+        if self.global_pool == "token" and not (is_hooked(self.blocks) or is_hooked(norm)):
             # The head reads one token, so the last block computes no other.
             tokens, ctx = self._embed(ids, real)
             return self.forward_head(self.norm(self.blocks(tokens, ctx, read=1)))
@@ -197,10 +202,6 @@ class TextTransformer(nn.Module):
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {"words.tokens.weight", "words.pos_embed", "words.cls_token", "bias.table"}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.blocks.grad_checkpointing = enable
-
     def _embed(self, ids: Tensor, real: Tensor | None) -> tuple[Tensor, BlockContext]:
         x = self.pos_drop(self.words(ids))
         mask = None
@@ -218,7 +219,7 @@ class TextTransformer(nn.Module):
         return features
 
 
-class CausalLanguageModel(nn.Module):
+class CausalLanguageModel(Recomputing):
     """Next-token model in the manner of GPT-2.
 
     Args:
@@ -354,10 +355,6 @@ class CausalLanguageModel(nn.Module):
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {"words.tokens.weight", "words.pos_embed", "bias.table"}
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.blocks.grad_checkpointing = enable
-
 
 def _shrink_branches(blocks: Trunk) -> None:
     """GPT-2: layers that end a residual branch start smaller by the root of their number."""
@@ -368,7 +365,6 @@ def _shrink_branches(blocks: Trunk) -> None:
 
 
 def _check_pool(global_pool: str, class_token: bool) -> None:
-    if global_pool not in POOLS:
-        raise ValueError(f"global_pool {global_pool!r}; allowed: {', '.join(map(repr, POOLS))}")
+    check_option("global_pool", global_pool, POOLS)
     if global_pool == "token" and not class_token:
         raise ValueError("global_pool 'token' reads the class token; class_token must be True")

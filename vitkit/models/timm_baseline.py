@@ -11,12 +11,22 @@ from torch import nn
 from vitkit.errors import ConfigError, UnknownNameError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 
-__all__ = ["build_timm", "timm_names"]
+__all__ = ["build_timm", "timm_config", "timm_names"]
 
 
 def timm_names() -> list[str]:
     """All names of timm's models, as ``timm/<model>``."""
     return [TIMM_PREFIX + name for name in timm.list_models()]
+
+
+def timm_config(model: str) -> dict[str, Any]:
+    """What timm states about a model's own weights: ``mean``, ``crop_pct``, ...; empty if nothing.
+
+    Args:
+        model: timm's name, a weight tag after a dot allowed.
+    """
+    config = timm.get_pretrained_cfg(model, allow_unregistered=True)
+    return {} if config is None else dict(config.to_dict())
 
 
 def build_timm(

@@ -9,16 +9,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.options import check_option
 from vitkit.models.patches import PatchEmbed, kept_patches
 from vitkit.models.pooling import AttentionPoolLatent
 from vitkit.models.stem import ConvStem
 from vitkit.nn import (
     BlockContext,
     Dropout,
+    Recomputing,
     RelativeBias2d,
     Rotary2d,
     Rotation,
@@ -29,13 +33,13 @@ from vitkit.nn import (
     sincos_2d,
 )
 
-__all__ = ["AttentionPoolLatent", "VisionTransformer", "init_vit_weights"]
+__all__ = ["VisionTransformer"]
 
 POOLS = ("", "token", "avg", "max", "map")
 POSITIONS = ("learn", "sincos2d", "rotary", "relative", "none", "")
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Recomputing):
     """A ViT with timm's options.
 
     Args:
@@ -128,7 +132,7 @@ class VisionTransformer(nn.Module):
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
         self.num_features = embed_dim
         self.global_pool = global_pool
-        self.has_class_token, self.num_reg_tokens = class_token, reg_tokens
+        self.has_class_token = class_token
         self.num_prefix_tokens = self.num_head_tokens * class_token + reg_tokens
         self.no_embed_class = no_embed_class
         self.patch_drop_rate = patch_drop_rate
@@ -220,7 +224,8 @@ class VisionTransformer(nn.Module):
 
         With ``global_pool=''`` the head reads every token: (B, N, num_classes).
         """
-        if self.global_pool == "token" and not any(map(is_hooked, (self.blocks, self.norm))):
+        norm: Any = self._modules["norm"]  # direct_calls may have put a function before it
+        if self.global_pool == "token" and not (is_hooked(self.blocks) or is_hooked(norm)):
             # The last block computes no other tokens than the head reads.
             tokens, ctx = self._embed(images)
             tokens = self.blocks(tokens, ctx, read=self.num_head_tokens)
@@ -267,7 +272,11 @@ class VisionTransformer(nn.Module):
             n: the last ``n`` blocks, or a list of block indices.
             reshape: (B, C, rows, columns) instead of (B, rows * columns, C).
             return_prefix_tokens: pairs with the prefix tokens (B, prefix, C).
-            norm: apply the final norm.
+            norm: apply the norm after the blocks; where the final norm lies behind the pooling
+                (``fc_norm``) there is none, and nothing changes.
+
+        Raises:
+            ValueError: a block that does not exist, or a grid where patches are left out.
         """
         tokens, ctx = self._embed(images)
         depth = len(self.blocks)
@@ -279,7 +288,12 @@ class VisionTransformer(nn.Module):
             outputs = [self.norm(out) for out in outputs]
         prefixes = [out[:, : self.num_prefix_tokens] for out in outputs]
         patches = [out[:, self.num_prefix_tokens :] for out in outputs]
-        if reshape and ctx.grid is not None:
+        if reshape:
+            if ctx.grid is None:
+                raise ValueError(
+                    "patch_drop_rate leaves out patches in training, so they make no grid; call "
+                    "eval() first, or leave reshape out"
+                )
             patches = [out.transpose(1, 2).unflatten(2, ctx.grid) for out in patches]
         return list(zip(patches, prefixes, strict=True)) if return_prefix_tokens else patches
 
@@ -320,10 +334,6 @@ class VisionTransformer(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that weight decay leaves alone, besides biases and norms."""
         return {"pos_embed", "rel_pos.table", "cls_token", "reg_token", "attn_pool.latent"}
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass: less memory, about a third more time."""
-        self.blocks.grad_checkpointing = enable
 
     def init_weights(self) -> None:
         """timm's scheme: truncated normal 0.02, zero biases, class and registers near zero."""
@@ -415,18 +425,8 @@ class VisionTransformer(nn.Module):
         return x, dataclasses.replace(ctx, rotary=rotary, biases=biases, grid=None)
 
 
-def init_vit_weights(module: nn.Module) -> None:
-    """Linear layers: truncated normal 0.02, zero bias. Others keep torch's initialisation."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def _check_options(global_pool: str, pos_embed: str, class_token: bool) -> None:
-    if global_pool not in POOLS:
-        raise ValueError(f"global_pool {global_pool!r}; allowed: {', '.join(map(repr, POOLS))}")
-    if pos_embed not in POSITIONS:
-        raise ValueError(f"pos_embed {pos_embed!r}; allowed: {', '.join(map(repr, POSITIONS))}")
+    check_option("global_pool", global_pool, POOLS)
+    check_option("pos_embed", pos_embed, POSITIONS)
     if global_pool == "token" and not class_token:
         raise ValueError("global_pool 'token' reads the class token; class_token must be True")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vitkit.models.options import check_option
 from vitkit.nn import Alibi, RelativeBias, Rotary1d, Rotation, sincos_1d
 
 __all__ = ["WordEmbed", "position_bias"]
@@ -45,8 +46,7 @@ class WordEmbed(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if pos_embed not in POSITIONS:
-            raise ValueError(f"pos_embed {pos_embed!r}; allowed: {', '.join(map(repr, POSITIONS))}")
+        check_option("pos_embed", pos_embed, POSITIONS)
         self.max_len, self.num_prefix_tokens, self.scale = max_len, int(class_token), scale
         self.tokens = nn.Embedding(vocab_size, embed_dim)
         nn.init.normal_(self.tokens.weight, std=std)

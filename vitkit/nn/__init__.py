@@ -41,6 +41,7 @@ from vitkit.nn.positions import (
     alibi_slopes,
     grid_positions,
     relative_positions,
+    resize_offsets,
     resize_position_grid,
     sincos_1d,
     sincos_2d,
@@ -48,7 +49,7 @@ from vitkit.nn.positions import (
 from vitkit.nn.products import Linear, linear
 from vitkit.nn.record import record_attention
 from vitkit.nn.recurrent import CELLS, Recurrent, RecurrentState
-from vitkit.nn.trunk import Trunk, encoder_blocks, make_mlp
+from vitkit.nn.trunk import Recomputing, Trunk, encoder_blocks, make_mlp
 
 __all__ = [
     "ACTIVATIONS",
@@ -71,6 +72,7 @@ __all__ = [
     "LoraLinear",
     "MixerBlock",
     "Mlp",
+    "Recomputing",
     "Recurrent",
     "RecurrentBlock",
     "RecurrentState",
@@ -109,6 +111,7 @@ __all__ = [
     "pooled_features",
     "record_attention",
     "relative_positions",
+    "resize_offsets",
     "resize_position_grid",
     "sincos_1d",
     "sincos_2d",

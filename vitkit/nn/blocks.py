@@ -156,7 +156,8 @@ class DropPath(nn.Module):
             return x
         keep = 1.0 - self.p
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        return x * (x.new_empty(shape).bernoulli_(keep) / max(keep, 1e-12))
+        # Scaled afterwards: as a value of the mask the scale would be rounded in bfloat16.
+        return (x * x.new_empty(shape).bernoulli_(keep)).mul_(1.0 / max(keep, 1e-12))
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""
@@ -291,11 +292,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, ctx: BlockContext = NO_CONTEXT) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        if self.norm_first:
-            x = _added(x, _mix(self.attn, self.norm1(x), ctx), self.ls1, self.drop_path1)
-            return _added(x, self.mlp(self.norm2(x)), self.ls2, self.drop_path2)
-        x = self.norm1(_added(x, _mix(self.attn, x, ctx), self.ls1, self.drop_path1))
-        return self.norm2(_added(x, self.mlp(x), self.ls2, self.drop_path2))
+        x = _added(x, _mix(self.attn, self._looked_at(x), ctx), self.ls1, self.drop_path1)
+        return self._mix_channels(x)
 
     def can_read(self) -> bool:
         """Whether :meth:`read` may stand in for :meth:`forward`: all but attention works token by
@@ -318,15 +316,21 @@ class Block(nn.Module):
 
         Exact: the other tokens only serve as keys and values here. Needs self attention, no cache.
         """
-        attn, head = self.attn, x[:, :count]
+        attn, h = self.attn, self._looked_at(x)
         assert isinstance(attn, Attention)
-        h = self.norm1(x) if self.norm_first else x
         attended = attn.first(h, count, mask=ctx.mask, rotary=ctx.rotary, bias=ctx.bias)
+        return self._mix_channels(_added(x[:, :count], attended, self.ls1, self.drop_path1))
+
+    def _looked_at(self, x: Tensor) -> Tensor:
+        """What attention reads of the residual stream."""
+        return self.norm1(x) if self.norm_first else x
+
+    def _mix_channels(self, x: Tensor) -> Tensor:
+        """The way from the residual stream with attention's branch on it to the block's end."""
         if self.norm_first:
-            head = _added(head, attended, self.ls1, self.drop_path1)
-            return _added(head, self.mlp(self.norm2(head)), self.ls2, self.drop_path2)
-        head = self.norm1(_added(head, attended, self.ls1, self.drop_path1))
-        return self.norm2(_added(head, self.mlp(head), self.ls2, self.drop_path2))
+            return _added(x, self.mlp(self.norm2(x)), self.ls2, self.drop_path2)
+        x = self.norm1(x)
+        return self.norm2(_added(x, self.mlp(x), self.ls2, self.drop_path2))
 
 
 class CompactBlock(Block):
@@ -425,8 +429,13 @@ def _mix(mixer: nn.Module, x: Tensor, ctx: BlockContext) -> Tensor:
 
 
 def globally_hooked() -> bool:
+    """Whether somebody listens to the passes of all modules."""
+    everywhere = nn.modules.module
     return bool(
-        nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks
+        everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
     )
 
 

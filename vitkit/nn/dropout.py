@@ -48,12 +48,12 @@ def dropout(x: Tensor, p: float) -> Tensor:
     dropped = round(p * LEVELS)
     if x.device.type != "cpu" or torch.compiler.is_compiling() or dropped in (0, LEVELS):
         return F.dropout(x, p)
-    keep = (_numbers(x.numel()) >= dropped - LEVELS // 2).view(x.shape)
+    keep = (_numbers(x.numel(), x.device) >= dropped - LEVELS // 2).view(x.shape)
     # Scaled afterwards: as a value of the mask the scale would be rounded in bfloat16.
     return (x * keep.to(x.dtype)).mul_(LEVELS / (LEVELS - dropped))
 
 
-def _numbers(count: int) -> Tensor:
-    """Random numbers of 16 bits, (count,) int16, all values alike likely."""
-    drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+def _numbers(count: int, device: torch.device) -> Tensor:
+    """Random numbers of 16 bits, (count,) int16, all values equally likely."""
+    drawn = torch.empty(-(-count // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
     return drawn.view(torch.int16)[:count]

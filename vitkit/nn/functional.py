@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vitkit.nn import hardware
 from vitkit.nn.dropout import dropout
-from vitkit.nn.masks import causal_mask, combine_masks
+from vitkit.nn.masks import causal_mask, check_mask, combine_masks
 
 __all__ = [
     "KERNELS",
@@ -51,6 +51,10 @@ LONGEST_TINY = 32
 
 LONGEST_TRAINED = 50
 """Most keys for which ``explicit`` wins in float32 if a backward pass follows."""
+
+SAFE_WHEN_EMPTY = ("cpu",)
+"""Device types whose fused kernels all give zeros, and gradients of zero, for a query that may
+attend to nothing. Others have kernels that give NaN, and which one runs is torch's choice."""
 
 # A plain module variable, because torch.compile can guard on it (a ContextVar breaks the graph).
 _forced: KernelName = "auto"
@@ -90,7 +94,7 @@ def attention(
     grouped queries: Ainslie et al., arXiv 2305.13245.
     """
     device = q.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
+    if _autocasts(device):
         dtype = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             return _dispatch(
@@ -112,10 +116,13 @@ def attention_weights(
     Returns:
         float32 (B, H, N, M). Each row sums to one, or to zero where nothing may be attended to.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        q, k = q.float(), k.float()
-        k = _repeat_heads(k, q.shape[1])
-        return _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
+    device = q.device.type
+    if _autocasts(device):
+        with torch.autocast(device, enabled=False):
+            return attention_weights(q, k, mask=mask, is_causal=is_causal, scale=scale)
+    q, k = q.float(), k.float()
+    k = _repeat_heads(k, q.shape[1])
+    return _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
 
 
 @contextmanager
@@ -157,6 +164,11 @@ def choose_kernel(
     return "explicit" if pays else "fused"
 
 
+def _autocasts(device: str) -> bool:
+    """Whether autocast is on; torch raises an error where the meta device is asked for it."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
 def _dispatch(
     q: Tensor,
     k: Tensor,
@@ -166,8 +178,15 @@ def _dispatch(
     dropout_p: float,
     scale: float | None,
 ) -> Tensor:
-    heads = q.shape[1]
-    if k.shape[1] != heads:
+    heads, groups = q.shape[1], k.shape[1]
+    if groups != heads:
+        for_all = mask is None or all(side == 1 for side in mask.shape[-3:-1])
+        if q.shape[2] == 1 and heads % groups == 0 and for_all:
+            # One token, as with a cache: the heads of a group become its queries, and no key is
+            # copied. The newest token sees every key, so there is no order left to keep.
+            q = q.reshape(q.shape[0], groups, heads // groups, q.shape[3])
+            out = _dispatch(q, k, v, mask, False, dropout_p, scale)
+            return out.reshape(out.shape[0], heads, 1, out.shape[3])
         k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
     name: str = _forced
     if name == "auto":
@@ -197,12 +216,24 @@ def _fused(
     plain_causal = is_causal and mask is None and q.shape[2] == k.shape[2]
     if not plain_causal:
         mask = _with_causal(q, k, mask, is_causal)
+    empty: Tensor | None = None
     if mask is not None:
         mask = torch.atleast_2d(mask)  # torch's kernels refuse fewer axes
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-    return F.scaled_dot_product_attention(
+        if q.device.type not in SAFE_WHEN_EMPTY:
+            empty = _empty_rows(mask)
+            mask = mask.masked_fill(empty, True if mask.dtype == torch.bool else 0.0)
+    out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout_p, is_causal=plain_causal, scale=scale
     )
+    return out if empty is None else out.masked_fill(empty, 0.0)
+
+
+def _empty_rows(mask: Tensor) -> Tensor:
+    """Where a query may attend to nothing, bool (..., N, 1)."""
+    if mask.dtype == torch.bool:
+        return ~mask.any(dim=-1, keepdim=True)
+    return (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
 
 
 def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
@@ -210,31 +241,30 @@ def _softmax_scores(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | No
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
     if mask is None:
         return torch.softmax(scores, dim=-1)
+    # In the format of the scores, in which a very low number may be none.
+    mask = mask if mask.dtype == torch.bool else mask.to(scores.dtype)
+    empty = _empty_rows(mask)
     if mask.dtype == torch.bool:
         # Added, not filled in: one pass over the scores, and none on the way back.
-        empty = ~mask.any(dim=-1, keepdim=True)
-        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, float("-inf"))
-    else:
-        mask = mask.to(scores.dtype)
-        empty = (mask.detach() == float("-inf")).all(dim=-1, keepdim=True)
+        zero = torch.zeros((), dtype=scores.dtype, device=scores.device)
+        mask = torch.where(mask, zero, float("-inf"))
     # In place where the mask adds no axis, seen or of a transform: no product needs the scores to
     # go back.
+    transformed = torch._C._are_functorch_transforms_active()
     same = torch.broadcast_shapes(scores.shape, mask.shape) == scores.shape
-    same = same and not torch._C._are_functorch_transforms_active()
-    scores = scores.add_(mask) if same else scores + mask
-    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and not empty.any():
-        return torch.softmax(scores, dim=-1)  # looking costs less than two passes over the scores
+    scores = scores.add_(mask) if same and not transformed else scores + mask
+    # Looking costs less than two passes over the scores, where it is possible.
+    looks = mask.device.type == "cpu" and not transformed and not torch.compiler.is_compiling()
+    if looks and not empty.any():
+        return torch.softmax(scores, dim=-1)
     # An empty row is made finite before the softmax and zero after it: clearing the NaN afterwards
     # would leave NaN in the gradient.
     return torch.softmax(scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
 
 
 def _with_causal(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
-    if mask is not None and mask.dtype != torch.bool and not mask.dtype.is_floating_point:
-        raise ValueError(
-            f"attention mask has dtype {mask.dtype}; allowed: torch.bool (True = may attend) "
-            "or a float that is added to the scores"
-        )
+    if mask is not None:
+        check_mask(mask)
     if not is_causal or (num_queries := q.shape[2]) == 1:
         return mask
     num_keys = k.shape[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["causal_mask", "combine_masks", "padding_mask", "window_mask"]
+__all__ = ["causal_mask", "check_mask", "combine_masks", "padding_mask", "window_mask"]
 
 
 def causal_mask(
@@ -65,6 +65,19 @@ def window_mask(
     return (key >= query - before) & (key <= query + after)
 
 
+def check_mask(mask: Tensor) -> None:
+    """Refuse a mask that does not say whether it allows or adds.
+
+    Raises:
+        ValueError: a mask of whole numbers.
+    """
+    if mask.dtype != torch.bool and not mask.dtype.is_floating_point:
+        raise ValueError(
+            f"a mask of {mask.dtype}; allowed: bool (True = may attend) or float, which is added "
+            "to the scores"
+        )
+
+
 def combine_masks(*masks: Tensor | None) -> Tensor | None:
     """A query may attend where every mask allows it; float masks add up.
 
@@ -79,8 +92,7 @@ def combine_masks(*masks: Tensor | None) -> Tensor | None:
     """
     given = [mask for mask in masks if mask is not None]
     for mask in given:
-        if mask.dtype != torch.bool and not mask.dtype.is_floating_point:
-            raise ValueError(f"a mask of {mask.dtype}; allowed: bool (True may attend) or float")
+        check_mask(mask)
     if len(given) < 2:
         return given[0] if given else None
     bools = [mask for mask in given if mask.dtype == torch.bool]

@@ -2,8 +2,8 @@
 
 They are modules from (B, N, C) to (B, N, C) that read a :class:`BlockContext`, so a trunk may hold
 them beside attention in any order. In the mixers every token reaches every other, or its neighbours
-on the grid, whatever a mask says; a recurrent layer reads in order. What a block cannot keep of its
-context it refuses.
+on the grid; a recurrent layer reads in order. Masks, biases, caches and causal order that a block
+cannot keep are refused; rotary positions, which only attention has a use for, are not read.
 """
 
 from __future__ import annotations

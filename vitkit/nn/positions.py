@@ -25,6 +25,7 @@ __all__ = [
     "alibi_slopes",
     "grid_positions",
     "relative_positions",
+    "resize_offsets",
     "resize_position_grid",
     "sincos_1d",
     "sincos_2d",
@@ -101,10 +102,11 @@ def _resampled(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _resampled_by_products(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The same by two matrix products: what one row, and one column, of ones becomes."""
-    rows, columns = (torch.eye(n, device=image.device)[None, None] for n in image.shape[-2:])
-    down = _resampled(rows, (size[0], rows.shape[-1]))[0, 0]
-    across = _resampled(columns, (columns.shape[-2], size[1]))[0, 0]
-    return down @ image @ across
+    with torch.autocast(image.device.type, enabled=False):  # it would multiply in bfloat16
+        rows, columns = (torch.eye(n, device=image.device)[None, None] for n in image.shape[-2:])
+        down = _resampled(rows, (size[0], rows.shape[-1]))[0, 0]
+        across = _resampled(columns, (columns.shape[-2], size[1]))[0, 0]
+        return down @ image @ across
 
 
 @dataclass(frozen=True)
@@ -327,7 +329,7 @@ class RelativeBias2d(nn.Module):
         locality: float = 1.0,
     ) -> None:
         super().__init__()
-        self.grid, self.num_prefix = grid, num_prefix
+        self.num_prefix = num_prefix
         offsets = grid_positions((2 * grid[0] - 1, 2 * grid[1] - 1))
         offsets -= torch.tensor([grid[0] - 1.0, grid[1] - 1.0])
         eyes = torch.tensor([NEIGHBOURS[i % len(NEIGHBOURS)] for i in range(depth * num_heads)])
@@ -339,7 +341,7 @@ class RelativeBias2d(nn.Module):
     def forward(self, grid: tuple[int, int]) -> tuple[Tensor, ...]:
         """Bias of each layer on a whole grid, row by row behind the prefix: L of (1, H, N, N)."""
         rows, columns = grid
-        table = self._reaching(grid)
+        table = resize_offsets(self.table, grid)
         # Window (a, b) of the table holds the offsets from a - (rows - 1), b - (columns - 1) on:
         # all that query (rows - 1 - a, columns - 1 - b) meets. No index, so a quick backward pass.
         windows = table.unfold(2, rows, 1).unfold(3, columns, 1).flip(2, 3)
@@ -347,15 +349,24 @@ class RelativeBias2d(nn.Module):
         bias = F.pad(bias, (self.num_prefix, 0, self.num_prefix, 0))
         return bias.unsqueeze(1).unbind(0)
 
-    def _reaching(self, grid: tuple[int, int]) -> Tensor:
-        """(L, H, 2 rows - 1, 2 columns - 1) for a grid of any size."""
-        more = [new - own for new, own in zip(grid, self.grid, strict=True)]
-        pad = (max(more[1], 0),) * 2 + (max(more[0], 0),) * 2
-        table = F.pad(self.table, pad, mode="replicate") if any(pad) else self.table
-        for axis, extra in zip((2, 3), more, strict=True):
-            if extra < 0:
-                table = table.narrow(axis, -extra, table.shape[axis] + 2 * extra)
-        return table
+
+def resize_offsets(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Biases of offsets for a grid of another size: offsets beyond their own take the farthest.
+
+    Args:
+        table: (L, H, 2 rows - 1, 2 columns - 1).
+        grid: (rows, columns) wanted.
+
+    Returns:
+        The same for the grid; the table itself where it fits.
+    """
+    more = [new - (side + 1) // 2 for new, side in zip(grid, table.shape[2:], strict=True)]
+    pad = (max(more[1], 0),) * 2 + (max(more[0], 0),) * 2
+    table = F.pad(table, pad, mode="replicate") if any(pad) else table
+    for axis, extra in zip((2, 3), more, strict=True):
+        if extra < 0:
+            table = table.narrow(axis, -extra, table.shape[axis] + 2 * extra)
+    return table
 
 
 def alibi_slopes(num_heads: int) -> Tensor:

@@ -18,7 +18,7 @@ from vitkit.nn import hardware
 __all__ = ["Linear", "OneDnnProduct", "linear"]
 
 LEAST = 2**22
-"""Multiplications from which on oneDNN's longer way to begin pays."""
+"""Least number of multiplications for which oneDNN is quicker: it takes longer to begin."""
 
 
 class Linear(nn.Linear):

@@ -22,12 +22,10 @@ class RecurrentState:
         state: to start from, (layers x directions, B, hidden) each: one tensor, or LSTM's two.
 
     Attributes:
-        length: number of tokens read with it.
         state: what was left behind; None before the first token.
     """
 
     def __init__(self, state: tuple[Tensor, ...] | None = None) -> None:
-        self.length = 0
         self.state = state
 
     def select(self, rows: Tensor) -> None:
@@ -115,7 +113,6 @@ class Recurrent(nn.Module):
         else:
             out, after = self._packed(x, real, given)
         if state is not None:
-            state.length += x.shape[1]
             state.state = after if isinstance(after, tuple) else (after,)
         return out
 

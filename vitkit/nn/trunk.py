@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vitkit.nn.attention import Attention, NormLayer
@@ -22,9 +23,7 @@ from vitkit.nn.blocks import (
     drop_path_ramp,
 )
 
-__all__ = ["Trunk", "encoder_blocks", "make_mlp"]
-
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+__all__ = ["Recomputing", "Trunk", "encoder_blocks", "make_mlp"]
 
 
 class Trunk(nn.ModuleList):
@@ -112,6 +111,16 @@ class Trunk(nn.ModuleList):
             return out
         out = block(x, ctx)
         return out
+
+
+class Recomputing(nn.Module):
+    """A model on trunks, which may recompute their blocks."""
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass: less memory, about a third more time."""
+        for part in self.modules():
+            if isinstance(part, Trunk):
+                part.grad_checkpointing = enable
 
 
 def _two_passes(

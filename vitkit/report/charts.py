@@ -302,30 +302,15 @@ def reliability_chart(
     Source: Guo et al., "On calibration of modern neural networks", arXiv 1706.04599.
     """
     unit = Scale(0.0, 1.0)
-    most = max([*bins["images"], 1])
-    bars: list[str] = []
-    gaps: dict[bool, list[str]] = {True: [], False: []}
-    counts: list[str] = []
-    rows = zip(*(bins[name] for name in RELIABILITY), strict=True)
-    for low, high, images, confidence, accuracy in rows:
-        if not images:
-            continue
-        left, width = SIDE * low, SIDE * (high - low)
-        top, bottom = max(confidence, accuracy), min(confidence, accuracy)
-        bars.append(_box(left, SIDE * (1 - bottom), width, SIDE * bottom))
-        gaps[confidence > accuracy].append(
-            _box(left, SIDE * (1 - top), width, SIDE * (top - bottom))
-        )
-        share = images / most
-        counts.append(_box(left, SIDE * (1 - share), width, SIDE * share))
-    total = sum(bins["images"])
+    most, total = max([*bins["images"], 1]), sum(bins["images"])
+    bars, over, under, counts = _reliability_paths(bins, most)
     axis = Axis("confidence", percent=True)
     plot = element(
         "div",
         _grid(unit, unit),
-        _svg(element("path", d="".join(bars)), class_="bars"),
-        _svg(element("path", d="".join(gaps[True])), class_="gaps over-sure"),
-        _svg(element("path", d="".join(gaps[False])), class_="gaps under-sure"),
+        _svg(element("path", d=bars), class_="bars"),
+        _svg(element("path", d=over), class_="gaps over-sure"),
+        _svg(element("path", d=under), class_="gaps under-sure"),
         _svg(element("path", d=f"M0 {SIDE:.0f}L{SIDE:.0f} 0"), class_="ideal"),
         class_="plot",
         role="img",
@@ -334,7 +319,7 @@ def reliability_chart(
     )
     heights = element(
         "div",
-        _svg(element("path", d="".join(counts)), class_="counts"),
+        _svg(element("path", d=counts), class_="counts"),
         class_="strip",
         role="img",
         aria_label=f"Images a bin of confidence, at most {most:,}",
@@ -356,6 +341,32 @@ def reliability_chart(
         data={name: list(bins[name]) for name in RELIABILITY},
         note=note,
     )
+
+
+def _reliability_paths(bins: Mapping[str, Sequence[Any]], most: float) -> tuple[str, ...]:
+    """Paths of the bars, of the gaps of bins that are surer than right and of the others, and of
+    the heights that say how many images a bin has.
+
+    Args:
+        bins: as for :func:`reliability_chart`.
+        most: images of the fullest bin.
+    """
+    bars: list[str] = []
+    over: list[str] = []
+    under: list[str] = []
+    counts: list[str] = []
+    rows = zip(*(bins[name] for name in RELIABILITY), strict=True)
+    for low, high, images, confidence, accuracy in rows:
+        if not images:
+            continue
+        left, width = SIDE * low, SIDE * (high - low)
+        top, bottom = max(confidence, accuracy), min(confidence, accuracy)
+        bars.append(_box(left, SIDE * (1 - bottom), width, SIDE * bottom))
+        gap = _box(left, SIDE * (1 - top), width, SIDE * (top - bottom))
+        (over if confidence > accuracy else under).append(gap)
+        share = images / most
+        counts.append(_box(left, SIDE * (1 - share), width, SIDE * share))
+    return "".join(bars), "".join(over), "".join(under), "".join(counts)
 
 
 def _named(swatch: str, text: str) -> Markup:

@@ -55,7 +55,7 @@ def classes(run: Run, gallery: Gallery | None, command: str) -> Section:
 
 def class_columns(run: Run, record: PredictionRecord) -> dict[str, list[Any]]:
     """Images, precision, recall and F1 by class: as evaluated, or else by the confusion matrix;
-    None where there is nothing to divide by.
+    None where there is nothing to divide by. Where it is known, how many images it learned from.
     """
     names = [str(name) for name in record.class_names]
     counts = record.confusion.astype(np.float64)
@@ -70,7 +70,9 @@ def class_columns(run: Run, record: PredictionRecord) -> dict[str, list[Any]]:
             "f1": _ratio(2 * right, of_class + said).tolist(),
         }
     asked = {"precision": said, "recall": of_class, "f1": of_class + said}
-    return known | {name: _where(known[name], there) for name, there in asked.items()}
+    columns = known | {name: _where(known[name], there) for name, there in asked.items()}
+    learned = run.results.tables.get("training_classes", {}) if run.results is not None else {}
+    return columns | ({"training": learned["images"]} if learned.get("class") == names else {})
 
 
 def alike_order(confusion: NDArray[np.int64]) -> list[int]:
@@ -251,6 +253,8 @@ def _table(run: Run, record: PredictionRecord, names: Sequence[str]) -> Markup:
         Column("F1", values["f1"], percent, bar=True),
         Column("most often taken for", common, str),
     ]
+    if "training" in values:
+        columns.insert(1, Column("training images", values["training"]))
     shown = table("Scores of each class", columns, sortable=True)
     note = "Choose a heading to sort. Recall is the share of a class's images that were found."
     return figure(

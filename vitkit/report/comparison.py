@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vitkit.report.charts import Axis, Series, figure, line_chart
 from vitkit.report.classes import class_columns
 from vitkit.report.files import Run, labels_of
-from vitkit.report.layout import Section, document, quiet
+from vitkit.report.layout import Section, document, quiet, title_of
 from vitkit.report.learning import compared_curves
 from vitkit.report.markup import Markup, element, joined
+from vitkit.report.measures import COMPARED
 from vitkit.report.page import headline
 from vitkit.report.recipe import differences, numbers
 from vitkit.report.tables import Column, table
-from vitkit.report.wording import compact, duration, metric_text, percent, points
+from vitkit.report.wording import as_metric, chance, compact, duration, percent, points
 
 __all__ = ["comparison_page"]
 
-ROWS = (
-    ("acc", "accuracy", "high"),
-    ("acc5", "top 5", "high"),
-    ("loss", "loss", "low"),
-    ("brier", "Brier score", "low"),
-    ("ece", "calibration error", "low"),
-    ("knn_acc", "k-NN accuracy", "high"),
-    ("ppl", "perplexity", "low"),
-    ("bits_per_char", "bits a character", "low"),
-    ("bleu", "BLEU", "high"),
-)
 COSTS = (
     ("cost/gflops", "GFLOP an image", "low"),
     ("speed/latency_ms", "latency, ms", "low"),
     ("speed/images_per_second", "images a second", "high"),
 )
-
-FEW = 3
-"""Runs that a title can name."""
 
 Paired = Mapping[str, float]
 """Fields of a paired test: ``difference``, ``low``, ``high``, ``bootstrap_p``, ``mcnemar_p``,
@@ -62,9 +49,7 @@ def comparison_page(runs: Sequence[Run], paired: Sequence[Paired | None]) -> str
         ),
         Section("all", "Every number", element("div", numbers(runs), class_="figures")),
     ]
-    names = f"{len(labels)} runs"
-    if len(labels) <= FEW:
-        names = f"{', '.join(labels[:-1])} and {labels[-1]}"
+    names = title_of(labels, "runs")
     lines = [
         element("li", element("strong", label), f": {headline(run)}")
         for label, run in zip(labels, runs, strict=True)
@@ -88,11 +73,11 @@ def _side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
     alike = len(set(of)) == 1
     if not alike:  # then none is the best
         columns.append(Column("measured on", of, str))
-    for name, title, better in ROWS:
+    for name, title, better in COMPARED:
         values = [run.measured(name) for run in runs]
         if any(value is not None for value in values):
             best = better if alike else ""
-            columns.append(Column(title, values, _shown(f"/{name}"), best=best))
+            columns.append(Column(title, values, as_metric(name), best=best))
     for key, title in (("parameters", "parameters"), ("wall_seconds", "training")):
         records = [run.results for run in runs]
         facts = [record.facts.get(key) if record is not None else None for record in records]
@@ -119,10 +104,6 @@ def _data(columns: Sequence[Column]) -> dict[str, list[object]]:
     return {column.name: list(column.values) for column in columns}
 
 
-def _shown(name: str) -> Callable[[float | None], str]:
-    return lambda value: metric_text(name, value)
-
-
 def _paired(labels: Sequence[str], paired: Sequence[Paired | None]) -> Markup:
     """Each later run against the first, on the same images."""
     found = [(label, p) for label, p in zip(labels[1:], paired, strict=True) if p is not None]
@@ -142,8 +123,8 @@ def _paired(labels: Sequence[str], paired: Sequence[Paired | None]) -> Markup:
         Column("points of accuracy", [p["difference"] for p in rows], points),
         Column("from", [p["low"] for p in rows], points),
         Column("to", [p["high"] for p in rows], points),
-        Column("p, McNemar", [p["mcnemar_p"] for p in rows], _chance),
-        Column("p, bootstrap", [p["bootstrap_p"] for p in rows], _chance),
+        Column("p, McNemar", [p["mcnemar_p"] for p in rows], chance),
+        Column("p, bootstrap", [p["bootstrap_p"] for p in rows], chance),
         Column("only the first right", [p["only_first"] for p in rows]),
         Column("only the other right", [p["only_second"] for p in rows]),
     ]
@@ -155,10 +136,6 @@ def _paired(labels: Sequence[str], paired: Sequence[Paired | None]) -> Markup:
     )
     made = figure("paired-tests", "Paired tests", shown, data=data, note=note, wide=True)
     return joined([element("div", made, class_="figures"), *lines])
-
-
-def _chance(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def _classes(runs: Sequence[Run], labels: Sequence[str]) -> Markup:

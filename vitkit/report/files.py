@@ -17,12 +17,23 @@ from ruamel.yaml.error import YAMLError
 from vitkit.errors import RunError
 from vitkit.records import ExampleRecord, Plain, PredictionRecord, Record
 
-__all__ = ["Curve", "Run", "holds_records", "labels_of", "read_run", "suffixes_of"]
+__all__ = [
+    "Curve",
+    "Run",
+    "holds_records",
+    "holds_seeds",
+    "labels_of",
+    "read_run",
+    "read_seeds",
+    "suffixes_of",
+]
 
 T = TypeVar("T")
 
 FILES = ("results.json", "metrics.csv", "eval.json", "eval-shift.json", "eval-speed.json")
 """A folder with one of them is worth a page."""
+
+SEEDS = "seeds.json"
 
 AXES = ("step", "epoch", "seconds")
 """Columns of ``metrics.csv`` that are no curves."""
@@ -105,13 +116,17 @@ class Run:
         """A metric of the split: ``acc`` is ``test/acc``."""
         return self.metric(f"{self.split}/{name}")
 
+    def record_of(self, name: str) -> Record | None:
+        """The record that :meth:`measured` takes a metric of the split from."""
+        return next((r for r in self.records if f"{self.split}/{name}" in r.metrics), None)
+
     def fact(self, name: str) -> Plain:
         """A fact, from the training's record first."""
         records = [r for r in (self.results, *self.records) if r is not None]
         return next((r.facts[name] for r in records if r.facts.get(name) is not None), None)
 
     def evaluated(self, name: str) -> Plain:
-        """A fact of what was measured, from the newest evaluation first."""
+        """A fact of what was measured, from the most careful record first."""
         return next((r.facts[name] for r in self.records if r.facts.get(name) is not None), None)
 
     def settings(self) -> dict[str, Any]:
@@ -158,10 +173,32 @@ def read_run(folder: Path, suffix: str = "") -> Run:
     )
 
 
+def holds_seeds(folder: Path) -> bool:
+    """Whether ``train --seeds`` left its summary here."""
+    return (folder / SEEDS).is_file()
+
+
+def read_seeds(folder: Path) -> Run:
+    """What several seeds of one recipe gave: ``seeds.json`` as results, ``recipe.yaml`` as config.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    results = _read(folder / SEEDS, Record.read, "train --seeds")
+    if results is None:
+        raise RunError(
+            f"{folder} has no {SEEDS}: name folders that train --seeds has left, such as "
+            "runs/<name>/seeds, or runs alone"
+        )
+    recipe = folder / "recipe.yaml"
+    config = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    return Run(folder=folder, results=results, config=config)
+
+
 def _results(folder: Path, suffix: str) -> Record | None:
     """What the training left; of other weights than it tested the facts alone."""
     record = _read(folder / "results.json", Record.read)
-    return Record({}, record.facts) if record is not None and suffix else record
+    return Record({}, record.facts, record.tables) if record is not None and suffix else record
 
 
 def labels_of(runs: Sequence[Run]) -> list[str]:
@@ -187,8 +224,13 @@ def suffixes_of(folder: Path) -> list[str]:
     return sorted(found - {""})
 
 
-def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
+def _read(path: Path, reader: Callable[[Path], T], writer: str = "vitkit eval") -> T | None:
     """What a reader makes of a file; None where there is none.
+
+    Args:
+        path: of the file.
+        reader: makes something of it.
+        writer: the command that writes it.
 
     Raises:
         RunError: the file is damaged.
@@ -199,7 +241,7 @@ def _read(path: Path, reader: Callable[[Path], T]) -> T | None:
         return reader(path)
     except DAMAGES as error:
         raise RunError(
-            f"{path} is damaged ({_line(error)}); remove it, or write it anew with vitkit eval"
+            f"{path} is damaged ({_line(error)}); remove it, or write it anew with {writer}"
         ) from error
 
 

@@ -10,8 +10,10 @@ from importlib import resources
 
 from vitkit.report.markup import Markup, element
 
-__all__ = ["Section", "code_block", "document", "quiet"]
+__all__ = ["Section", "code_block", "document", "quiet", "title_of"]
 
+FEW = 3
+"""Runs that a title can name."""
 
 SCRIPTED = ".tools, .chooser, #theme, .code .small, .readout, #cell { display: none; }"
 """What does nothing without the script."""
@@ -31,6 +33,18 @@ class Section:
     key: str
     title: str
     body: Markup
+
+
+def title_of(labels: Sequence[str], kind: str) -> str:
+    """A heading that names what a page is about, or counts it where that would be too long.
+
+    Args:
+        labels: names of the runs or recipes.
+        kind: what they are, in the plural.
+    """
+    if len(labels) > FEW:
+        return f"{len(labels)} {kind}"
+    return f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def quiet(text: str, command: str | None = None) -> Markup:

@@ -12,9 +12,35 @@ from vitkit.report.markup import Markup, element, joined
 from vitkit.report.tables import Column, scrolling, shade, table
 from vitkit.report.wording import SPACE, compact, percent
 
-__all__ = ["calibration", "cards", "shift", "speed"]
+__all__ = ["COMPARED", "calibration", "cards", "shift", "speed"]
 
 SEVERITY = "severity_"
+
+MADE = "corruptions"
+"""Table of those that were made of the test images."""
+
+CORRUPTED = (
+    (MADE, "Corruptions"),
+    ("cifar_c", "CIFAR-C as published"),
+    ("imagenet_c", "ImageNet-C as published"),
+)
+"""Tables of the shift suite, and their titles."""
+
+OF_TABLES = ("corrupted", "cifar_c", "imagenet_c")
+"""In the names of metrics that these tables show."""
+
+COMPARED = (
+    ("acc", "accuracy", "high"),
+    ("acc5", "top 5", "high"),
+    ("loss", "loss", "low"),
+    ("brier", "Brier score", "low"),
+    ("ece", "calibration error", "low"),
+    ("knn_acc", "k-NN accuracy", "high"),
+    ("ppl", "perplexity", "low"),
+    ("bits_per_char", "bits a character", "low"),
+    ("bleu", "BLEU", "high"),
+)
+"""What one compares by: a metric without its split, its title, and whether high or low is good."""
 
 
 def cards(items: list[tuple[str, str, str]]) -> Markup:
@@ -73,20 +99,28 @@ def shift(run: Run, command: str) -> Section:
     record = run.shift
     if record is None:
         return Section("shift", "Robustness", quiet("Not measured yet: ", command))
-    parts = [_corruptions(record, run), _changes(record)]
+    clean = {MADE: _clean(record, run)}  # the published files have pictures of their own
+    parts = [_corruptions(record, key, title, clean.get(key)) for key, title in CORRUPTED]
+    parts.append(_changes(record))
     if not any(parts):
         return Section("shift", "Robustness", quiet("The suite's record holds no accuracies."))
     return Section("shift", "Robustness", element("div", joined(parts), class_="figures"))
 
 
-def _corruptions(record: Record, run: Run) -> Markup | None:
-    """A heat map as a table: a row each corruption, a column each severity."""
-    values = record.tables.get("corruptions")
+def _corruptions(record: Record, key: str, title: str, clean: float | None) -> Markup | None:
+    """A heat map as a table: a row each corruption, a column each severity.
+
+    Args:
+        record: of the suite.
+        key: of its table.
+        title: of the figure.
+        clean: accuracy without them, if it is known.
+    """
+    values = record.tables.get(key)
     if values is None:
         return None
     names = [str(name).replace("_", " ") for name in values["corruption"]]
     levels = [name for name in values if name.startswith(SEVERITY)]
-    clean = run.measured("acc")
     best = max(clean or 0.0, max(max(values[level]) for level in levels), 1e-9)
     means = [sum(row) / len(row) for row in zip(*(values[level] for level in levels), strict=True)]
     head = element(
@@ -116,14 +150,21 @@ def _corruptions(record: Record, run: Run) -> Markup | None:
     )
     shown = f" Clean: {percent(clean)}." if clean is not None else ""
     return figure(
-        "corruptions",
-        "Corruptions",
-        scrolling("Corruptions", made),
+        key,
+        title,
+        scrolling(title, made),
         data={**values, "mean": means},
         note="Accuracy in percent at five severities; the darker, the more of the best is lost."
         + shown,
         wide=True,
     )
+
+
+def _clean(record: Record, run: Run) -> float | None:
+    """Accuracy on the images that the suite changed; of older records that of the whole split."""
+    split = str(record.facts.get("split", "test"))
+    found = record.metrics.get(f"{split}/changed/clean/acc")
+    return run.measured("acc") if found is None and split == run.split else found
 
 
 def _sorter(name: str, *, numeric: bool = True) -> Markup:
@@ -149,7 +190,7 @@ def _changes(record: Record) -> Markup | None:
     kept = {
         name: value
         for name, value in record.metrics.items()
-        if name.endswith("/acc") and "/corrupted/" not in name
+        if name.endswith("/acc") and not set(name.split("/")) & set(OF_TABLES)
     }
     if not kept:
         return None
@@ -167,6 +208,8 @@ def _changes(record: Record) -> Markup | None:
 def _said(name: str) -> str:
     """``pgd/8_255`` is "pgd 8/255"."""
     kind, _, rest = name.partition("/")
+    if kind == "changed":
+        return "none"
     if kind == "attacked":
         return "before the attacks"
     if kind in ("fgsm", "pgd"):

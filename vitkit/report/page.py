@@ -42,7 +42,8 @@ def headline(run: Run) -> str:
     """A sentence: which model on which data reached what."""
     model, data = run.evaluated("model") or "A model", run.evaluated("data")
     what = f"{model} on {data}" if data else f"{model}"
-    accuracy, images = run.measured("acc"), run.evaluated("images")
+    accuracy, record = run.measured("acc"), run.record_of("acc")
+    images = record.facts.get("images") if record is not None else None
     if accuracy is None:
         loss = run.measured("loss")
         return f"{what}: {run.split} loss {loss:.4f}." if loss is not None else f"{what}."

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from vitkit.records import is_share
 
-__all__ = ["compact", "duration", "metric_text", "percent", "plain_text", "points"]
+__all__ = [
+    "as_metric",
+    "chance",
+    "compact",
+    "duration",
+    "metric_text",
+    "percent",
+    "plain_text",
+    "points",
+]
 
 SPACE = "\u00a0"
 NONE = "\u2013"
@@ -26,6 +36,8 @@ def percent(value: float | None, digits: int = 2) -> str:
 
 def points(value: float, digits: int = 2) -> str:
     """A difference of shares with its sign, in percentage points: ``+1.20``."""
+    if not math.isfinite(value):
+        return NONE
     return f"{100 * value:+.{digits}f}".replace("-", "\u2212")
 
 
@@ -64,6 +76,22 @@ def metric_text(name: str, value: float | None) -> str:
     if float(value).is_integer() and abs(value) >= 2:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:,.4f}"
+
+
+def as_metric(name: str) -> Callable[[float | None], str]:
+    """How values of one metric are written.
+
+    Args:
+        name: without its split, such as ``acc``.
+    """
+    return lambda value: metric_text(f"/{name}", value)
+
+
+def chance(value: float) -> str:
+    """A p-value: two digits, and no more precise than ``< 0.001``."""
+    if not math.isfinite(value):
+        return NONE
+    return f"{value:.2g}" if value >= 0.001 else "< 0.001"
 
 
 def plain_text(value: object) -> str:

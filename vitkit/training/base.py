@@ -27,7 +27,11 @@ CHECKPOINT_KEY = "vitkit"
 CALMER = "try a lower optimizer.lr, a longer schedule.warmup, or trainer.gradient_clip=1"
 
 WATCH_EVERY = 20
-"""Steps between looks, on an accelerator, at whether a loss was not finite: each look waits."""
+"""Steps between looks, on an accelerator or in several processes, at whether a loss was not finite:
+each look waits."""
+
+NEVER = torch.iinfo(torch.int64).max
+"""Later than any step."""
 
 
 class TrainingTask(LightningModule):
@@ -42,6 +46,9 @@ class TrainingTask(LightningModule):
         fused: see :func:`build_optimizer`.
         payload: plain values to put into each checkpoint under :data:`CHECKPOINT_KEY`.
     """
+
+    _ddp_params_and_buffers_to_ignore = ("bad_step",)
+    """Each process has its own, which torch would overwrite by the first one's before each step."""
 
     def __init__(
         self,
@@ -70,15 +77,16 @@ class TrainingTask(LightningModule):
         of an epoch, whose start Lightning does not tell.
         """
         freeze_batch_norm_statistics(self.model)
+        self._set_rates()
 
     def on_train_epoch_start(self) -> None:
-        """The same, after a validation."""
+        """Frozen parts stay as they are: a validation may have changed the mode of every part."""
         freeze_batch_norm_statistics(self.model)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Nothing: our loaders yield each tensor where one process reads it."""
+        """Leave the batch as it is: our loaders yield each tensor on the device that reads it."""
         return batch
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -146,8 +154,10 @@ class TrainingTask(LightningModule):
         return [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
 
     def stop_if_not_finite(self) -> None:
-        """Raise :class:`TrainingError` if any loss so far was not finite."""
-        step = int(self.bad_step.item())
+        """Raise :class:`TrainingError` if any loss so far was not finite. Several processes ask
+        together, and all raise the same: one that left alone would take its message with it.
+        """
+        step = self._first_bad_step()
         if step:
             epoch = (step - 1) // self.plan.steps_per_epoch + 1
             raise TrainingError(
@@ -159,8 +169,9 @@ class TrainingTask(LightningModule):
         good checkpoint is replaced: a finite loss may have a gradient that is not.
         """
         self.stop_if_not_finite()
-        finite = [p.detach().isfinite().all() for p in self.model.parameters()]
-        if not torch.stack(finite).all():
+        each = [p.detach().isfinite().all() for p in self.model.parameters()]
+        finite = bool(torch.stack(each).all())
+        if not self.trainer.strategy.reduce_boolean_decision(finite, all=True):
             raise TrainingError(
                 f"weights became NaN or infinite by step {self.global_step}; {CALMER}"
             )
@@ -172,13 +183,14 @@ class TrainingTask(LightningModule):
         return float(optimizer.param_groups[0]["lr"])
 
     def watch(self, loss: Tensor) -> None:
-        """Stop the training if a loss is not finite: at once on a CPU, soon on an accelerator.
+        """Stop the training if a loss is not finite: at once in a single process on a CPU, soon on
+        an accelerator or in several processes.
 
         Raises:
             TrainingError: it is not.
         """
         finite = torch.isfinite(loss.detach())
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self.trainer.world_size == 1:
             if not finite:
                 self.bad_step.fill_(self.global_step + 1)
                 self.stop_if_not_finite()
@@ -187,6 +199,27 @@ class TrainingTask(LightningModule):
         self.bad_step = torch.where(fresh, self.global_step + 1, self.bad_step)
         if (self.global_step + 1) % WATCH_EVERY == 0:
             self.stop_if_not_finite()
+
+    def _first_bad_step(self) -> int:
+        """The first step, from 1, with a loss that was not finite, over all processes; 0: none."""
+        if self.trainer.world_size == 1:
+            return int(self.bad_step.item())
+        own = torch.where(self.bad_step == 0, NEVER, self.bad_step)
+        first: Any = self.trainer.strategy.reduce(own, reduce_op="min")
+        return 0 if int(first) == NEVER else int(first)
+
+    def _set_rates(self) -> None:
+        """The first learning rates are those of the plan as it is now, which may be longer than the
+        one that the checkpoint has its rates from.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+            pairs = zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            rates = [rate * factor(scheduler.last_epoch) for rate, factor in pairs]
+            for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates
 
 
 def step_seed(seed: int, epoch: int, micro_batch: int, rank: int) -> int:

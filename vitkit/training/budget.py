@@ -66,9 +66,9 @@ class TimeKeeper(Callback):
     """Counts a run's time over all its parts, and ends the training where it has a limit.
 
     With a limit it keeps ``plan.time_done``, by which the schedules go, and sets the end of the run
-    (validation, test) aside: an evaluation pass is timed after the first step and again a few steps
-    later, and the examples still to be evaluated are counted at that rate. No step is begun that
-    would not end in time if it took as long as the last one; the first is always taken. What
+    (validation, test) aside: a pass of either kind is timed after the first step and again a few
+    steps later, and the examples still to be evaluated are counted at these rates. No step is begun
+    that would not end in time if it took as long as the last one; the first is always taken. What
     compiling took is no progress, and says nothing of the next step. Under several processes rank
     0's clock is everyone's.
 
@@ -76,7 +76,8 @@ class TimeKeeper(Callback):
         seconds: from the start of the run to its results; 0: no limit.
         clock: of the run.
         plan: whose ``time_done`` to keep.
-        examples_after: examples evaluated after the last step.
+        num_validated: examples of a validation, which has the training's number format.
+        num_tested: examples that pass the model in float32 after it, as often as they pass.
         examples_in: how many examples a batch holds.
         margin: further seconds set aside: checkpoint, results.
         graphs: how many were compiled so far; None: nothing is.
@@ -91,13 +92,15 @@ class TimeKeeper(Callback):
         clock: Clock,
         plan: StepPlan,
         *,
-        examples_after: int,
+        num_validated: int,
+        num_tested: int,
         examples_in: Callable[[Any], int],
         margin: float = 3.0,
         graphs: Callable[[], int] | None = None,
     ) -> None:
         self.seconds, self.clock, self.plan = seconds, clock, plan
-        self.examples_after, self.examples_in = examples_after, examples_in
+        self.num_validated, self.num_tested = num_validated, num_tested
+        self.examples_in = examples_in
         self.margin, self.graphs = margin, graphs
         self._known_graphs, self._compiling = 0, 0.0
         self._reserve: float | None = None
@@ -145,7 +148,7 @@ class TimeKeeper(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See :meth:`on_validation_start`."""
-        self._going_on(self.clock.seconds() - self._validation_began)
+        self._note_compiling(self.clock.seconds() - self._validation_began)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how long the run has taken, so that a curve can be drawn over time; validation may
@@ -174,22 +177,34 @@ class TimeKeeper(Callback):
         self._seen_step = trainer.global_step
         self._steps_here += 1
         if self._step_began is not None:
-            self._step_seconds = self._going_on(self.clock.seconds() - self._step_began)
+            took = self.clock.seconds() - self._step_began
+            self._step_seconds = 0.0 if self._note_compiling(took) else took
             self._step_began = None
         goes_on = self.clock.seconds() + self._step_seconds <= self.seconds - self.margin
         if goes_on and self._steps_here in self.TIMED_AFTER_STEPS:
-            batches = self.examples_after / self.examples_in(batch)
-            seconds = _seconds_of(lambda: pl_module(batch[0]), pl_module)
-            self._reserve = self.margin + seconds * batches
+            self._reserve = self.margin + self._evaluation(trainer, pl_module, batch)
 
-    def _going_on(self, seconds: float) -> float:
-        """How long the next step may take, after one that took so many seconds; 0: unknown."""
+    def _evaluation(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> float:
+        """Seconds that validation and test will take, by a pass of each over a training batch."""
+        seconds = 0.0
+        if self.num_validated:
+            pl_module.on_validation_epoch_start()  # into sums that the next validation throws away
+            with trainer.precision_plugin.val_step_context():
+                seconds += self.num_validated * _seconds_of(
+                    lambda: pl_module.validation_step(batch, 0), pl_module
+                )
+        if self.num_tested:
+            seconds += self.num_tested * _seconds_of(lambda: pl_module(batch[0]), pl_module)
+        return seconds / self.examples_in(batch)
+
+    def _note_compiling(self, seconds: float) -> bool:
+        """Whether something was compiled in so many seconds, which are no progress then."""
         graphs = self.graphs() if self.graphs else 0
         if graphs == self._known_graphs:
-            return seconds
+            return False
         self._known_graphs = graphs
         self._compiling += seconds
-        return 0.0
+        return True
 
     def _stop_in_time(self, trainer: Trainer) -> None:
         """End the training if its time is used up, or would be within another step."""
@@ -211,7 +226,7 @@ class TimeKeeper(Callback):
 
 
 def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
-    """Time of one evaluation pass, the second of two; every submodule keeps its mode.
+    """Time of a pass of validation or test, the second of two; every submodule keeps its mode.
 
     A compiled network is not compiled once more for it: the test's is not compiled either.
     """

@@ -22,6 +22,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vitkit.errors import Interrupted, RunError
+from vitkit.training.base import CHECKPOINT_KEY
 
 __all__ = ["Checkpoints", "StopSignals", "numbered_checkpoints"]
 
@@ -104,12 +105,16 @@ class Checkpoints(Checkpoint):
         self.resume_hint = resume_hint
         self.best_score: float | None = None
         self.best_epoch: int | None = None
+        self.best_metrics: dict[str, float] = {}
+        """All that its validation measured."""
         self._kept: dict[int, float] = {}
         """Step of each copy that ``keep_best`` keeps, and its metric."""
         self.signals = StopSignals()
         self._seen_step = 0
-        self._stopping = 0
-        """Epoch, from 1, in or behind which a signal is obeyed; 0: none came."""
+        self._stop_epoch: int | None = None
+        """Epoch, from 1, in or behind which a signal is obeyed; None: none came."""
+        self._taken_up: tuple[int, int] | None = None
+        """Epoch, from 0, and step of the checkpoint that the run goes on from."""
 
     @property
     def last_path(self) -> Path:
@@ -120,6 +125,24 @@ class Checkpoints(Checkpoint):
     def best_path(self) -> Path:
         """The checkpoint with the best validation metric so far."""
         return self.folder / "best.ckpt"
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note which one it is."""
+        self._taken_up = int(checkpoint[CHECKPOINT_KEY]["epoch"]), int(checkpoint["global_step"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make the copies of the checkpoint that the run goes on from: the process may have been
+        killed, or the disk full, behind the one and before the others.
+        """
+        if self._taken_up is None or not trainer.is_global_zero:
+            return
+        epoch, step = self._taken_up
+        if epoch == self.best_epoch:
+            self._copy_last(self.best_path)
+        if step in self._kept:
+            self._keep_good_copies(step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch the signals from here on."""
@@ -149,9 +172,10 @@ class Checkpoints(Checkpoint):
         between_micro_batches, self._seen_step = step == self._seen_step, step
         if between_micro_batches or batch_idx + 1 >= trainer.num_training_batches:
             return  # at an epoch's end on_train_epoch_end does it, after validation
-        self._stopping = (trainer.current_epoch + 1) * self._told_to_stop(trainer)
+        if self._told_to_stop(trainer):
+            self._stop_epoch = trainer.current_epoch + 1
         on_time = bool(self.every_n_steps) and step % self.every_n_steps == 0
-        if self._stopping or on_time:
+        if self._stop_epoch is not None or on_time:
             self._write_last(trainer)
         if on_time and not self.keep_best:
             self._keep_copy(trainer)
@@ -160,17 +184,17 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Leave here and not sooner: Lightning logs a step after its last hook."""
-        if self._stopping:
+        if self._stop_epoch is not None:
             self._leave(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave here, where the epoch before was the last: it is logged after its last hook too."""
-        if self._stopping:
+        if self._stop_epoch is not None:
             self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same, behind the training's last epoch."""
-        if self._stopping:
+        if self._stop_epoch is not None:
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -179,8 +203,10 @@ class Checkpoints(Checkpoint):
         if self.keep_best:
             self._rank(trainer)  # before it is written, which the next part of the run goes by
         done = trainer.current_epoch + 1
-        self._stopping = done * self._told_to_stop(trainer)
-        ends = self._stopping or trainer.should_stop or done == trainer.max_epochs
+        if self._told_to_stop(trainer):
+            self._stop_epoch = done
+        stops = self._stop_epoch is not None or trainer.should_stop
+        ends = stops or done == trainer.max_epochs
         wanted = improved or trainer.global_step in self._kept
         by_epochs = done % self.every_n_epochs == 0
         by_steps = bool(self.every_n_steps) and trainer.global_step % self.every_n_steps == 0
@@ -189,22 +215,27 @@ class Checkpoints(Checkpoint):
         self._write_last(trainer)
         if improved and trainer.is_global_zero:
             self._copy_last(self.best_path)
-        if self.keep_best:
-            self._keep_good_copies(trainer)
-        elif by_steps if self.every_n_steps else by_epochs:
+        if self.keep_best and trainer.is_global_zero:
+            self._keep_good_copies(trainer.global_step)
+        elif not self.keep_best and (by_steps if self.every_n_steps else by_epochs):
             self._keep_copy(trainer)
-        # A signal that came while it was written.
-        self._stopping = self._stopping or done * self._told_to_stop(trainer)
+        if self._stop_epoch is None and self._told_to_stop(trainer):
+            self._stop_epoch = done  # a signal came while it was written
 
     def state_dict(self) -> dict[str, Any]:
         """The best so far, so that a resumed run keeps comparing with it."""
-        best = {"best_score": self.best_score, "best_epoch": self.best_epoch}
-        return {**best, "kept": dict(self._kept)}
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "best_metrics": dict(self.best_metrics),
+            "kept": dict(self._kept),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """See :meth:`state_dict`."""
         self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
+        self.best_metrics = dict(state_dict.get("best_metrics") or {})
         self._kept = dict(state_dict.get("kept") or {})
 
     def _improved(self, trainer: Trainer) -> bool:
@@ -216,6 +247,8 @@ class Checkpoints(Checkpoint):
         )
         if better:
             self.best_score, self.best_epoch = score, trainer.current_epoch
+            measured = trainer.callback_metrics.items()
+            self.best_metrics = {name: float(v) for name, v in measured if name.startswith("val/")}
         return better
 
     def _score(self, trainer: Trainer) -> float | None:
@@ -256,12 +289,12 @@ class Checkpoints(Checkpoint):
         for step in order[self.keep :]:
             del self._kept[step]
 
-    def _keep_good_copies(self, trainer: Trainer) -> None:
-        """Give the newest checkpoint a number if it is to be kept; remove those that are not."""
-        if not trainer.is_global_zero:
-            return
-        if trainer.global_step in self._kept:
-            self._copy_last(self.folder / f"step-{trainer.global_step}.ckpt")
+    def _keep_good_copies(self, step: int) -> None:
+        """Give the newest checkpoint, of this step, a number if it is to be kept; remove those that
+        are not.
+        """
+        if step in self._kept:
+            self._copy_last(self.folder / f"step-{step}.ckpt")
         for path in numbered_checkpoints(self.folder):
             if int(path.stem.removeprefix("step-")) not in self._kept:
                 path.unlink()
@@ -272,7 +305,7 @@ class Checkpoints(Checkpoint):
 
     def _leave(self, trainer: Trainer) -> None:
         raise Interrupted(
-            f"stopped after step {trainer.global_step} (epoch {self._stopping}); "
+            f"stopped after step {trainer.global_step} (epoch {self._stop_epoch}); "
             f"everything is in {self.last_path}. {self.resume_hint}".rstrip(),
             self.signals.received or signal.SIGTERM,
         )

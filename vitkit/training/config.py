@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 __all__ = [
     "EmaConfig",
@@ -28,9 +36,11 @@ def list_to_tuple(value: Any) -> Any:
 
 OPTIMIZERS = ("adamw", "sgd", "lion", "muon")
 
+TIMM = "timm/"
+
 
 def _optimizer_name(name: str) -> str:
-    if name in OPTIMIZERS or (name.startswith("timm/") and name != "timm/"):
+    if name in OPTIMIZERS or (name.startswith(TIMM) and name != TIMM):
         return name
     raise ValueError(f"should be one of {', '.join(OPTIMIZERS)} or timm/<name>")
 
@@ -48,6 +58,9 @@ USUAL: dict[str, dict[str, Any]] = {
     "lion": {"lr": 1e-4, "weight_decay": 0.5, "betas": [0.9, 0.99]},
 }
 """Optimiser -> what is usual for it where that is not AdamW's (Lion: arXiv 2302.06675)."""
+
+TIMMS_OWN = ("betas", "eps")
+"""What each of timm's optimisers has its own usual values for."""
 
 
 class OptimizerConfig(Section):
@@ -82,9 +95,14 @@ class OptimizerConfig(Section):
     betas: Annotated[tuple[Beta, Beta], BeforeValidator(list_to_tuple)] = Field(
         (0.9, 0.999),
         description="adamw, lion, timm: decay rates of the running means; unless given (0.9, 0.95) "
-        "of muon's AdamW, (0.9, 0.99) of lion",
+        "of muon's AdamW, (0.9, 0.99) of lion, timm's own of timm/<name>",
     )
-    eps: float = Field(1e-8, gt=0, description="adamw: added to the denominator of the step")
+    eps: float = Field(
+        1e-8,
+        gt=0,
+        description="adamw, muon, timm: added to the denominator of the step; unless given timm's "
+        "own of timm/<name>",
+    )
     momentum: float = Field(
         0.9,
         ge=0,
@@ -100,6 +118,25 @@ class OptimizerConfig(Section):
     def _usual_for_its_name(cls, given: Any) -> Any:
         usual = USUAL.get(str(given.get("name")), {}) if isinstance(given, dict) else {}
         return {**usual, **given} if usual else given
+
+    @model_serializer(mode="wrap")
+    def _without_what_timm_chooses(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Written down, what was not given would have been given to whoever reads it."""
+        plain: dict[str, Any] = handler(self)
+        if not self.name.startswith(TIMM):
+            return plain
+        given = self.given_to_timm()
+        return {key: value for key, value in plain.items() if key not in TIMMS_OWN or key in given}
+
+    def given_to_timm(self) -> dict[str, Any]:
+        """Those of :data:`TIMMS_OWN` that were given, for an optimiser of timm's."""
+        given = {key: getattr(self, key) for key in TIMMS_OWN if key in self.model_fields_set}
+        fields = type(self).model_fields
+        if self.model_fields_set != set(fields):
+            return given
+        # Earlier versions wrote the whole section down, given or not: of such a one, those that are
+        # AdamW's are taken for not given.
+        return {key: value for key, value in given.items() if value != fields[key].default}
 
 
 class ScheduleConfig(Section):
@@ -127,12 +164,12 @@ class ScheduleConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _rises_as_torchs(cls, given: Any) -> Any:
+    def _warm_up_of_a_cycle(cls, given: Any) -> Any:
         is_cycle = isinstance(given, dict) and given.get("name") == "one_cycle"
         return {"warmup": 0.3, **given} if is_cycle else given
 
     @model_validator(mode="after")
-    def _falls_from_a_peak(self) -> ScheduleConfig:
+    def _require_a_warm_up(self) -> ScheduleConfig:
         if self.name == "inverse_sqrt" and self.warmup == 0:
             raise ValueError(
                 "inverse_sqrt falls as the root of warmup over progress; give a warmup above 0, "

@@ -251,7 +251,8 @@ def dino_loss(said: Tensor, taught: Tensor, batch: int, student_temp: float) -> 
     """
     logs = (said.float() / student_temp).log_softmax(dim=-1).unflatten(0, (-1, batch))
     shares = taught.unflatten(0, (-1, batch))
-    pairs = -torch.einsum("tbk,vbk->tv", shares, logs) / batch
+    # No product of matrices, which autocast would compute in bfloat16.
+    pairs = -torch.stack([(one * logs).sum(dim=(1, 2)) for one in shares]) / batch
     same = pairs.diagonal().sum()
     return (pairs.sum() - same) / (pairs.numel() - min(pairs.shape))
 

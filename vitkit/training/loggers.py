@@ -42,7 +42,7 @@ class CsvMetrics(Logger):
 
     @property
     def version(self) -> str:
-        """None: there is one file a run."""
+        """Empty: there is one file a run."""
         return ""
 
     @rank_zero_only
@@ -75,7 +75,9 @@ class CsvMetrics(Logger):
         """Write what is left."""
         self.save()
 
+    @rank_zero_only
     def _take_up(self, step: int) -> None:
+        """Cut the file back: the one process that writes it, so that no two do at a time."""
         text = self.path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a disk that filled up may have cut the last row
         reader = csv.DictReader(io.StringIO(whole))

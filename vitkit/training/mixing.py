@@ -43,7 +43,6 @@ def mix_batch(
     prob: float = 1.0,
     switch_prob: float = 0.5,
     mode: Mode = "image",
-    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Mix every image with another one of the batch, drawing from torch's global generator.
 
@@ -56,7 +55,6 @@ def mix_batch(
         prob: chance that an image is mixed at all.
         switch_prob: chance of cutmix, where both are on.
         mode: who draws, see :func:`draw_mix`.
-        label_smoothing: share of the targets spread evenly over all classes.
 
     Returns:
         mixed images, and float32 target probabilities (B, num_classes).
@@ -69,7 +67,7 @@ def mix_batch(
         switch_prob=switch_prob,
         mode=mode,
     )
-    return apply_mix(images, targets, mix, num_classes, label_smoothing)
+    return apply_mix(images, targets, mix, num_classes)
 
 
 def draw_mix(
@@ -102,9 +100,7 @@ def draw_mix(
     return Mix(partner, share[by], boxed[by], box[by])
 
 
-def apply_mix(
-    images: Tensor, targets: Tensor, mix: Mix, num_classes: int, label_smoothing: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def apply_mix(images: Tensor, targets: Tensor, mix: Mix, num_classes: int) -> tuple[Tensor, Tensor]:
     """Mix images and targets as drawn; arguments and result as in :func:`mix_batch`."""
     # A few numbers an image are sent, and the masks made of them where the images are.
     mix = Mix(*(drawn.to(images.device, non_blocking=True) for drawn in mix))
@@ -112,8 +108,6 @@ def apply_mix(
     keep, partner = keep.to(images.dtype), mix.partner
     mixed = images * keep + images[partner] * (1.0 - keep)
     goal = F.one_hot(targets, num_classes).float()
-    if label_smoothing:
-        goal = goal * (1.0 - label_smoothing) + label_smoothing / num_classes
     return mixed, goal * share[:, None] + goal[partner] * (1.0 - share[:, None])
 
 

@@ -13,12 +13,11 @@ from torch import nn
 
 from vitkit.errors import ConfigError
 from vitkit.nn import Attention, SwiGlu, classifier_names, classifiers
-from vitkit.training.config import OptimizerConfig
+from vitkit.training.config import TIMM, OptimizerConfig
 from vitkit.training.muon import Muon
 
 __all__ = ["build_optimizer", "parameter_groups"]
 
-TIMM = "timm/"
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
 """The usual names of a stack of blocks, in our models and in timm's."""
 
@@ -185,13 +184,8 @@ def _timm_optimizers() -> Any:
 
 def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     name = config.name.removeprefix(TIMM)
-    usual = OptimizerConfig()
-    # Each of timm's has its own defaults; what was set is handed on, for it to take or refuse.
-    more = {
-        key: getattr(config, key)
-        for key in ("betas", "eps")
-        if getattr(config, key) != getattr(usual, key)
-    }
+    # Each of timm's has its own defaults; what was given is handed on, for it to take or refuse.
+    more = config.given_to_timm()
     if name.lower().split("_")[-1] not in _timm_optimizers().list_optimizers():
         raise ConfigError(
             f"optimizer.name: timm has no optimiser {name!r}; timm.optim.list_optimizers() lists "

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vitkit.evaluation.sums import Sums
+from vitkit.errors import EvaluationError
+from vitkit.evaluation.sums import NO_IMAGE, Sums
 from vitkit.nn import pooled_features
 from vitkit.training.summed import SummedTask
 
@@ -40,11 +41,11 @@ class MeanSums(Sums):
         """The mean of each over all images.
 
         Raises:
-            ValueError: no image was seen.
+            EvaluationError: no image was seen.
         """
         count, *sums = self.sums.tolist()
         if count == 0:
-            raise ValueError("no image was seen; the split is empty")
+            raise EvaluationError(NO_IMAGE)
         return {name: value / count for name, value in zip(self.names, sums, strict=True)}
 
 

@@ -84,6 +84,17 @@ class DistillConfig(Section):
     temperature: float = Field(1.0, gt=0, description="soft: what both logits are divided by")
 
 
+def _class_weights(value: Any) -> Any:
+    """A word, or numbers above 0 by name: one fault in either case, not one of each."""
+    if isinstance(value, dict):
+        good = [isinstance(v, int | float) and v is not True and v > 0 for v in value.values()]
+        if all(good):
+            return {str(name): float(weight) for name, weight in value.items()}
+    elif value in ("none", "balanced"):
+        return value
+    raise ValueError("should be none, balanced, or weights above 0 by class, such as {rare: 4}")
+
+
 def _mode_alone(value: Any) -> Any:
     """``finetune: lora`` is short for ``finetune: {mode: lora}``."""
     return {"mode": value} if isinstance(value, str) else value
@@ -173,8 +184,12 @@ class ClassificationConfig(TaskConfig):
     finetune: Annotated[FinetuneConfig, BeforeValidator(_mode_alone)] = Field(
         default_factory=FinetuneConfig, description="what of a pretrained model is trained"
     )
-    class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced = weigh each class by the inverse of its training count"
+    class_weights: Annotated[
+        Literal["none", "balanced"] | dict[str, float], BeforeValidator(_class_weights)
+    ] = Field(
+        "none",
+        description="balanced = weigh each class by the inverse of its training count; or weights "
+        "by name, such as {rare: 4}, and 1 for all others",
     )
 
     def without_weights(self) -> ClassificationConfig:

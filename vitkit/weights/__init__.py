@@ -8,7 +8,7 @@ from vitkit.weights.checkpoint import (
     read_checkpoint,
     tested_name,
 )
-from vitkit.weights.files import read_file, read_tensors
+from vitkit.weights.files import read_file
 from vitkit.weights.hub import HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX
 from vitkit.weights.load import Loaded, build_and_load, load_weights
 from vitkit.weights.load_report import LoadReport
@@ -41,7 +41,6 @@ __all__ = [
     "processor_config",
     "read_checkpoint",
     "read_file",
-    "read_tensors",
     "stated_by_config",
     "tested_name",
     "timm_folder",

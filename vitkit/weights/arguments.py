@@ -39,7 +39,7 @@ def refuse(family: str, what: str, faults: list[str]) -> None:
     Args:
         family: of the model.
         what: the other library.
-        faults: what the model has and the library's lacks; none is no reason.
+        faults: what the model has and the library lacks; without any nothing is raised.
 
     Raises:
         WeightsError: there are faults.

@@ -27,6 +27,7 @@ __all__ = [
     "require_version",
     "spare_names",
     "tested_name",
+    "trained_weights",
     "without_adapters",
 ]
 
@@ -136,15 +137,18 @@ def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
         model=own["model"],
         data=own["data"],
         preprocessing=own.get("preprocessing", {}),
-        trained={
-            name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)
-        },
+        trained=trained_weights(state),
         averaged=own.get("averaged"),
         epoch=int(own["epoch"]),
         step=int(own["step"]),
         tokenizer=own.get("tokenizer"),
         pretraining=dict(own.get("pretraining") or {}),
     )
+
+
+def trained_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's weights by its own names, out of the state dict of the module that trained it."""
+    return {name.removeprefix(PREFIX): t for name, t in state.items() if name.startswith(PREFIX)}
 
 
 def require_version(own: Mapping[str, Any], path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vitkit.errors import WeightsError
 
-__all__ = ["SUFFIXES", "read_file", "read_json", "read_tensors", "tensors_in"]
+__all__ = ["SUFFIXES", "read_file", "read_json", "tensors_in"]
 
 SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".npz")
 GIT_LFS = b"version https://git-lfs"
@@ -62,18 +62,6 @@ def read_file(path: str | Path) -> dict[str, Any]:
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged or half-downloaded ({error})") from error
     return _read_torch(path)
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file, out of the usual wrappers.
-
-    Raises:
-        WeightsError: as :func:`read_file`, or no tensors found.
-    """
-    tensors = tensors_in(read_file(path))
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors; expected a state dict")
-    return tensors
 
 
 def tensors_in(content: Mapping[str, Any]) -> dict[str, Tensor]:

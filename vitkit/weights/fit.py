@@ -15,15 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.nn import resize_offsets
 from vitkit.weights.formats import Resampling
 from vitkit.weights.shapes import grid_of_positions, prefix_counts
 
 __all__ = [
+    "OFFSETS",
     "TEXT_POSITIONS",
     "adapt_channels",
     "first_rows",
     "fit_kernel",
+    "fit_offsets",
     "fit_positions",
+    "pixel_kernel",
     "resample_positions",
     "resize_kernel",
 ]
@@ -31,20 +35,27 @@ __all__ = [
 TEXT_POSITIONS = "words.pos_embed"
 """Learned positions of a model of words."""
 
-KERNELS = (
-    *("patch_embed.proj.weight", "stem.proj.weight"),
-    *("tokenizer.proj.weight", "tokenizer.layers.0.weight"),
-)
-"""Weights that read pixels."""
+OFFSETS = "rel_pos.table"
+"""Learned biases of a ViT for the offset between two patches."""
 
 Grid = tuple[int, int]
+
+
+def pixel_kernel(model: nn.Module) -> str:
+    """The name of the weight that reads pixels: the first convolution's of what makes tokens of
+    pictures; empty where the model does not say what that is.
+    """
+    embed = _embedding(model)
+    own = embed.parameters() if isinstance(embed, nn.Module) else iter(())
+    first = next((kernel for kernel in own if kernel.ndim == 4), None)
+    return next((name for name, kernel in model.named_parameters() if kernel is first), "")
 
 
 def fit_kernel(model: nn.Module, name: str, kernel: Tensor) -> Tensor | None:
     """A first layer's weight at the patch size and with the channels of a model.
 
     Args:
-        model: that is to take it.
+        model: the one that will take it.
         name: of the weight.
         kernel: (C, channels, height, width).
 
@@ -52,7 +63,7 @@ def fit_kernel(model: nn.Module, name: str, kernel: Tensor) -> Tensor | None:
         The fitted weight, or None if it is no such weight.
     """
     own = model.state_dict()[name]
-    if name not in KERNELS or kernel.ndim != 4 or own.ndim != 4 or kernel.shape[0] != own.shape[0]:
+    if name != pixel_kernel(model) or kernel.ndim != 4 or kernel.shape[0] != own.shape[0]:
         return None
     embed = _embedding(model)
     size = (int(own.shape[2]), int(own.shape[3]))
@@ -154,6 +165,26 @@ def fit_positions(
         out["pos_embed"] = cells
         out |= {name: tensors[name] + part for name, part in parts.items() if name in wanted}
     return out
+
+
+def fit_offsets(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Biases of offsets on a model's grid, by the rule of :func:`vitkit.nn.resize_offsets`, as the
+    model itself takes them to pictures of another size.
+
+    Args:
+        model: the one that will take them.
+        tensors: by our names.
+
+    Returns:
+        The table by its name; nothing where it fits as it is, or is of another model.
+    """
+    own, table = model.state_dict().get(OFFSETS), tensors.get(OFFSETS)
+    if own is None or table is None or table.ndim != own.ndim or table.shape[:2] != own.shape[:2]:
+        return {}
+    if table.shape == own.shape:
+        return {}
+    rows, columns = ((int(side) + 1) // 2 for side in own.shape[2:])
+    return {OFFSETS: resize_offsets(table.double(), (rows, columns)).to(table.dtype)}
 
 
 def resample_positions(cells: Tensor, old: Grid, new: Grid, resampling: Resampling) -> Tensor:

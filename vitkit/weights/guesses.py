@@ -43,8 +43,8 @@ def guessed(
         notes.append(NO_POSITIONS)
     if not stated.get("num_heads") and not is_like_its_preset(section):
         notes.append(
-            f"num_heads taken to be {section['num_heads']}, for nothing says how many; if it is "
-            "not, load_model(..., num_heads=)"
+            f"num_heads taken to be {section['num_heads']}, for nothing says how many; if that is "
+            "wrong, load_model(..., num_heads=)"
         )
     return notes
 

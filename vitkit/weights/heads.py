@@ -8,19 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.nn import classifier_names
+from vitkit.nn import classifier_names, classifiers
 
 __all__ = ["head_prefixes", "match_classes"]
 
 HEADS = ("head.", "head_dist.")
-"""How the names of classifiers begin, but for those that a model of timm states itself."""
+"""How the names of classifiers begin in models that do not say which theirs are."""
 
 
 def head_prefixes(model: nn.Module) -> tuple[str, ...]:
-    """How the names of a model's classifiers begin."""
+    """How the names of a model's classifiers begin, also where it was built without classes."""
+    layers = {id(layer) for layer in classifiers(model)}
+    own = [name for name, part in model.named_modules() if id(part) in layers]
+    # timm's, which may have nothing in the place of one that was left out.
     stated: Any = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
     named = (stated,) if isinstance(stated, str) else tuple(stated)
-    return (*HEADS, *(f"{name}." for name in named))
+    return tuple(dict.fromkeys((*HEADS, *(f"{name}." for name in (*own, *named)))))
 
 
 def match_classes(

@@ -25,6 +25,7 @@ from torchvision import models as tv
 
 from vitkit import models as face
 from vitkit.errors import WeightsError, nearest
+from vitkit.models.presets import TIMM_PREFIX
 from vitkit.weights.files import read_json
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
     "torchvision_model",
 ]
 
-HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX = "hf-hub:", "timm/", "torchvision/"
+HUB_PREFIX, TORCHVISION_PREFIX = "hf-hub:", "torchvision/"
 DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 
 

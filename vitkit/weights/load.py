@@ -11,9 +11,17 @@ from torch import Tensor, nn
 
 from vitkit.errors import WeightsError
 from vitkit.models.patches import as_pair
+from vitkit.models.presets import READS, family_of, resolve_name
 from vitkit.models.registry import create_model
-from vitkit.models.stem import ConvStem
-from vitkit.weights.fit import TEXT_POSITIONS, first_rows, fit_kernel, fit_positions
+from vitkit.weights.fit import (
+    OFFSETS,
+    TEXT_POSITIONS,
+    first_rows,
+    fit_kernel,
+    fit_offsets,
+    fit_positions,
+    pixel_kernel,
+)
 from vitkit.weights.formats import (
     FORMATS,
     Format,
@@ -33,10 +41,11 @@ from vitkit.weights.stated import Stated
 __all__ = ["Loaded", "build_and_load", "load_weights"]
 
 COUNTER = ".num_batches_tracked"
-"""BatchNorm's, which older files lack; read by nothing where its momentum is a number."""
+"""BatchNorm's count of batches. Older files lack it; only a momentum of None makes it matter."""
 OWN_NAME = "vitkit"
 NORM_BEHIND = "fc_norm."
 HEAD = "head.weight"
+OTHER_OFFSETS = f"{OFFSETS} is of another grid: offsets that it lacks take its farthest bias"
 NORM_MOVED = "the norm before the pooling; the model has a new one behind it"
 
 
@@ -82,8 +91,9 @@ def load_weights(
     """Load weights of any known layout into a model.
 
     The layout is recognised by the names. Learned positions are resampled to the model's grid as
-    the layout's own library does it; patch kernels to the model's patch size and channels. A head
-    for another number of classes stays as the model has it.
+    the layout's own library does it, relative ones cut or continued; patch kernels are resampled to
+    the model's patch size and channels. A head for another number of classes stays as the model has
+    it.
 
     Args:
         model: to fill, in place.
@@ -123,11 +133,7 @@ def build_and_load(
     known = _known(found, None if section is None else set())
     if known is None:
         raise _unknown(found)
-    if known.format is not None and known.format.reads_words:
-        raise WeightsError(
-            f"{found.where} is {known.name}, which reads words, not pictures; train it on a text "
-            "with model.weights=, or fill a model of its size with vitkit.load_weights"
-        )
+    _require_pictures(known)
     inferred = section is None
     if section is None:
         known = _read_by_class_token(known)
@@ -141,6 +147,25 @@ def build_and_load(
         grid_known = _stated_grid(model, known) is not None or "img_size" in wanted
         report.notes += guessed(section, tensors, stated, grid_known=grid_known)
     return Loaded(model.eval(), section, report)
+
+
+def _require_pictures(known: _Known) -> None:
+    """Refuse models of words: what is built here is handed over with its preprocessing of pictures.
+
+    Raises:
+        WeightsError: it is one, by its own section or by its layout.
+    """
+    where, section = known.source.where, known.source.stated.section
+    if section is not None and family_of(resolve_name(section["name"])) in READS:
+        raise WeightsError(
+            f"{where} holds {section['name']}, which reads words, not pictures; use it with: "
+            "vitkit generate (a language model), vitkit translate, or vitkit eval"
+        )
+    if known.format is not None and known.format.reads_words:
+        raise WeightsError(
+            f"{where} is {known.name}, which reads words, not pictures; train it on a text with "
+            "model.weights=, or fill a model of its size with vitkit.load_weights"
+        )
 
 
 def _known(source: Source, own: set[str] | None) -> _Known | None:
@@ -241,6 +266,9 @@ def _fill(
     fitted = fit_positions(model, tensors, known.resampling, stated)
     if stated is None and "pos_embed" in fitted:
         report.notes.append(SQUARE)
+    if offsets := fit_offsets(model, tensors):
+        fitted |= offsets
+        report.notes.append(OTHER_OFFSETS)
     fitting: dict[str, Tensor] = {}
     faults = []
     for name, tensor in {**tensors, **fitted}.items():
@@ -307,14 +335,15 @@ def _stated_grid(model: nn.Module, known: _Known) -> tuple[int, int] | None:
     stated = known.source.stated
     section = stated.section or stated.arguments
     size = section.get("img_size")
-    kernel = known.translated.tensors.get("patch_embed.proj.weight")
+    kernel = known.translated.tensors.get(pixel_kernel(model))
     if size is None or kernel is None:
         return None
     height, width = as_pair(size)
     embed: Any = getattr(model, "patch_embed", None)
-    if isinstance(embed, ConvStem):  # its kernel does not say by how much it reduces a picture
-        return embed.grid_of(height, width)
-    return height // int(kernel.shape[2]), width // int(kernel.shape[3])
+    if hasattr(embed, "patch_size"):
+        return height // int(kernel.shape[2]), width // int(kernel.shape[3])
+    # Convolutions in a row, which are the model's own, or their weights would not fit.
+    return embed.grid_of(height, width) if hasattr(embed, "grid_of") else None
 
 
 def _norm_before_pool(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -15,7 +15,7 @@ class LoadReport:
 
     Attributes:
         loaded: names taken as they were.
-        resized: names resampled to the model's grid, patch size or channels.
+        resized: names fitted to the model's grid, patch size or channels.
         new: names of the model that the source lacks (a head for other classes): kept as they are.
         unused: names of the source that the model lacks.
         format: the layout that the source was in.
@@ -36,7 +36,8 @@ class LoadReport:
 
     def begin_anew(self, names: Iterable[str], why: str) -> None:
         """Count tensors as new that were loaded, and written over since; ``why`` is noted."""
-        undone = [name for name in self.loaded if name in set(names)]
+        written = set(names)
+        undone = [name for name in self.loaded if name in written]
         if undone:
             self.loaded = [name for name in self.loaded if name not in undone]
             self.new += undone

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from vitkit.errors import WeightsError
 from vitkit.weights.checkpoint import (
     OWN_KEY,
-    PREFIX,
     Checkpoint,
     checkpoint_of,
     require_version,
     spare_names,
     tested_name,
+    trained_weights,
     without_adapters,
 )
 from vitkit.weights.files import SUFFIXES, read_file, read_json, tensors_in
@@ -156,11 +156,7 @@ def _own(
     own: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], Stated, dict[str, str]]:
     """Of a checkpoint of ours: averaged weights first, adapters merged, and all that it says."""
-    tensors = own.get("averaged") or {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in state.items()
-        if name.startswith(PREFIX)
-    }
+    tensors = own.get("averaged") or trained_weights(state)
     data = own.get("data") or {}
     stated = Stated(
         preprocessing=dict(own.get("preprocessing") or {}),

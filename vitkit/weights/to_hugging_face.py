@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitkit.errors import WeightsError
 from vitkit.models.patches import as_pair
 from vitkit.weights.arguments import VIT_FAMILIES, refuse, spelled_out
 from vitkit.weights.formats import Names
@@ -170,13 +171,22 @@ def _named(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
             out[f"{kind}.embeddings.mask_token"] = tensor
         elif module.endswith(".attn.qkv"):
             for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                out[f"{kind}.{names.from_ours(f'{module[:-3]}{part}.{leaf}')}"] = rows
+                out[f"{kind}.{_theirs(names, f'{module[:-3]}{part}.{leaf}')}"] = rows
         elif is_gated and module.endswith(".mlp.fc2"):
             block = module.removesuffix(".mlp.fc2").replace("blocks", "encoder.layer")
             out[f"{kind}.{block}.mlp.weights_out.{leaf}"] = tensor
         else:
-            out[f"{kind}.{names.from_ours(name)}"] = tensor
+            out[f"{kind}.{_theirs(names, name)}"] = tensor
     return out
+
+
+def _theirs(names: Names, name: str) -> str:
+    theirs = names.from_ours(name)
+    if theirs is None:
+        raise WeightsError(
+            f"{WHAT} has no name for the tensor {name}; --format safetensors keeps it as it is"
+        )
+    return theirs
 
 
 def _config(full: Mapping[str, Any], kind: str, class_names: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each kind of task is made of: a file a kind, and a line in :data:`JOBS`."""
+"""What a training asks of its kind of task, answered in a file a kind; :data:`JOBS` names them."""
 
 from vitkit.app.jobs.base import JOBS, Job, job_class
 

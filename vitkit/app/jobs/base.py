@@ -12,7 +12,7 @@ from torch import nn
 
 from vitkit.app.reporter import Tested
 from vitkit.config import RunConfig, to_plain
-from vitkit.records import Plain
+from vitkit.records import Plain, Table
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import StepPlan
 from vitkit.weights import FORMAT_VERSION, Checkpoint
@@ -84,8 +84,13 @@ class Job(ABC):
 
     @property
     @abstractmethod
-    def evaluated(self) -> int:
-        """Examples, as :meth:`examples_in` counts them, evaluated after the last step."""
+    def num_validated(self) -> int:
+        """Examples, as :meth:`examples_in` counts them, of a validation."""
+
+    @property
+    @abstractmethod
+    def num_tested(self) -> int:
+        """Examples that pass the model in :meth:`test`, as often as they pass."""
 
     def examples_in(self, batch: Any) -> int:
         """How many examples a batch holds: its rows."""
@@ -115,6 +120,10 @@ class Job(ABC):
             checkpoint: whose weights to test.
             show: a bar on a terminal.
         """
+
+    def tables(self) -> dict[str, Table]:
+        """What has rows, for ``results.json``."""
+        return {}
 
     def shared(self, plan: StepPlan, **payload: Any) -> dict[str, Any]:
         """The arguments of every :class:`TrainingTask`.

@@ -14,9 +14,9 @@ from vitkit.app.jobs.images import ImageJob
 from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig
 from vitkit.data.splits import ImageData
-from vitkit.errors import ConfigError, DataError
+from vitkit.errors import ConfigError, DataError, UnknownNameError
 from vitkit.nn import evaluating
-from vitkit.records import Plain
+from vitkit.records import Plain, Table
 from vitkit.training.budget import StepPlan
 from vitkit.training.losses import balanced_class_weights
 from vitkit.training.task import ClassificationTask, stage_size
@@ -33,6 +33,7 @@ class ClassificationJob(ImageJob):
 
         Raises:
             DataError: the data have fewer than two classes.
+            UnknownNameError: a weight for a class that they do not have.
         """
         built = super().build(config, data, progress=progress)
         if built.info.num_classes < 2:
@@ -43,6 +44,11 @@ class ClassificationJob(ImageJob):
         task = config.task
         assert isinstance(task, ClassificationConfig)
         _require_stages(built, task.progressive_sizes)
+        if not isinstance(task.class_weights, str):
+            names = built.info.class_names
+            unknown = sorted(set(task.class_weights).difference(names))
+            if unknown:
+                raise UnknownNameError("class", unknown[0], names, "(task.class_weights)")
         return built
 
     def task(self, plan: StepPlan) -> ClassificationTask:
@@ -73,11 +79,22 @@ class ClassificationJob(ImageJob):
 
     def _class_weights(self) -> Tensor | None:
         """By ``task.class_weights``."""
-        task = self.config.task
+        task, info = self.config.task, self.built.info
         assert isinstance(task, ClassificationConfig)
-        if task.class_weights == "balanced":
-            return balanced_class_weights(self.built.info.class_counts)
-        return None
+        if isinstance(task.class_weights, str):
+            balanced = task.class_weights == "balanced"
+            return balanced_class_weights(info.class_counts) if balanced else None
+        return torch.tensor([task.class_weights.get(name, 1.0) for name in info.class_names])
+
+    def tables(self) -> dict[str, Table]:
+        """How many images of each class it learned from."""
+        info = self.built.info
+        return {
+            "training_classes": {
+                "class": list(info.class_names),
+                "images": list(info.class_counts),
+            }
+        }
 
     def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
         """Loss and accuracy on the test images; nothing where there are none."""

@@ -68,9 +68,14 @@ class ImageJob(Job):
         return self.built.data.val is not None
 
     @property
-    def evaluated(self) -> int:
-        """Validation and test images."""
-        return self.built.info.num_val + self.built.info.num_test
+    def num_validated(self) -> int:
+        """Validation images."""
+        return self.built.info.num_val
+
+    @property
+    def num_tested(self) -> int:
+        """Test images."""
+        return self.built.info.num_test
 
     def loaders(self, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
         """The training loader of this process, and the validation loader if there are images."""

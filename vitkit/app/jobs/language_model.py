@@ -11,7 +11,6 @@ from vitkit.app.build_words import (
     brought_tokenizer,
     build_words,
     eval_windows,
-    float32_passes,
     require_same_words,
     text_settings,
     window_of,
@@ -75,11 +74,15 @@ class LanguageModelJob(Job):
         return self.data.splits.val is not None
 
     @property
-    def evaluated(self) -> int:
-        """Windows of the validation part: validated, and measured when all is done."""
+    def num_validated(self) -> int:
+        """Windows of the validation part."""
         val = self.data.splits.val
-        windows = 0 if val is None else -(-(len(val) - 1) // self.window)
-        return windows * (1 + float32_passes(self.config))
+        return 0 if val is None else -(-(len(val) - 1) // self.window)
+
+    @property
+    def num_tested(self) -> int:
+        """The same, measured when all is done."""
+        return self.num_validated
 
     def loaders(self, trainer: Trainer) -> tuple[WindowTrainLoader, WindowEvalLoader | None]:
         """The training loader of this process, and the validation loader if there is text."""

@@ -9,16 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitkit.app.batches import features_of
 from vitkit.app.build import Built, build, build_from_checkpoint, picture_section
 from vitkit.app.devices import best_device
 from vitkit.app.jobs.images import ImageJob
-from vitkit.app.progress import counted
 from vitkit.config import RunConfig
-from vitkit.data.loaders import EvalLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData, Split, labelled_part
 from vitkit.errors import ConfigError
-from vitkit.evaluation.classification import Predictions, predict_all
 from vitkit.evaluation.neighbours import neighbour_accuracies
 from vitkit.models.presets import FAMILIES, family_of
 from vitkit.nn import pooled_features
@@ -65,10 +63,10 @@ class PretrainingJob(ImageJob):
         return build(whole, data, encoder=self.encoder, progress=progress)
 
     @property
-    def evaluated(self) -> int:
-        """Validation images, and all whose features are compared in the end."""
+    def num_tested(self) -> int:
+        """All images whose features are compared in the end."""
         asked = sum(len(split) for split in self._asked().values())
-        return self.built.info.num_val + (asked + len(self._labelled()) if asked else 0)
+        return asked + len(self._labelled()) if asked else 0
 
     def test(self, checkpoint: Path, *, show: bool) -> tuple[dict[str, float], dict[str, Plain]]:
         """How often an image's nearest training images have its class, by cosine of features.
@@ -84,13 +82,12 @@ class PretrainingJob(ImageJob):
         device = best_device(self.config.trainer.accelerator)
         encoder.to(device)
         known = self._features(encoder, preprocessing, self._labelled(), "training", show)
-        neighbours = min(NEIGHBOURS, len(known.targets))
+        neighbours = min(NEIGHBOURS, len(known[1]))
         metrics = {}
         for name, split in asked.items():
-            found = self._features(encoder, preprocessing, split, name, show)
             right = neighbour_accuracies(
-                (known.logits.to(device), known.targets.to(device)),
-                (found.logits.to(device), found.targets.to(device)),
+                known,
+                self._features(encoder, preprocessing, split, name, show),
                 info.num_classes,
                 ks=(neighbours,),
             )
@@ -115,19 +112,12 @@ class PretrainingJob(ImageJob):
         split: Split,
         what: str,
         show: bool,
-    ) -> Predictions:
-        """Features (N, C) in the place of logits, with the targets."""
+    ) -> tuple[Tensor, Tensor]:
+        """Features (N, C) and targets (N,), where the encoder is."""
         device = next(encoder.parameters()).device
-        settings = self.images
-        loader = EvalLoader(
-            split,
-            batch_size=settings.eval_batch_size,
-            device=device,
-            num_workers=settings.num_workers,
-        )
 
         def features(images: Tensor) -> Tensor:
             return pooled_features(encoder, preprocessing(images))
 
-        with counted(f"features of {what}", "images", show=show) as tell:
-            return predict_all(features, loader, on_batch=lambda done: tell(done, len(split)))
+        found, targets = features_of(features, split, self.images, device, what, progress=show)
+        return found.to(device), targets.to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,6 @@ from pytorch_lightning import Trainer
 from vitkit.app.build_words import (
     brought_tokenizer,
     build_words,
-    float32_passes,
     pair_settings,
     require_same_words,
 )
@@ -74,7 +74,7 @@ class TranslationJob(Job):
         self.built = build_words(config, data.tokenizer)
         self.model, self.section = self.built.model, self.built.section
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """What a pass over the pairs fills; what does not fill a step is left out."""
         count, accumulate = process_count(self.config), self._micro_batches
@@ -97,13 +97,16 @@ class TranslationJob(Job):
         return "val" in self.data.splits
 
     @property
-    def evaluated(self) -> int:
-        """Tokens of the sources that are passed after the last step, as often as they are passed:
-        validated, measured, and searched for translations.
+    def num_validated(self) -> int:
+        """Tokens of the sources of the validation pairs."""
+        return self._source_tokens("val")
+
+    @property
+    def num_tested(self) -> int:
+        """Tokens of the sources, as often as they are passed: measured, and searched for
+        translations.
         """
-        words = {split: len(pairs.source) for split, pairs in self.data.splits.items()}
-        passes = float32_passes(self.config)
-        return words.get("val", 0) * (1 + passes) + words.get("test", 0) * (passes + SEARCH_COST)
+        return self._source_tokens("val") + self._source_tokens("test") * (1 + SEARCH_COST)
 
     def examples_in(self, batch: PairBatch) -> int:
         """Tokens of its sources and their padding: of longer sentences it has fewer pairs."""
@@ -185,6 +188,9 @@ class TranslationJob(Job):
                     PairEvalLoader(pairs, tokens=self.settings.eval_batch_size)
                 except DataError as error:
                     raise DataError(f"{getattr(self.settings, split)}: {error}") from error
+
+    def _source_tokens(self, split: str) -> int:
+        return len(self.data.splits[split].source) if split in self.data.splits else 0
 
     @property
     def _micro_batches(self) -> int:

@@ -42,7 +42,7 @@ class TextDataConfig(DataConfig):
     steps_per_epoch: int | None = Field(
         None,
         ge=1,
-        description="optimiser steps of an epoch; by default as many as have the text's tokens",
+        description="optimiser steps of an epoch; by default as many as see each token once",
     )
     batch_size: int = Field(64, ge=1, description="windows of one optimiser step, over all devices")
     eval_batch_size: int | None = Field(
@@ -90,7 +90,9 @@ class ParallelDataConfig(DataConfig):
         description="tokens of one optimiser step, over all devices: of the longer side of its "
         "pairs, padding counted",
     )
-    eval_batch_size: int = Field(8192, ge=1, description="tokens of one evaluation batch, as above")
+    eval_batch_size: int = Field(
+        8192, ge=1, description="tokens of one evaluation batch, padding included"
+    )
 
     @property
     def may_validate(self) -> bool:

@@ -18,9 +18,9 @@ _SIGNS: tuple[tuple[str, str], ...] = (
     (r"blocks\.0\.attn\.q_bias", "BEiT or EVA"),
     (r"enc_blocks\.0\..*", "CroCo or DUSt3R"),
     (r"transformer\.layers\.0\.0\..*", "vit-pytorch (lucidrains) ViT"),
-    (r"(module\.)?(layer1\.0\.conv1|bn1)\.weight", "a ResNet (torchvision)"),
+    (r"(module\.)?(layer1\.0\.conv1|bn1)\.weight", "a ResNet"),
     (r"(stages|downsample_layers)\.0\..*", "ConvNeXt"),
-    (r"features\.0\.0?\.?weight|features\.0\.0\.weight", "a convolutional network (torchvision)"),
+    (r"features\.0(\.0)?\.weight", "a convolutional network (torchvision)"),
     (r"(bert|roberta)\..*", "BERT"),
     (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight", "a large language model (LLaMA's names)"),
 )
