@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         train,
         translate,
     )
-    from vitkit.data.sources import data_from_datasets, load_data, register_dataset
+    from vitkit.data.own import data_from_datasets
+    from vitkit.data.sources import load_data, register_dataset
     from vitkit.errors import VitkitError
     from vitkit.models.registry import create_model, list_models, register_model
     from vitkit.nn import Attention, attention, record_attention
@@ -99,7 +100,7 @@ _HOMES = {
     "average_checkpoints": "vitkit.app",
     "compare": "vitkit.app",
     "create_model": "vitkit.models.registry",
-    "data_from_datasets": "vitkit.data.sources",
+    "data_from_datasets": "vitkit.data.own",
     "evaluate": "vitkit.app",
     "export": "vitkit.app",
     "generate": "vitkit.app",

@@ -25,8 +25,8 @@ from vitkit.app.subjects import Subject, open_subject
 from vitkit.app.suites import predictions_of
 from vitkit.cli.commands import models_and_settings
 from vitkit.cli.tables import comparison_table, paired_lines, split_table
+from vitkit.data.imagenet import IMAGENET_A, IMAGENET_R
 from vitkit.data.info import DataInfo
-from vitkit.data.shifted import IMAGENET_A, IMAGENET_R
 from vitkit.data.splits import ImageData, ResidentSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
 from vitkit.evaluation.agreement import compare_paired
@@ -304,6 +304,7 @@ def test_a_model_of_timm_needs_its_name_and_a_file(
     assert own.preprocessing.mean == (0.0, 0.0, 0.0)
     speed = evaluate(source, [*TIMM, *SPEED], suite="speed", progress=False)
     assert speed.metrics["cost/parameters"] == sum(p.numel() for p in model.parameters())
+    assert speed.record.facts["precision"] == "32-true"
     # 4 patches and the class token, width 192, 12 blocks.
     tokens, width = 5, 192
     block = 12 * tokens * width**2 + 2 * tokens**2 * width

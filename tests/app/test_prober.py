@@ -26,7 +26,7 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, StreamedSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
-from vitkit.evaluation.few_shot import few_shot
+from vitkit.evaluation.few_shot import by_ridge, few_shot
 from vitkit.evaluation.logistic import LinearProbe, fit_linear_probe
 from vitkit.models import VisionTransformer
 from vitkit.records import Record
@@ -145,6 +145,10 @@ def test_metrics_are_those_of_the_parts(run: Path, monkeypatch: pytest.MonkeyPat
     few = few_shot(both, parts["test"], 4)
     assert result.metrics["probe/few_shot_5_acc"] == pytest.approx(few[5].mean)
     assert result.metrics["probe/few_shot_5_sd"] == pytest.approx(few[5].deviation)
+    least = few_shot(both, parts["test"], 4, classifier=by_ridge)
+    assert result.metrics["probe/few_shot_ridge_5_acc"] == pytest.approx(least[5].mean)
+    assert result.metrics["probe/few_shot_ridge_5_sd"] == pytest.approx(least[5].deviation)
+    assert result.metrics["probe/few_shot_ridge_5_acc"] != result.metrics["probe/few_shot_5_acc"]
 
 
 def test_the_refitted_probe_alone_is_asked_about_the_test_images(

@@ -18,9 +18,10 @@ from vitkit.config import RunConfig
 from vitkit.data import sources
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.loaders import EvalLoader
+from vitkit.data.own import data_from_datasets
 from vitkit.data.preprocess import Fit, Preprocessing
 from vitkit.data.raw import RawData, Request
-from vitkit.data.sources import data_from_datasets, load_data
+from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, pictures_digest
 from vitkit.errors import DataError
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from vitkit.config import load_config
 from vitkit.data.config import ImageDataConfig
-from vitkit.data.sources import data_from_datasets, load_data
+from vitkit.data.own import data_from_datasets
+from vitkit.data.sources import load_data
 from vitkit.data.splits import ResidentSplit, StreamedSplit, labelled_part
 from vitkit.errors import ConfigError
 

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitkit.data.imagenet import IMAGENET_A, IMAGENET_R
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.shifted import (
     COUNTED,
     EXTRA,
-    IMAGENET_A,
-    IMAGENET_R,
     read_cifar10_1,
     read_cifar10h,
     read_cifar_c,

@@ -23,8 +23,9 @@ from vitkit.data.cifar import LAYOUTS, CifarLayout, read_cifar
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import find_images
 from vitkit.data.loaders import EvalLoader
+from vitkit.data.own import data_from_datasets
 from vitkit.data.preprocess import Fit, Preprocessing, picture_to_tensor
-from vitkit.data.sources import data_from_datasets, load_data, stratified_split
+from vitkit.data.sources import load_data, stratified_split
 from vitkit.data.splits import (
     ImageData,
     ResidentSplit,

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
 
 from vitkit.evaluation.calibration import (
     COLDEST,
     HOTTEST,
     adaptive_edges,
+    classwise_error,
     equal_width_edges,
     fit_temperature,
     reliability,
+    retained_accuracy,
 )
 
 
@@ -30,9 +35,35 @@ def test_errors_equal_torchmetrics(bins: int) -> None:
     p = logits.softmax(1)
     confidence, predicted = p.max(1)
     found = reliability(confidence, predicted == targets, equal_width_edges(bins))
-    for norm, ours in (("l1", found.expected_error), ("max", found.largest_error)):
+    errors = (("l1", found.expected_error), ("l2", found.rms_error), ("max", found.largest_error))
+    for norm, ours in errors:
         theirs = multiclass_calibration_error(p, targets, num_classes=7, n_bins=bins, norm=norm)
         assert ours == pytest.approx(float(theirs), abs=1e-6)  # torchmetrics sums in float32
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_error_of_each_class_is_torchmetrics_of_two_classes(temperature: float) -> None:
+    logits, targets = _random()
+    p = (logits / temperature).softmax(1)
+    theirs = [
+        float(binary_calibration_error(p[:, k].contiguous(), (targets == k).long(), n_bins=15))
+        for k in range(7)
+    ]
+    found = classwise_error(logits, targets, equal_width_edges(), temperature)
+    assert found == pytest.approx(np.mean(theirs), abs=1e-6)
+    assert found == pytest.approx(
+        classwise_error(logits.float() + 100.0, targets, equal_width_edges(), temperature), abs=1e-4
+    )
+
+
+def test_accuracy_over_the_answered_by_hand() -> None:
+    confidence = torch.tensor([0.9, 0.2, 0.5, 0.7])
+    right = torch.tensor([True, False, True, False])
+    # By falling confidence: right, wrong, right, wrong.
+    assert retained_accuracy(confidence, right) == pytest.approx((1 + 1 / 2 + 2 / 3 + 2 / 4) / 4)
+    assert retained_accuracy(confidence, confidence > 0) == 1.0
+    sorted_out = confidence > 0.6
+    assert retained_accuracy(confidence, sorted_out) == pytest.approx((1 + 1 + 2 / 3 + 2 / 4) / 4)
 
 
 def test_bins_by_hand() -> None:

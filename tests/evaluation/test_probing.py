@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import Tensor
 
 from vitkit.evaluation.few_shot import (
     FewShot,
+    by_ridge,
     centroids,
     draw_shots,
     few_shot,
@@ -160,6 +161,29 @@ def test_the_nearest_centroid_is_scikit_learns() -> None:
     one = few_shot(bank, queries, 4, shots=[20], draws=1)[20]  # all of each class
     assert one.mean == pytest.approx(theirs.score(asked, queries[1].numpy()))
     assert one.deviation == 0
+
+
+@pytest.mark.parametrize("examples", [8, 80])
+def test_least_squares_are_scikit_learns(examples: int) -> None:
+    """Fewer examples than features, and more."""
+    bank, queries = _clouds(examples, spread=2.0), _clouds(300, spread=2.0, seed=4)
+    scale = torch.linspace(0.1, 30.0, bank[0].shape[1], dtype=torch.float64)
+    known, asked = bank[0] * scale + 5.0, queries[0] * scale + 5.0
+    mean, std = known.mean(0), known.std(0, correction=0) + 1e-5
+
+    def columns(features: torch.Tensor) -> np.ndarray:
+        standardised = ((features - mean) / std).numpy()
+        return np.hstack([standardised, np.full((len(features), 1), 100.0)])
+
+    goal = 2.0 * np.eye(4)[bank[1].numpy()] - 1.0
+    theirs = Ridge(alpha=1024.0, fit_intercept=False).fit(columns(known), goal)
+    got = by_ridge((known, bank[1]), asked, 4)
+    assert np.array_equal(got.numpy(), theirs.predict(columns(asked)).argmax(1))
+    assert len(got.unique()) == 4
+    one = few_shot(
+        (known, bank[1]), (asked, queries[1]), 4, classifier=by_ridge, shots=[1], draws=3
+    )
+    assert 0.25 < one[1].mean <= 1 and len(one[1].accuracies) == 3
 
 
 def test_draws_are_of_each_class_and_a_function_of_the_seed() -> None:

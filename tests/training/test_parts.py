@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vitkit.app import assemble, evaluate, resume, train
 from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig, load_config
-from vitkit.data.sources import data_from_datasets
+from vitkit.data.own import data_from_datasets
 from vitkit.errors import ConfigError, TrainingError, UnknownNameError
 from vitkit.models.registry import create_model
 from vitkit.training.averaging import average_decay

@@ -311,6 +311,7 @@ def _measured(
             facts |= {"eval_seed": options.seed, **shift_facts(subject, images)}
         else:
             measured = speed_measures(subject)
+            facts["precision"] = "32-true"
         records[name] = _record(measured, facts, started, subject.device)
         path = left(subject.folder, name, suffix)
         records[name].write(path)

@@ -21,7 +21,14 @@ from vitkit.config import Overrides, override_words
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, Split
 from vitkit.errors import DataError
-from vitkit.evaluation.few_shot import SHOTS, few_shot
+from vitkit.evaluation.few_shot import (
+    RIDGE_L2,
+    RIDGE_SHOTS,
+    SHOTS,
+    by_centroids,
+    by_ridge,
+    few_shot,
+)
 from vitkit.evaluation.logistic import LinearProbe, choose_l2, fit_linear_probe
 from vitkit.evaluation.neighbours import NEIGHBOURS, TEMPERATURE, neighbour_accuracies
 from vitkit.records import Plain, Record, Table, write_beside
@@ -30,6 +37,9 @@ from vitkit.weights import write_head
 __all__ = ["ProbeResult", "probe"]
 
 DRAWS = 10
+
+FEW_SHOTS = {"few_shot": (by_centroids, SHOTS), "few_shot_ridge": (by_ridge, RIDGE_SHOTS)}
+"""In the names of metrics -> what classifies, and from how many examples a class."""
 
 Labelled = tuple[Tensor, Tensor]
 """Features (N, C) and targets (N,)."""
@@ -41,9 +51,9 @@ class ProbeResult:
 
     Attributes:
         metrics: accuracies on the test images, as fractions: ``probe/linear_acc``;
-            ``probe/knn_<k>_acc``; ``probe/few_shot_<n>_acc``, a mean over draws, and ``_sd``, their
-            standard deviation. ``probe/linear_l2`` is the penalty that was chosen, by
-            ``probe/linear_val_acc``.
+            ``probe/knn_<k>_acc``; ``probe/few_shot_<n>_acc`` and ``probe/few_shot_ridge_<n>_acc``,
+            means over draws, and ``_sd``, their standard deviations. ``probe/linear_l2`` is the
+            penalty that was chosen, by ``probe/linear_val_acc``.
         record: all of ``probe.json``.
         path: of that file; its name tells a checkpoint that the run did not test
             (``probe-best.json``).
@@ -107,6 +117,7 @@ def probe(
         "features": parts["test"][0].shape[1],
         "knn_temperature": TEMPERATURE,
         "few_shot_classifier": "nearest centroid of L2-normalised features",
+        "few_shot_ridge_classifier": f"least squares on standardised features, l2 {RIDGE_L2:g}",
         "few_shot_draws": DRAWS,
         "eval_seed": seed,
         "wall_seconds": round(time.perf_counter() - started, 2),
@@ -142,13 +153,16 @@ def _measured(
     tables: dict[str, Table] = {
         "l2": {"l2": list(choice.accuracies), "val_acc": list(choice.accuracies.values())}
     }
-    draws: Table = {}
-    found = few_shot(known, test, classes, shots=SHOTS, draws=DRAWS, seed=seed)
-    for count, few in found.items():
-        metrics[f"probe/few_shot_{count}_acc"] = few.mean
-        metrics[f"probe/few_shot_{count}_sd"] = few.deviation
-        draws[f"{count}"] = list(few.accuracies)
-    return metrics, tables | ({"few_shot": draws} if draws else {}), choice.probe
+    for kind, (classifier, shots) in FEW_SHOTS.items():
+        found = few_shot(
+            known, test, classes, classifier=classifier, shots=shots, draws=DRAWS, seed=seed
+        )
+        for count, few in found.items():
+            metrics[f"probe/{kind}_{count}_acc"] = few.mean
+            metrics[f"probe/{kind}_{count}_sd"] = few.deviation
+        if found:
+            tables[kind] = {f"{count}": list(few.accuracies) for count, few in found.items()}
+    return metrics, tables, choice.probe
 
 
 def _labelled(encoder: Encoder, split: Split, what: str, *, progress: bool) -> Labelled:

@@ -15,10 +15,8 @@ from vitkit.app.batches import eval_loader
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
 from vitkit.app.suites import predictions_of, split_of
+from vitkit.data.imagenet import IMAGENET_A, IMAGENET_CLASSES, IMAGENET_R
 from vitkit.data.shifted import (
-    IMAGENET_A,
-    IMAGENET_CLASSES,
-    IMAGENET_R,
     read_cifar10_1,
     read_cifar10h,
     read_cifar_c,

@@ -9,7 +9,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from vitkit.cli.advice import next_commands, train_longer
 from vitkit.cli.options import Debug, Quiet
 from vitkit.cli.output import results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError, UnknownNameError, VitkitError, nearest
+
+if TYPE_CHECKING:
+    from vitkit.config import RunConfig
 
 __all__ = [
     "check_data",
@@ -105,33 +108,42 @@ def train(
         return
     from vitkit.config import dump_yaml, load_config, split_arguments
 
-    files, overrides = split_arguments(settings or [])
-    config = load_config(files, overrides)
+    config = load_config(*split_arguments(settings or []))
     if print_config:
         print(dump_yaml(config), end="")
-        return
-    if dry_run:
-        from vitkit.app import try_one_batch
+    elif dry_run:
+        _try(config)
+    elif seeds > 1:
+        _train_seeds(config, seeds, quiet)
+    else:
+        _train(config, quiet)
 
-        job = try_one_batch(config)
-        if not is_child():
-            count = sum(p.numel() for p in job.model.parameters())
-            tried = f"{config.model.name} ({count:,} parameters) on {config.data.name}"
-            print(f"{tried}: one batch works")
-        return
-    if seeds > 1:
-        from vitkit.app import train_seeds
-        from vitkit.cli.tables import seed_table
 
-        summary = train_seeds(config, seeds, quiet=quiet)
-        results_are_on_disk()
-        print(seed_table(summary.records, summary.record))
-        print(f"results: {summary.folder / 'seeds.json'}")
-        return
+def _train(config: RunConfig, quiet: bool) -> None:
     from vitkit.app import process_seconds
     from vitkit.app import train as train_run
 
     _show_result(train_run(config, progress=not quiet, since=process_seconds()), quiet)
+
+
+def _try(config: RunConfig) -> None:
+    from vitkit.app import try_one_batch
+
+    job = try_one_batch(config)
+    if not is_child():
+        count = sum(p.numel() for p in job.model.parameters())
+        tried = f"{config.model.name} ({count:,} parameters) on {config.data.name}"
+        print(f"{tried}: one batch works")
+
+
+def _train_seeds(config: RunConfig, count: int, quiet: bool) -> None:
+    from vitkit.app import train_seeds
+    from vitkit.cli.tables import seed_table
+
+    summary = train_seeds(config, count, quiet=quiet)
+    results_are_on_disk()
+    print(seed_table(summary.records, summary.record))
+    print(f"results: {summary.folder / 'seeds.json'}")
 
 
 def _resume(run: Path, settings: list[str] | None, extend: int | None, quiet: bool) -> None:

@@ -83,8 +83,9 @@ def probe_table(metrics: Mapping[str, float], facts: Mapping[str, Plain]) -> lis
         if found := re.fullmatch(r"probe/knn_(\d+)_acc", name):
             how = f"cosine, temperature {facts['knn_temperature']}"
             rows.append((f"{found[1]} neighbours", value, how))
-        elif found := re.fullmatch(r"probe/few_shot_(\d+)_acc", name):
-            spread = metrics[f"probe/few_shot_{found[1]}_sd"]
-            how = f"nearest centroid, +- {spread:.2%} over {facts['few_shot_draws']} draws"
-            rows.append((f"{found[1]} a class", value, how))
+        elif found := re.fullmatch(r"probe/(few_shot|few_shot_ridge)_(\d+)_acc", name):
+            spread = metrics[f"{name.removesuffix('acc')}sd"]
+            way = "nearest centroid" if found[1] == "few_shot" else "least squares"
+            how = f"{way}, +- {spread:.2%} over {facts['few_shot_draws']} draws"
+            rows.append((f"{found[2]} a class", value, how))
     return [f"{name:<14} {value:>8.2%}  {how}" for name, value, how in rows]

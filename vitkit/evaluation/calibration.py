@@ -19,9 +19,11 @@ __all__ = [
     "BINS",
     "Reliability",
     "adaptive_edges",
+    "classwise_error",
     "equal_width_edges",
     "fit_temperature",
     "reliability",
+    "retained_accuracy",
 ]
 
 BINS = 15
@@ -56,6 +58,12 @@ class Reliability:
         return float((self.count * gaps).sum() / self.count.sum())
 
     @property
+    def rms_error(self) -> float:
+        """The same of the gaps' squares, under a root: large gaps weigh more."""
+        gaps = self.accuracy - self.confidence
+        return float(((self.count * gaps**2).sum() / self.count.sum()).sqrt())
+
+    @property
     def largest_error(self) -> float:
         """Maximum calibration error: the largest gap of a bin that is not empty."""
         return float((self.accuracy - self.confidence).abs().max())
@@ -81,6 +89,45 @@ def reliability(confidence: Tensor, right: Tensor, edges: Tensor) -> Reliability
     mean = zeros.scatter_add(0, bins, confidence) / some
     accuracy = zeros.scatter_add(0, bins, right.to(torch.float64)) / some
     return Reliability(edges, count, mean, accuracy, bins)
+
+
+def classwise_error(
+    logits: Tensor, targets: Tensor, edges: Tensor, temperature: float = 1.0
+) -> float:
+    """Expected calibration error of each class's own probability, averaged over classes: it also
+    sees the probabilities of classes that are not predicted.
+
+    Args:
+        logits: (N, classes).
+        targets: int64 (N,).
+        edges: of the bins.
+        temperature: that the logits are divided by.
+
+    Source: Kull et al., "Beyond temperature scaling", arXiv 1910.12656.
+    """
+    rows = logits.split(max(1, HELD // logits.shape[1]))
+    total = torch.cat([(part.to(torch.float64) / temperature).logsumexp(1) for part in rows])
+    errors = []
+    for label in range(logits.shape[1]):
+        share = (logits[:, label].to(torch.float64) / temperature - total).exp()
+        errors.append(reliability(share, targets == label, edges).expected_error)
+    return sum(errors) / len(errors)
+
+
+def retained_accuracy(confidence: Tensor, right: Tensor) -> float:
+    """Accuracy on the images that are answered, averaged over how many are: the most confident
+    first, from one of them to all. 1 where every mistake is less sure than every right answer.
+
+    Args:
+        confidence: (N,).
+        right: bool (N,).
+
+    Source: Hendrycks et al., "Natural adversarial examples", arXiv 1907.07174: the area under the
+    response rate accuracy curve (AURRA).
+    """
+    ordered = right[confidence.argsort(descending=True, stable=True)].to(torch.float64)
+    answered = torch.arange(1, len(ordered) + 1, dtype=torch.float64, device=ordered.device)
+    return float((ordered.cumsum(0) / answered).mean())
 
 
 def equal_width_edges(bins: int = BINS) -> Tensor:

@@ -1,21 +1,41 @@
-"""How far a few labelled examples a class go: nearest centroids of normalised features.
+"""How far a few labelled examples a class go.
 
-Source: Y. Wang et al., "SimpleShot: revisiting nearest-neighbor classification for few-shot
-learning" (arXiv 1911.04623), its L2-normalised kind.
+By nearest centroids of normalised features (Y. Wang et al., "SimpleShot", arXiv 1911.04623, its
+L2-normalised kind), and by least squares on standardised ones, as the ViT paper reports its few
+shots (Dosovitskiy et al., arXiv 2010.11929, section 4.1; constants as in its authors' code).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["SHOTS", "FewShot", "centroids", "draw_shots", "few_shot", "nearest_centroid"]
+__all__ = [
+    "RIDGE_L2",
+    "RIDGE_SHOTS",
+    "SHOTS",
+    "FewShot",
+    "by_centroids",
+    "by_ridge",
+    "centroids",
+    "draw_shots",
+    "few_shot",
+    "nearest_centroid",
+]
 
 SHOTS = (1, 5, 10)
+
+RIDGE_SHOTS = (1, 5, 10, 25)
+RIDGE_L2 = 2.0**10
+RIDGE_BIAS = 100.0
+"""A constant feature: so large that its weight, the bias, is hardly held back."""
+
+Labelled = tuple[Tensor, Tensor]
+"""Features (N, C) and targets (N,)."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +91,47 @@ def nearest_centroid(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cdist(points, centres).where(there, torch.inf).argmin(1)
 
 
+def by_centroids(examples: Labelled, points: Tensor, num_classes: int) -> Tensor:
+    """The class whose normalised examples' mean is nearest, int64 (N,).
+
+    Args:
+        examples: of each class.
+        points: features (N, C) to be classified.
+        num_classes: of both.
+    """
+    centres = centroids(F.normalize(examples[0], dim=1), examples[1], num_classes)
+    return nearest_centroid(F.normalize(points, dim=1), centres)
+
+
+def by_ridge(examples: Labelled, points: Tensor, num_classes: int) -> Tensor:
+    """The class with the largest output of a linear map that is fitted to +1 and -1 by least
+    squares, its weights held back by :data:`RIDGE_L2`; int64 (N,). Args as of
+    :func:`by_centroids`.
+    """
+    own = examples[0].to(torch.float64)
+    mean, std = own.mean(0), own.std(0, correction=0) + 1e-5
+
+    def standardised(features: Tensor) -> Tensor:
+        return F.pad((features.to(torch.float64) - mean) / std, (0, 1), value=RIDGE_BIAS)
+
+    x = standardised(own)
+    goal = 2.0 * F.one_hot(examples[1], num_classes).to(torch.float64) - 1.0
+    # There are fewer examples than features, mostly: then the smaller system is theirs.
+    if len(x) < x.shape[1]:
+        held = x @ x.T + RIDGE_L2 * torch.eye(len(x), dtype=x.dtype, device=x.device)
+        weights = x.T @ torch.linalg.solve(held, goal)
+    else:
+        held = x.T @ x + RIDGE_L2 * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+        weights = torch.linalg.solve(held, x.T @ goal)
+    return (standardised(points) @ weights).argmax(1)
+
+
 def few_shot(
-    bank: tuple[Tensor, Tensor],
-    queries: tuple[Tensor, Tensor],
+    bank: Labelled,
+    queries: Labelled,
     num_classes: int,
     *,
+    classifier: Callable[[Labelled, Tensor, int], Tensor] = by_centroids,
     shots: Sequence[int] = SHOTS,
     draws: int = 10,
     seed: int = 0,
@@ -83,15 +139,15 @@ def few_shot(
     """Accuracy by examples a class; numbers larger than the smallest class are left out.
 
     Args:
-        bank: features (N, C) and targets (N,) that examples are drawn from.
-        queries: the same, of what is classified.
+        bank: that examples are drawn from.
+        queries: what is classified.
         num_classes: of both.
+        classifier: :func:`by_centroids`, :func:`by_ridge` or another one like them.
         shots: examples a class.
         draws: how often they are drawn.
         seed: of the draws; draw d has the seed ``seed * draws + d``, for every number of shots.
     """
-    features, targets = F.normalize(bank[0], dim=1), bank[1].cpu()
-    points = F.normalize(queries[0], dim=1)
+    features, targets = bank[0], bank[1].cpu()
     counts = torch.bincount(targets)
     smallest = int(counts[counts > 0].min())
     found = {}
@@ -101,8 +157,8 @@ def few_shot(
         accuracies = []
         for draw in range(draws):
             chosen = draw_shots(targets, count, seed * draws + draw).to(features.device)
-            centres = centroids(features[chosen], bank[1][chosen], num_classes)
-            right = nearest_centroid(points, centres) == queries[1]
+            examples = features[chosen], bank[1][chosen]
+            right = classifier(examples, queries[0], num_classes) == queries[1]
             accuracies.append(int(right.sum()) / len(right))
         found[count] = FewShot(tuple(accuracies))
     return found

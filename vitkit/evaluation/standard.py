@@ -11,9 +11,11 @@ from torch import Tensor
 from vitkit.evaluation.calibration import (
     Reliability,
     adaptive_edges,
+    classwise_error,
     equal_width_edges,
     fit_temperature,
     reliability,
+    retained_accuracy,
 )
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.scores import (
@@ -61,8 +63,9 @@ def standard_suite(
 
     ``loss`` (negative log-likelihood, nats an image), ``acc``, ``acc5``; ``precision``, ``recall``,
     ``f1`` (means over classes); ``brier`` (summed over classes, 0 to 2); ``ece`` (15 bins of equal
-    width), ``ece_adaptive`` (15 of equally many images), ``ece_max``; bootstrap intervals as
-    ``*_low``, ``*_high``, for accuracy also Wilson's; with ``validation`` the ``temperature``
+    width), ``ece_adaptive`` (15 of equally many images), ``ece_rms``, ``ece_max``,
+    ``ece_classwise``; ``aurra`` (accuracy over how many images are answered); bootstrap intervals
+    as ``*_low``, ``*_high``, for accuracy also Wilson's; with ``validation`` the ``temperature``
     fitted on it and ``*_scaled`` what the numbers are then.
 
     Args:
@@ -80,7 +83,8 @@ def standard_suite(
     measured = Measured(predictions.metrics())
     measured.add(_by_class(scores, predictions, class_names))
     measured.metrics["brier"] = float(scores.squared_error.mean())
-    bins = _calibration(scores, measured, "")
+    measured.metrics["aurra"] = retained_accuracy(scores.confidence, scores.right)
+    bins = _calibration(scores, predictions, measured, 1.0, "")
     samples = _resampled(scores, bins, resamples, seed)
     for name, values in samples.items():
         low, high = percentile_interval(values, confidence)
@@ -95,7 +99,7 @@ def standard_suite(
         measured.metrics["temperature"] = temperature
         measured.metrics["loss_scaled"] = float(scaled.nll.mean())
         measured.metrics["brier_scaled"] = float(scaled.squared_error.mean())
-        _calibration(scaled, measured, "_scaled")
+        _calibration(scaled, predictions, measured, temperature, "_scaled")
     return measured
 
 
@@ -114,13 +118,23 @@ def _by_class(
     return Measured(found.macro(), {"classes": table})
 
 
-def _calibration(scores: ImageScores, measured: Measured, suffix: str) -> Reliability:
+def _calibration(
+    scores: ImageScores,
+    predictions: Predictions,
+    measured: Measured,
+    temperature: float,
+    suffix: str,
+) -> Reliability:
     """Both kinds of bins into metrics and tables; returns those of equal width."""
     equal = reliability(scores.confidence, scores.right, equal_width_edges())
     adaptive = reliability(scores.confidence, scores.right, adaptive_edges(scores.confidence))
     measured.metrics[f"ece{suffix}"] = equal.expected_error
     measured.metrics[f"ece_adaptive{suffix}"] = adaptive.expected_error
+    measured.metrics[f"ece_rms{suffix}"] = equal.rms_error
     measured.metrics[f"ece_max{suffix}"] = equal.largest_error
+    measured.metrics[f"ece_classwise{suffix}"] = classwise_error(
+        predictions.logits, predictions.targets, equal.edges, temperature
+    )
     measured.tables[f"reliability{suffix}"] = _columns(equal)
     measured.tables[f"reliability_adaptive{suffix}"] = _columns(adaptive)
     return equal

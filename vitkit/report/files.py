@@ -88,8 +88,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Its folder, and that one's where it is but a time: ``flowers/20260101-120000``."""
-        given = [part for part in self.folder.parts if part not in ("runs", "/", ".", "..")]
+        """Its folder, and that one's where it is but a time: ``flowers/20260101-120000``; of
+        several seeds the folder that holds theirs: ``flowers``.
+        """
+        unsaid = ("runs", "seeds", "/", ".", "..")
+        given = [part for part in self.folder.parts if part not in unsaid]
         parts = given or self.folder.resolve().parts
         return "/".join(parts[-2:]) + (f" {self.suffix.lstrip('-')}" if self.suffix else "")
 
