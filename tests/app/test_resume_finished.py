@@ -182,7 +182,7 @@ def test_a_run_that_is_extended_is_one_of_that_length(
             _stop_at(patch, 8)
             with pytest.raises(Interrupted):
                 resume(folder, extend=4, progress=False)
-        assert (folder / "results-2-epochs.json").read_bytes() == earlier
+        assert (folder / "2-epochs" / "results.json").read_bytes() == earlier
         assert not (folder / "results.json").exists()
     extended = resume(folder, extend=longer, progress=False)
     _assert_equal_checkpoints(whole.checkpoint, extended.checkpoint)
@@ -220,7 +220,7 @@ def test_an_extension_that_is_killed_in_its_first_epoch_goes_on_by_itself(
     again = resume(folder, progress=False)
     _assert_equal_checkpoints(whole.checkpoint, again.checkpoint)
     assert again.metrics == whole.metrics and again.record.facts["epochs"] == 4
-    assert (folder / "results-2-epochs.json").read_bytes() == earlier
+    assert (folder / "2-epochs" / "results.json").read_bytes() == earlier
 
 
 def test_an_extension_that_is_killed_at_its_beginning_can_be_begun_again(
@@ -230,7 +230,8 @@ def test_an_extension_that_is_killed_at_its_beginning_can_be_begun_again(
     earlier = (done.folder / "results.json").read_bytes()
     evaluate(done.folder, ["eval.resamples=100"], progress=False)
     measured = (done.folder / "eval.json").read_bytes()
-    for place in ("note_length", "dump_yaml", "keep_as"):
+    evaluate(done.folder / "checkpoints" / "best.ckpt", ["eval.resamples=100"], progress=False)
+    for place in ("note_length", "keep_in"):
         with monkeypatch.context() as patch:
             patch.setattr(app_trainer, place, Mock(side_effect=MemoryError("gone")))
             with pytest.raises(MemoryError):
@@ -238,9 +239,13 @@ def test_an_extension_that_is_killed_at_its_beginning_can_be_begun_again(
         assert resume(done.folder, progress=False).record.facts["epochs"] == 3
     again = resume(done.folder, extend=5, progress=False)
     assert again.record.facts["epochs"] == 5
-    assert (done.folder / "results-3-epochs.json").read_bytes() == earlier
-    assert (done.folder / "eval-3-epochs.json").read_bytes() == measured
-    assert (done.folder / "predictions-3-epochs.npz").is_file()
+    assert (done.folder / "3-epochs" / "results.json").read_bytes() == earlier
+    assert (done.folder / "3-epochs" / "eval.json").read_bytes() == measured
+    assert (done.folder / "3-epochs" / "predictions-best.npz").is_file()
+    kept = read_run(done.folder / "3-epochs")
+    assert kept.fact("epochs") == 3 and kept.settings()["trainer.max_epochs"] == 3
+    assert kept.curves and kept.predictions is not None
+    assert not (done.folder / "eval.json").exists()
 
 
 def test_float16_is_not_resumed_on_a_cpu(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +297,7 @@ def test_what_cannot_be_extended_is_left_as_it_is(tiny: Tiny) -> None:
         with pytest.raises(ConfigError, match=rf"extend to {epochs} epochs: the run has 3; give"):
             resume(done.folder, extend=epochs, progress=False)
     timed = train(tiny("trainer.max_time=500", folder="timed"), progress=False)
-    with pytest.raises(ConfigError, match=r"has a time limit \(trainer.max_time=500\)"):
+    with pytest.raises(ConfigError, match=r"with a time limit \(trainer.max_time=500\)"):
         resume(timed.folder, extend=9, progress=False)
     assert "--extend EPOCHS; or start a new run from its weights: " in train_longer(done.folder)
     early = ("trainer.early_stopping_patience=1", "optimizer.lr=1e-30", "trainer.max_epochs=9")

@@ -125,7 +125,7 @@ def test_a_run_predicts_what_it_evaluated(
 
 
 def test_data_that_are_handed_in_say_themselves_how_they_are_fitted(
-    tiny: Callable[..., RunConfig],
+    tiny: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     config = ImageDataConfig(val_fraction=0.0, crop_mode="squash")
     pictures = _pictures(40)
@@ -138,6 +138,14 @@ def test_data_that_are_handed_in_say_themselves_how_they_are_fitted(
     assert isinstance(data.test, ResidentSplit)
     shown = predictor.preprocessing.prepare_image(pictures[32][0])
     assert torch.equal(shown, data.test.images[0])
+    # So are pictures that it is evaluated on later, unless a setting says otherwise.
+    for index, (picture, target) in enumerate(pictures):
+        (tmp_path / "new" / "test" / "ab"[target]).mkdir(parents=True, exist_ok=True)
+        picture.save(tmp_path / "new" / "test" / "ab"[target] / f"{index}.png")
+    new = ["data.name=image_folder", f"data.root={tmp_path / 'new'}"]
+    for more, mode in (([], "squash"), (["data.crop_mode=center"], "center")):
+        found = vitkit.evaluate(result.folder, [*new, *more], progress=False)
+        assert found.record.facts["crop_mode"] == mode
 
 
 def _own(pairs: Any, **more: Any) -> ImageData:
@@ -166,9 +174,21 @@ class _Random:
         return torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8), index % 2
 
 
+class _Mirrored(_Random):
+    """The same picture, or by chance its mirror image."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = torch.arange(192, dtype=torch.uint8).view(3, 8, 8)
+        return picture.flip(-1) if torch.rand(()) < 0.5 else picture, index % 2
+
+
 def test_pictures_that_are_held_must_not_be_drawn_at_random() -> None:
     with pytest.raises(DataError, match=r"train\[0\]: two readings differ.*data\.augment"):
         _own(_Random())
+    torch.manual_seed(3)
+    for _ in range(5):  # of a single picture two readings would be alike every other time
+        with pytest.raises(DataError, match=r"train\[\d+\]: two readings differ"):
+            _own(_Mirrored())
     data = _own(_Random(), resident="never")
     assert not torch.equal(_shown(data.train), _shown(data.train))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vitkit.data.imagenet import IMAGENET_A, IMAGENET_R
@@ -22,6 +23,7 @@ from vitkit.data.shifted import (
     read_imagenet_folder,
     read_imagenet_real,
 )
+from vitkit.data.splits import ResidentSplit, StreamedSplit
 from vitkit.errors import DataError
 from vitkit.evaluation.corruptions.catalogue import EXTRA_CORRUPTIONS, TEST_CORRUPTIONS
 
@@ -147,25 +149,31 @@ def test_cifar_c_as_published(tmp_path: Path) -> None:
     for shift, name in enumerate((*COUNTED, "saturate")):
         np.save(tmp_path / f"{name}.npy", np.roll(pixels, shift, 0))
     with pytest.raises(DataError, match=r"no such file.*labels\.npy"):
-        list(read_cifar_c(tmp_path, native, 10))
+        read_cifar_c(tmp_path, native, 10)
     np.save(tmp_path / "labels.npy", labels)
-    found = list(read_cifar_c(tmp_path, native, 10))
-    assert [(name, severity) for name, severity, _ in found] == [
+    found = read_cifar_c(tmp_path, native, 10)
+    assert [(one.corruption, one.severity) for one in found] == [
         (name, severity) for name in (*COUNTED, "saturate") for severity in (1, 2, 3, 4, 5)
     ]
-    for index, (name, severity, split) in enumerate(found):
+    for index, one in enumerate(found):
+        name, severity, split = one.corruption, one.severity, one.read()
         part = slice(4 * (severity - 1), 4 * severity)
         wanted = np.roll(pixels, index // 5, 0)[part]
         assert np.array_equal(split.images.permute(0, 2, 3, 1).numpy(), wanted), name
         assert split.targets.tolist() == labels[part].tolist()
-    assert next(iter(read_cifar_c(tmp_path, WANT, 10)))[2].images.shape == (4, 3, 16, 16)
+    small = read_cifar_c(tmp_path, WANT, 10)[0].read()
+    assert isinstance(small, ResidentSplit)
+    assert small.take(torch.arange(4)).shape == (4, 3, 16, 16)
+    (tmp_path.parent / "outer").mkdir()
+    (tmp_path.parent / "outer" / "CIFAR-10-C").symlink_to(tmp_path)  # as the archive unpacks
+    assert len(read_cifar_c(tmp_path.parent / "outer", WANT, 10)) == len(found)
     np.save(tmp_path / "labels.npy", labels + 80)
-    assert next(iter(read_cifar_c(tmp_path, native, 100)))[2].targets.tolist() == [80, 81, 82, 83]
+    assert read_cifar_c(tmp_path, native, 100)[0].read().targets.tolist() == [80, 81, 82, 83]
     with pytest.raises(DataError, match="not as many numbers from 0 to 9"):
-        list(read_cifar_c(tmp_path, native, 10))
+        read_cifar_c(tmp_path, native, 10)
     (tmp_path / "fog.npy").unlink()
     with pytest.raises(DataError, match=r"has no fog; eval\.cifar_c is the folder of <corruption>"):
-        list(read_cifar_c(tmp_path, native, 10))
+        read_cifar_c(tmp_path, native, 10)
 
 
 def test_imagenet_c_as_published(tmp_path: Path) -> None:
@@ -176,15 +184,19 @@ def test_imagenet_c_as_published(tmp_path: Path) -> None:
             for name in names if (number, severity) == (0, 1) else names[:1]:
                 (tmp_path / "kind" / corruption / str(severity) / name).mkdir(parents=True)
             _picture(tmp_path / "kind" / corruption / str(severity) / names[0] / "a.png", number)
-    found = read_imagenet_c(tmp_path, WANT, class_names=names)
-    corruption, severity, split = next(found)
-    assert (corruption, severity, len(split)) == (COUNTED[0], 1, 1)
+    first, second, *rest = read_imagenet_c(tmp_path, WANT, class_names=names)
+    assert (first.corruption, first.severity, len(rest)) == (COUNTED[0], 1, 73)
+    split = first.read()
+    assert isinstance(split, StreamedSplit) and len(split) == 1
     assert int(split[0][0][0, 0, 0]) == 0 and split.targets.tolist() == [0]
     with pytest.raises(DataError, match=r"1 folders; eval\.imagenet_c needs 1000"):
-        next(found)
+        second.read()
+    (tmp_path / "kind" / "snow" / "3").rename(tmp_path / "kind" / "snow" / "6")
+    with pytest.raises(DataError, match=r"no folder .*snow.3; eval\.imagenet_c"):
+        read_imagenet_c(tmp_path, WANT)
+    (tmp_path / "kind" / "snow").rename(tmp_path / "kind" / "hail")
     with pytest.raises(DataError, match="has no snow"):
-        (tmp_path / "kind" / "snow").rename(tmp_path / "kind" / "hail")
-        next(read_imagenet_c(tmp_path, WANT))
+        read_imagenet_c(tmp_path, WANT)
 
 
 def test_real_labels(tmp_path: Path) -> None:

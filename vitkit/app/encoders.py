@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.app.build import build_from_checkpoint
+from vitkit.app.build import build_from_checkpoint, picture_section
 from vitkit.app.devices import best_device
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.app.leavings import suffix_of
@@ -22,7 +22,8 @@ from vitkit.app.runs import find_checkpoint
 from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of, require_read
 from vitkit.config import RunConfig, load_config
 from vitkit.config.files import parse_value
-from vitkit.data.preprocess import Preprocessing, resize_images
+from vitkit.data.preprocess import Preprocessing
+from vitkit.data.raw import Request
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.models.patches import as_pair
 from vitkit.models.presets import TIMM_PREFIX
@@ -86,9 +87,9 @@ class Encoder:
                 f"{name} has no features before its classifier: a model needs "
                 "forward_features(images) and forward_head(features, pre_logits=True)"
             )
-        size = self.preprocessing.img_size
-        if tuple(images.shape[2:]) != tuple(size):
-            images = resize_images(images, size)
+        if tuple(images.shape[2:]) != tuple(self.preprocessing.img_size):
+            fit = Request(picture_section(self.config)).fit(self.preprocessing.img_size)
+            images = fit(images)
         found = pooled_features(self.model, self.preprocessing(images)).float().cpu()
         if found.ndim != 2:
             raise EvaluationError(

@@ -11,7 +11,7 @@ from vitkit.records import Record
 from vitkit.report import suffixes_of
 from vitkit.weights import tested_name
 
-__all__ = ["DRAWINGS", "INSPECTED", "forget", "keep_as", "left", "suffix_of"]
+__all__ = ["DRAWINGS", "INSPECTED", "forget", "keep_in", "left", "suffix_of"]
 
 RECORDS = {
     "standard": "eval{}.json",
@@ -67,17 +67,17 @@ def suffix_of(path: Path, folder: Path, used: set[tuple[Path, str]] | None = Non
     return suffix
 
 
-def keep_as(folder: Path, suffix: str) -> None:
-    """Give what was measured of a finished run names of its own, before it is made longer.
+def keep_in(folder: Path, kept: Path) -> None:
+    """Move what was measured of a finished run, before it is made longer.
 
     Args:
         folder: of the run.
-        suffix: of the names.
+        kept: folder that becomes like it.
     """
-    for what in FILES:
-        there = left(folder, what)
-        if "{}" in FILES[what] and there.is_file():
-            there.replace(left(folder, what, suffix))
+    for path in _measured(folder):
+        there = kept / path.relative_to(folder)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(there)
 
 
 def forget(folder: Path) -> None:
@@ -87,18 +87,26 @@ def forget(folder: Path) -> None:
     Args:
         folder: of the run.
     """
-    for suffix in _suffixes(folder):
-        for what in FILES:
-            for one in _of_splits(suffix) if what == "translations" else [suffix]:
-                left(folder, what, one).unlink(missing_ok=True)
+    for path in _measured(folder):
+        path.unlink()
+    for place in (folder / INSPECTED, folder / "report"):
+        with suppress(OSError):  # it is not there, or holds files of a person's own
+            place.rmdir()
+
+
+def _measured(folder: Path) -> list[Path]:
+    """All files that measuring the run's checkpoints has left."""
+    found = [
+        left(folder, what, one)
+        for suffix in _suffixes(folder)
+        for what in FILES
+        for one in (_of_splits(suffix) if what == "translations" else [suffix])
+    ]
     seen = folder / INSPECTED
     if (record := _record_of_a_run(seen / "inspect.json")) is not None:
         drawn = record.tables.get(DRAWINGS, {}).get("file", [])
-        for name in ("inspect.json", "inspect.npz", *drawn):
-            (seen / Path(name).name).unlink(missing_ok=True)
-    for place in (seen, folder / "report"):
-        with suppress(OSError):  # it is not there, or holds files of a person's own
-            place.rmdir()
+        found += [seen / Path(name).name for name in ("inspect.json", "inspect.npz", *drawn)]
+    return [path for path in dict.fromkeys(found) if path.is_file()]
 
 
 def _suffixes(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from vitkit.weights import read_file
 __all__ = ["as_extended", "longer", "note_length", "obstacle"]
 
 NOTE = "extended.json"
-"""In a run's folder: how long it has been made, before a checkpoint of it knows."""
+"""In a run's folder: the length that it was extended to, until a checkpoint has it."""
 
 
 def obstacle(config: RunConfig, checkpoint: Path) -> str | None:
@@ -25,8 +25,8 @@ def obstacle(config: RunConfig, checkpoint: Path) -> str | None:
     """
     if config.trainer.max_time:
         return (
-            f"this run has a time limit (trainer.max_time={config.trainer.max_time:g}); more "
-            "epochs would not make it longer"
+            f"a run with a time limit (trainer.max_time={config.trainer.max_time:g}) ends within "
+            "it, and cannot be extended"
         )
     if config.trainer.early_stopping_patience and _has_lost_patience(checkpoint):
         return "this run has stopped early; more epochs would not make it longer"
@@ -35,6 +35,8 @@ def obstacle(config: RunConfig, checkpoint: Path) -> str | None:
 
 def _has_lost_patience(checkpoint: Path) -> bool:
     """Whether early stopping has ended the training that wrote a checkpoint."""
+    if not checkpoint.is_file():
+        return False
     states = read_file(checkpoint).get("callbacks", {}).values()
     return any(state["wait_count"] >= state["patience"] for state in states if "patience" in state)
 

@@ -1,4 +1,4 @@
-"""What the features of a finished model are worth without training it: three simple classifiers."""
+"""What the features of a finished model are worth without training it: four simple classifiers."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from vitkit.app.subjects import Subject
 from vitkit.app.suites import predictions_of, split_of
 from vitkit.data.imagenet import IMAGENET_A, IMAGENET_CLASSES, IMAGENET_R
 from vitkit.data.shifted import (
+    Published,
     read_cifar10_1,
     read_cifar10h,
     read_cifar_c,
@@ -94,6 +95,7 @@ def shift_measures(subject: Subject, split: str, *, progress: bool = True) -> Me
     named by what was done. Corruptions need 32 pixels a side and are left out below.
     """
     options = subject.config.eval
+    others = _other_sets(subject, progress=progress)  # first: a wrong folder is told at once
     some = _Images.of(split_of(subject, split), options.shift_images)
     measured = Measured()
     size = subject.preprocessing.img_size
@@ -104,7 +106,7 @@ def shift_measures(subject: Subject, split: str, *, progress: bool = True) -> Me
     measured.add(_attacks(subject, attacked, progress=progress))
     metrics = {f"{split}/{name}": value for name, value in measured.metrics.items()}
     measured = Measured(metrics, measured.tables)
-    measured.add(_other_sets(subject, progress=progress))
+    measured.add(others)
     return measured
 
 
@@ -341,14 +343,15 @@ def _imagenet_c(subject: Subject, folder: str, *, progress: bool) -> Measured:
 
 
 def _on_each(
-    subject: Subject, sets: Iterable[tuple[str, int, Split]], what: str, *, progress: bool
+    subject: Subject, sets: Sequence[Published], what: str, *, progress: bool
 ) -> dict[tuple[str, int], float]:
     """(corruption, severity) -> accuracy on each of the published sets."""
     found: dict[tuple[str, int], float] = {}
     with counted(f"evaluating {what}", "sets", show=progress) as tell:
-        for name, severity, images in sets:
-            found[name, severity] = _on(subject, images, what, False).metrics()["acc"]
-            tell(len(found), len(CORRUPTIONS) * len(SEVERITIES))
+        for published in sets:
+            known = _on(subject, published.read(), what, False).metrics()
+            found[published.corruption, published.severity] = known["acc"]
+            tell(len(found), len(sets))
     return found
 
 

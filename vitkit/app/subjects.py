@@ -179,6 +179,7 @@ def subject_of_checkpoint(
     model, preprocessing, trained_on = build_from_checkpoint(checkpoint)
     config = load_config(base=checkpoint.config, overrides=_one_size(overrides))
     require_read(overrides)
+    config = _fitted_as_trained(config, preprocessing, overrides)
     if data is None:
         data = build_data(config, progress=progress)
         named = any(override.startswith("data.") for override in overrides)
@@ -201,6 +202,7 @@ def subject_of_checkpoint(
         "data": data.info.name,
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
+        **fitting_of(data.info),
     }
     return Subject(
         model=model.to(device),
@@ -317,6 +319,18 @@ def _of_timm(
             **{key: getattr(preprocessing, key) for key in FITTING},
         },
     )
+
+
+def _fitted_as_trained(
+    config: RunConfig, preprocessing: Preprocessing, overrides: Sequence[str]
+) -> RunConfig:
+    """Pictures are fitted as those that the model was trained on, which may have been handed in,
+    unless a setting says otherwise.
+    """
+    section = picture_section(config)
+    given = {override.partition("=")[0].strip() for override in overrides}
+    own = {key: getattr(preprocessing, key) for key in FITTING if f"data.{key}" not in given}
+    return config.model_copy(update={"data": section.model_copy(update=own)})
 
 
 def _fitted_as_stated(name: str, config: RunConfig, overrides: Sequence[str]) -> RunConfig:

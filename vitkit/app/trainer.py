@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -23,7 +24,7 @@ from vitkit.app.devices import (
 from vitkit.app.facts import environment_facts, peak_memory_mb
 from vitkit.app.invocation import is_child, restart_command
 from vitkit.app.jobs import Job, job_class
-from vitkit.app.leavings import forget, keep_as
+from vitkit.app.leavings import forget, keep_in
 from vitkit.app.lengths import as_extended, longer, note_length
 from vitkit.app.reporter import report_training
 from vitkit.app.runs import (
@@ -115,8 +116,8 @@ def resume(
         run: the run's folder.
         extend: epochs in all, more than the run was begun with. It goes on with all its state, as a
             run of that length would at this step: its schedule is the longer one's from here on.
-            The results and evaluations of a finished run are kept under names of their own, as
-            ``results-<epochs>-epochs.json``. It holds for every later call.
+            What a finished run had come to is kept in its folder ``<epochs>-epochs``. It holds for
+            every later call.
         progress: print how it is going.
         data: as given to :func:`train`, if any was.
         since: as for :func:`train`.
@@ -160,10 +161,15 @@ def _reopen(folder: Path, config: RunConfig, results: Path | None, planned: int)
     if is_child():
         return
     note_length(folder, config)
-    write_text(folder / "config.yaml", dump_yaml(config))
     if results is not None:
-        keep_as(folder, f"-{planned}-epochs")
-        results.replace(folder / f"results-{planned}-epochs.json")
+        kept = folder / f"{planned}-epochs"
+        kept.mkdir(exist_ok=True)
+        for name in ("config.yaml", "metrics.csv"):
+            if (folder / name).is_file():
+                shutil.copy2(folder / name, kept / name)
+        keep_in(folder, kept)
+        results.replace(kept / results.name)
+    write_text(folder / "config.yaml", dump_yaml(config))
 
 
 def try_one_batch(config: RunConfig) -> Job:

@@ -33,9 +33,9 @@ def probe(
     """Measure what a model's features are worth as they are; write probe.json.
 
     Nothing in the model is trained. Its features of all images are computed once, then: a linear
-    probe (its penalty chosen on the validation images), votes of the nearest neighbours, and the
-    nearest centroid of 1, 5 and 10 examples a class. A run is probed on its own data unless others
-    are named; a file of weights needs data.name. Examples:
+    probe (its penalty chosen on the validation images), votes of the nearest neighbours, and, of a
+    few examples a class, the nearest centroid and least squares. A run is probed on its own data
+    unless others are named; a file of weights needs data.name. Examples:
 
     \b
         vitkit probe runs/mae_cifar10/20260101-120000

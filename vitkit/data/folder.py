@@ -223,7 +223,7 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
                 images.append(image)
         good = pairs if trusted else good
         targets = [target for _, target in good]
-        keys = torch.tensor([_key(path, Path(config.root)) for path, _ in good])
+        keys = torch.tensor([_key(path, Path(config.root), sized=not trusted) for path, _ in good])
         if resident and images:
             splits[name] = ResidentSplit(torch.stack(images), torch.tensor(targets), keys)
         elif good:
@@ -236,9 +236,11 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
     return splits
 
 
-def _key(path: Path, root: Path) -> int:
-    """Of a file, wherever its root lies: from its place in it and its length, 63 bits."""
-    place = f"{path.relative_to(root).as_posix()} {path.stat().st_size}"
+def _key(path: Path, root: Path, *, sized: bool) -> int:
+    """Of a file, wherever its root lies: from its place in it and its length, 63 bits. One that is
+    not looked at may be mended later, and has another length then.
+    """
+    place = f"{path.relative_to(root).as_posix()} {path.stat().st_size if sized else ''}"
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8], "big") >> 1
 
 

@@ -20,6 +20,9 @@ from vitkit.errors import DataError
 
 __all__ = ["data_from_datasets"]
 
+READ_TWICE = 32
+"""Pictures of a split that are read again: what is thrown by chance shows in one of them."""
+
 
 def data_from_datasets(
     train: Any,
@@ -103,6 +106,17 @@ class _OwnPictures:
         where = f"{self.which}[{index}]"
         return _pair(self.dataset[index], where, self.num_classes, self.in_chans)
 
+    def random_item(self) -> int | None:
+        """The first of some places, spread over all, whose picture is another each time; None where
+        there is none.
+        """
+        count = len(self.dataset)
+        for index in range(0, count, max(1, count // READ_TWICE)):
+            one, other = (self.pair(index)[0] for _ in range(2))
+            if not torch.equal(one, other):
+                return index
+        return None
+
     def fitted(self, picture: Tensor) -> Tensor:
         """The picture at the size that is wanted."""
         return picture if self.fit is None else self.fit(picture)
@@ -127,27 +141,27 @@ def _own_splits(own: Mapping[str, _OwnPictures], request: Request) -> dict[str, 
 
 
 def _own_split(pictures: _OwnPictures, held: bool) -> Split:
-    """One of them, each item read once, and the first again to see that it is the same."""
+    """A split. Each item is read once, some twice more, to see whether they stay the same."""
     which = pictures.which
-    again = pictures.pair(0)[0]
-    images, targets, keys, shapes, steady = [], [], [], set(), True
+    random = pictures.random_item()
+    if held and random is not None:
+        raise DataError(
+            f"{which}[{random}]: two readings differ, but pictures are read once and held: leave "
+            "out what changes them at random, and use data.augment"
+        )
+    images, targets, keys, shapes = [], [], [], set()
     for index in range(len(pictures.dataset)):
         picture, target = pictures.pair(index)
-        if index == 0:
-            steady = torch.equal(picture, again)
-        if held and not steady:
-            raise DataError(
-                f"{which}[0]: two readings differ, but pictures are read once and held: leave out "
-                "what changes them at random, and use data.augment"
-            )
         image = pictures.fitted(picture)
         shapes.add((int(image.shape[0]), int(image.shape[1]), int(image.shape[2])))
         targets.append(target)
-        keys.append(_key_of(picture) if steady else index)
+        keys.append(_key_of(picture) if random is None else index)
         if held:
             images.append(image)
     if len(shapes) > 1:
-        raise DataError(f"{which}: pictures of several shapes {sorted(shapes)[:3]}; give img_size")
+        raise DataError(
+            f"{which}: pictures of several shapes {sorted(shapes)[:3]}; give img_size and in_chans"
+        )
     if held:
         return ResidentSplit(torch.stack(images), torch.tensor(targets), torch.tensor(keys))
     decode = replace(pictures, shape=shapes.pop())

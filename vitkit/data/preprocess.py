@@ -223,9 +223,11 @@ def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "b
     """uint8 (N, channels, height, width) resized with antialiasing, in chunks of bounded memory."""
     if tuple(images.shape[-2:]) == tuple(size):
         return images
+    if not len(images):
+        return images.new_empty(0, images.shape[1], *size)
     mode = InterpolationMode(interpolation)
-    parts = [tv.resize(part, list(size), mode, antialias=True) for part in _chunks(images)]
-    return torch.cat(parts)
+    parts = _chunks(images, images.shape[1] * size[0] * size[1])
+    return torch.cat([tv.resize(part, list(size), mode, antialias=True) for part in parts])
 
 
 def to_channels(images: Tensor, in_chans: int) -> Tensor:
@@ -242,6 +244,13 @@ def to_channels(images: Tensor, in_chans: int) -> Tensor:
     return images.expand(-1, in_chans, -1, -1).contiguous()
 
 
-def _chunks(images: Tensor, pixels: int = 1 << 24) -> Iterator[Tensor]:
-    count = max(1, pixels // max(1, images[0].numel()))
+def _chunks(images: Tensor, becomes: int = 1, values: int = 1 << 24) -> Iterator[Tensor]:
+    """Some images at a time.
+
+    Args:
+        images: (N, ...).
+        becomes: values that each is made to, if they are more than it has.
+        values: most of a chunk, before and after.
+    """
+    count = max(1, values // max(1, becomes, images[0].numel()))
     yield from images.split(count)

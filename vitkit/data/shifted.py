@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import open_picture, pictures_in
 from vitkit.data.imagenet import IMAGENET_CLASSES
 from vitkit.data.preprocess import Preprocessing, to_channels
-from vitkit.data.splits import ResidentSplit, StreamedSplit
+from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
 from vitkit.errors import DataError
 
 __all__ = [
+    "Published",
     "RealLabels",
     "read_cifar10_1",
     "read_cifar10h",
@@ -111,13 +113,30 @@ def read_cifar10_1(folder: str | Path, preprocessing: Preprocessing) -> Resident
         )
     pixels = _array(images)
     labels = _labels(_array(folder / images.name.replace("data", "labels")), images, pixels, 10)
-    return ResidentSplit(_like_cifar(pixels, images, preprocessing), labels)
+    _require_pixels(pixels, images)
+    like = _like_cifar(pixels, preprocessing.in_chans)
+    return ResidentSplit(preprocessing.fit(like), labels)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Test images under one corruption, as they were published.
+
+    Attributes:
+        corruption: its name.
+        severity: 1 to 5.
+        read: reads them.
+    """
+
+    corruption: str
+    severity: int
+    read: Callable[[], Split]
 
 
 def read_cifar_c(
     folder: str | Path, preprocessing: Preprocessing, num_classes: int
-) -> Iterator[tuple[str, int, ResidentSplit]]:
-    """CIFAR-10-C or CIFAR-100-C: (corruption, severity, 10,000 images), one after the other.
+) -> list[Published]:
+    """CIFAR-10-C or CIFAR-100-C; the images are read when they are asked for.
 
     Args:
         folder: that holds ``labels.npy`` and ``<corruption>.npy``, 50,000 images each, the first
@@ -132,18 +151,28 @@ def read_cifar_c(
     """
     folder = _folder(folder, "eval.cifar_c")
     files = _corruptions_in(folder, ".npy", "eval.cifar_c", "<corruption>.npy")
-    targets = _array(folder / "labels.npy")
+    targets = _array(files[COUNTED[0]].parent / "labels.npy")
+    found = []
     for name, path in files.items():
-        # Read as it is used: all files are three gigabytes.
-        pixels = _array(path, mapped=True)
+        pixels = _array(path, mapped=True)  # all files are three gigabytes
         labels = _labels(targets, path, pixels, num_classes)
         if len(pixels) % SEVERITIES:
             raise DataError(f"{path} has {len(pixels)} images; five severities of as many needed")
+        _require_pixels(pixels, path)
         count = len(pixels) // SEVERITIES
         for severity in range(1, SEVERITIES + 1):
             part = slice((severity - 1) * count, severity * count)
-            images = _like_cifar(np.array(pixels[part]), path, preprocessing)
-            yield name, severity, ResidentSplit(images, labels[part])
+            read = partial(_part, pixels, labels, part, preprocessing)
+            found.append(Published(name, severity, read))
+    return found
+
+
+def _part(
+    pixels: NDArray[Any], labels: Tensor, part: slice, preprocessing: Preprocessing
+) -> ResidentSplit:
+    """Some images of a file, fitted to the model as they are taken."""
+    images = _like_cifar(np.array(pixels[part]), preprocessing.in_chans)
+    return ResidentSplit(images, labels[part], fit=preprocessing.fit)
 
 
 def read_imagenet_c(
@@ -152,8 +181,8 @@ def read_imagenet_c(
     *,
     class_names: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
-) -> Iterator[tuple[str, int, StreamedSplit]]:
-    """ImageNet-C: (corruption, severity, images), one after the other.
+) -> list[Published]:
+    """ImageNet-C; the pictures are listed and decoded when they are asked for.
 
     Args:
         folder: that holds ``<corruption>/<severity 1 to 5>/<class>/``; the archives' own folders
@@ -163,25 +192,25 @@ def read_imagenet_c(
         max_pixels: larger pictures are refused.
 
     Raises:
-        DataError: absent, or other folders than needed.
+        DataError: absent, or a severity is missing.
 
     Source: Hendrycks and Dietterich, arXiv 1903.12261.
     """
     folder = _folder(folder, "eval.imagenet_c")
     whole = replace(preprocessing, crop_pct=1.0)
+    found = []
     for name, path in _corruptions_in(folder, "", "eval.imagenet_c", "<corruption>/").items():
         for severity in range(1, SEVERITIES + 1):
-            yield (
-                name,
-                severity,
-                read_imagenet_folder(
-                    path / str(severity),
-                    whole,
-                    setting="eval.imagenet_c",
-                    class_names=class_names,
-                    max_pixels=max_pixels,
-                ),
+            read = partial(
+                read_imagenet_folder,
+                _folder(path / str(severity), "eval.imagenet_c"),
+                whole,
+                setting="eval.imagenet_c",
+                class_names=class_names,
+                max_pixels=max_pixels,
             )
+            found.append(Published(name, severity, read))
+    return found
 
 
 def _corruptions_in(folder: Path, suffix: str, setting: str, form: str) -> dict[str, Path]:
@@ -204,18 +233,21 @@ def _corruptions_in(folder: Path, suffix: str, setting: str, form: str) -> dict[
     return found
 
 
-def _like_cifar(pixels: NDArray[Any], path: Path, preprocessing: Preprocessing) -> Tensor:
-    """CIFAR's pixels as a model wants them: uint8 (N, channels, height, width).
+def _require_pixels(pixels: NDArray[Any], path: Path) -> None:
+    """Refuse other pixels than CIFAR's.
 
     Raises:
-        DataError: other pixels than CIFAR's.
+        DataError: they are others.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (32, 32, 3):
         raise DataError(
             f"{path}: given {pixels.dtype} {pixels.shape}, allowed: uint8 (images, 32, 32, 3)"
         )
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    return preprocessing.fit(to_channels(images, preprocessing.in_chans))
+
+
+def _like_cifar(pixels: NDArray[Any], in_chans: int) -> Tensor:
+    """CIFAR's pixels (N, 32, 32, 3) as uint8 (N, channels, 32, 32)."""
+    return to_channels(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), in_chans)
 
 
 def _labels(labels: NDArray[Any], path: Path, pixels: NDArray[Any], num_classes: int) -> Tensor:

@@ -108,14 +108,16 @@ def by_ridge(examples: Labelled, points: Tensor, num_classes: int) -> Tensor:
     squares, its weights held back by :data:`RIDGE_L2`; int64 (N,). Args as of
     :func:`by_centroids`.
     """
-    own = examples[0].to(torch.float64)
+    # Some accelerators have no float64.
+    exact = torch.float32 if points.device.type == "mps" else torch.float64
+    own = examples[0].to(exact)
     mean, std = own.mean(0), own.std(0, correction=0) + 1e-5
 
     def standardised(features: Tensor) -> Tensor:
-        return F.pad((features.to(torch.float64) - mean) / std, (0, 1), value=RIDGE_BIAS)
+        return F.pad((features.to(exact) - mean) / std, (0, 1), value=RIDGE_BIAS)
 
     x = standardised(own)
-    goal = 2.0 * F.one_hot(examples[1], num_classes).to(torch.float64) - 1.0
+    goal = 2.0 * F.one_hot(examples[1], num_classes).to(exact) - 1.0
     # There are fewer examples than features, mostly: then the smaller system is theirs.
     if len(x) < x.shape[1]:
         held = x @ x.T + RIDGE_L2 * torch.eye(len(x), dtype=x.dtype, device=x.device)

@@ -210,7 +210,7 @@ class TrainingTask(LightningModule):
 
     def _set_rates(self) -> None:
         """The first learning rates are those of the plan as it is now, which may be longer than the
-        one that the checkpoint has its rates from.
+        one that the checkpoint's rates were computed from.
         """
         for config in self.trainer.lr_scheduler_configs:
             scheduler = config.scheduler

@@ -133,8 +133,8 @@ class Checkpoints(Checkpoint):
         self._taken_up = int(checkpoint[CHECKPOINT_KEY]["epoch"]), int(checkpoint["global_step"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the copies of the checkpoint that the run goes on from: the process may have been
-        killed, or the disk full, behind the one and before the others.
+        """Make the best copies of the checkpoint that the run goes on from: the process may have
+        been killed, or the disk full, after ``last.ckpt`` was written and before they were.
         """
         if self._taken_up is None or not trainer.is_global_zero:
             return
