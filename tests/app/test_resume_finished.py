@@ -6,17 +6,16 @@ import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
 
 from tests.training.test_resume import (
     LIVELY,
     _assert_equal_checkpoints,
+    _crash_at,
     _logged,
     _stop_at,
     _stopped,
@@ -202,16 +201,8 @@ def test_an_extension_that_is_killed_in_its_first_epoch_goes_on_by_itself(
     folder = train(short, progress=False).folder
     earlier = (folder / "results.json").read_bytes()
 
-    class Crash(Callback):
-        def on_train_batch_start(
-            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-        ) -> None:
-            if trainer.global_step == 7:
-                raise MemoryError("gone")
-
-    original = assemble.make_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(assemble, "make_callbacks", lambda *args: [Crash(), *original(*args)])
+        _crash_at(patch, 7)
         with pytest.raises(MemoryError):
             resume(folder, extend=4, progress=False)
     last = folder / "checkpoints" / "last.ckpt"

@@ -65,6 +65,24 @@ def _stop_at(monkeypatch: pytest.MonkeyPatch, step: int, signum: int = signal.SI
     )
 
 
+class CrashAt(Callback):
+    """Ends the process, as far as the training can see, when so many optimiser steps are done."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step:
+            raise MemoryError("gone")
+
+
+def _crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = assemble.make_callbacks
+    monkeypatch.setattr(assemble, "make_callbacks", lambda *args: [CrashAt(step), *original(*args)])
+
+
 def _stopped(monkeypatch: pytest.MonkeyPatch, config: RunConfig, step: int) -> Path:
     """The folder of a run that a signal has stopped after a step."""
     with monkeypatch.context() as patch:
@@ -156,16 +174,8 @@ def test_resume_from_a_periodic_checkpoint_is_exact(
     )
     whole = train(tiny(*more, folder="whole"), progress=False)
 
-    class Crash(Callback):
-        def on_train_batch_start(
-            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-        ) -> None:
-            if trainer.global_step == 5:
-                raise MemoryError("gone")
-
-    original = assemble.make_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(assemble, "make_callbacks", lambda *args: [Crash(), *original(*args)])
+        _crash_at(patch, 5)
         with pytest.raises(MemoryError):
             train(tiny(*more, folder="parts"), progress=False)
     folder = whole.folder.parent / "parts"

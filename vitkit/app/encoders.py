@@ -22,8 +22,7 @@ from vitkit.app.runs import find_checkpoint
 from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of, require_read
 from vitkit.config import RunConfig, load_config
 from vitkit.config.files import parse_value
-from vitkit.data.preprocess import Preprocessing
-from vitkit.data.raw import Request
+from vitkit.data.preprocess import Fit, Preprocessing
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.models.patches import as_pair
 from vitkit.models.presets import TIMM_PREFIX
@@ -88,8 +87,9 @@ class Encoder:
                 "forward_features(images) and forward_head(features, pre_logits=True)"
             )
         if tuple(images.shape[2:]) != tuple(self.preprocessing.img_size):
-            fit = Request(picture_section(self.config)).fit(self.preprocessing.img_size)
-            images = fit(images)
+            way = picture_section(self.config)
+            size = self.preprocessing.img_size
+            images = Fit(size, way.interpolation, way.crop_pct, way.crop_mode)(images)
         found = pooled_features(self.model, self.preprocessing(images)).float().cpu()
         if found.ndim != 2:
             raise EvaluationError(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vitkit.app.build import picture_section
 from vitkit.app.devices import memory_advice
@@ -25,6 +24,7 @@ from vitkit.evaluation.few_shot import (
     RIDGE_L2,
     RIDGE_SHOTS,
     SHOTS,
+    Labelled,
     by_centroids,
     by_ridge,
     few_shot,
@@ -40,9 +40,6 @@ DRAWS = 10
 
 FEW_SHOTS = {"few_shot": (by_centroids, SHOTS), "few_shot_ridge": (by_ridge, RIDGE_SHOTS)}
 """In the names of metrics -> what classifies, and from how many examples a class."""
-
-Labelled = tuple[Tensor, Tensor]
-"""Features (N, C) and targets (N,)."""
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def resume(
         config = as_extended(begun, folder)
     else:
         config = longer(begun, extend, path, finished=results is not None)
-    concrete_precision(config.trainer.precision, best_device(config.trainer.accelerator))
+    config = _concrete(config)  # what another machine decided may not be had on this one
     # The weights that it began with may be gone; the checkpoint has better ones.
     bare = config.model_copy(
         update={"model": config.model.without_weights(), "task": config.task.without_weights()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,13 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
 from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
-from vitkit.data.splits import ResidentSplit, Split, labelled_indices, stratified_split
+from vitkit.data.splits import (
+    ResidentSplit,
+    Split,
+    labelled_indices,
+    picture_digest,
+    stratified_split,
+)
 from vitkit.data.unlabelled import find_pictures
 
 __all__ = ["DataReport", "check_data"]
@@ -200,6 +205,4 @@ def _digests(split: Split) -> Iterator[tuple[bytes, tuple[int, int]]]:
 
 def _seen(image: Tensor) -> tuple[bytes, tuple[int, int]]:
     """Digest of an image's pixels, and its (height, width): all that is kept of it."""
-    digest = hashlib.blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.numpy().tobytes())
-    return digest.digest(), (int(image.shape[1]), int(image.shape[2]))
+    return picture_digest(image, 16), (int(image.shape[1]), int(image.shape[2]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.preprocess import Fit, as_image
 from vitkit.data.raw import RawData, Request
 from vitkit.data.sources import prepared
-from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit
+from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, picture_digest
 from vitkit.errors import DataError
 
 __all__ = ["data_from_datasets"]
@@ -177,9 +176,7 @@ def _may_be_held(values: int, config: ImageDataConfig) -> bool:
 
 def _key_of(picture: Tensor) -> int:
     """Which picture it is, by its pixels before they are fitted to a size: 63 bits."""
-    digest = hashlib.blake2b(repr(tuple(picture.shape)).encode(), digest_size=8)
-    digest.update(picture.numpy().tobytes())
-    return int.from_bytes(digest.digest(), "big") >> 1
+    return int.from_bytes(picture_digest(picture, 8), "big") >> 1
 
 
 def _pair(item: Any, where: str, num_classes: int, in_chans: int | None) -> tuple[Tensor, int]:

@@ -25,6 +25,7 @@ __all__ = [
     "keys_of",
     "labelled_indices",
     "labelled_part",
+    "picture_digest",
     "pictures_digest",
     "sample_images",
     "stratified_split",
@@ -160,6 +161,13 @@ def keys_of(split: Split) -> Tensor:
 def pictures_digest(split: Split) -> str:
     """SHA-256 of which pictures a split holds, in which order: the same at every size."""
     return hashlib.sha256(keys_of(split).numpy().tobytes()).hexdigest()
+
+
+def picture_digest(image: Tensor, size: int) -> bytes:
+    """Of one picture's shape and pixels, ``size`` bytes; alike pictures have the same."""
+    digest = hashlib.blake2b(repr(tuple(image.shape)).encode(), digest_size=size)
+    digest.update(image.numpy().tobytes())
+    return digest.digest()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ __all__ = [
     "RIDGE_SHOTS",
     "SHOTS",
     "FewShot",
+    "Labelled",
     "by_centroids",
     "by_ridge",
     "centroids",

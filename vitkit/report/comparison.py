@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from vitkit.report.charts import Axis, Series, figure, line_chart
 from vitkit.report.classes import class_columns
 from vitkit.report.files import Run, labels_of
-from vitkit.report.layout import Section, document, quiet, title_of
+from vitkit.report.layout import Section, document, opening_of, quiet, title_of
 from vitkit.report.learning import compared_curves
 from vitkit.report.markup import Markup, element, joined
-from vitkit.report.measures import COMPARED
+from vitkit.report.measures import COMPARED, measured_on
 from vitkit.report.page import headline
-from vitkit.report.recipe import differences, numbers
+from vitkit.report.recipe import compared_chapters
 from vitkit.report.tables import Column, table
 from vitkit.report.wording import as_metric, chance, compact, duration, percent, points
 
@@ -44,32 +44,21 @@ def comparison_page(runs: Sequence[Run], paired: Sequence[Paired | None]) -> str
         Section("classes", "Classes", _classes(runs, labels)),
         Section("calibration", "Calibration", _reliability(runs, labels)),
         Section("shift", "Robustness", _corruptions(runs, labels)),
-        Section(
-            "settings-chapter", "Settings", element("div", differences(runs), class_="figures")
-        ),
-        Section("all", "Every number", element("div", numbers(runs), class_="figures")),
+        *compared_chapters(runs),
     ]
     names = title_of(labels, "runs")
     lines = [
         element("li", element("strong", label), f": {headline(run)}")
         for label, run in zip(labels, runs, strict=True)
     ]
-    opening = element(
-        "section",
-        element("p", "Comparison", class_="eyebrow"),
-        element("h1", names, id="summary-heading"),
-        element("ul", *lines, class_="lead"),
-        id="summary",
-        class_="summary",
-        aria_labelledby="summary-heading",
-    )
+    opening = opening_of("Comparison", names, element("ul", *lines, class_="lead"))
     return document(f"{names} \u00b7 vitkit", opening, sections)
 
 
 def _side_by_side(runs: Sequence[Run], labels: Sequence[str]) -> Markup:
     """A row each run: what one compares by."""
     columns = [Column("run", labels, str)]
-    of = [f"{run.split}, {run.evaluated('data') or 'unknown'}" for run in runs]
+    of = measured_on(runs)
     alike = len(set(of)) == 1
     if not alike:  # then none is the best
         columns.append(Column("measured on", of, str))

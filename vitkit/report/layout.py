@@ -10,7 +10,7 @@ from importlib import resources
 
 from vitkit.report.markup import Markup, element
 
-__all__ = ["Section", "code_block", "document", "quiet", "title_of"]
+__all__ = ["Section", "code_block", "document", "opening_of", "quiet", "title_of"]
 
 FEW = 3
 """Runs that a title can name."""
@@ -45,6 +45,25 @@ def title_of(labels: Sequence[str], kind: str) -> str:
     if len(labels) > FEW:
         return f"{len(labels)} {kind}"
     return f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def opening_of(eyebrow: str, title: str, *more: str) -> Markup:
+    """What stands above the chapters of a comparison.
+
+    Args:
+        eyebrow: what kind of page it is.
+        title: its heading.
+        more: what follows it.
+    """
+    return element(
+        "section",
+        element("p", eyebrow, class_="eyebrow"),
+        element("h1", title, id="summary-heading"),
+        *more,
+        id="summary",
+        class_="summary",
+        aria_labelledby="summary-heading",
+    )
 
 
 def quiet(text: str, command: str | None = None) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vitkit.records import Record
@@ -12,7 +13,7 @@ from vitkit.report.markup import Markup, element, joined
 from vitkit.report.tables import Column, scrolling, shade, table
 from vitkit.report.wording import SPACE, compact, percent
 
-__all__ = ["COMPARED", "calibration", "cards", "shift", "speed"]
+__all__ = ["COMPARED", "calibration", "cards", "measured_on", "shift", "speed"]
 
 SEVERITY = "severity_"
 
@@ -41,6 +42,11 @@ COMPARED = (
     ("bleu", "BLEU", "high"),
 )
 """What one compares by: a metric without its split, its title, and whether high or low is good."""
+
+
+def measured_on(runs: Sequence[Run]) -> list[str]:
+    """Split and data of each run's numbers: only where they are alike is one the best."""
+    return [f"{run.split}, {run.evaluated('data') or 'unknown'}" for run in runs]
 
 
 def cards(items: list[tuple[str, str, str]]) -> Markup:

@@ -12,7 +12,14 @@ from vitkit.report.markup import Markup, element, joined
 from vitkit.report.tables import Column, pairs_table, table
 from vitkit.report.wording import metric_text, plain_text
 
-__all__ = ["differences", "eval_command", "numbers", "recipe", "train_command"]
+__all__ = [
+    "compared_chapters",
+    "differences",
+    "eval_command",
+    "numbers",
+    "recipe",
+    "train_command",
+]
 
 ENVIRONMENT = (
     ("weights", "weights"),
@@ -135,6 +142,15 @@ def numbers(runs: Sequence[Run]) -> Markup | None:
         data=data,
         wide=len(runs) > 1,
     )
+
+
+def compared_chapters(runs: Sequence[Run]) -> list[Section]:
+    """The last chapters of several runs: the settings in which they differ, and all numbers."""
+    parts = (
+        ("settings-chapter", "Settings", differences(runs)),
+        ("all", "Every number", numbers(runs)),
+    )
+    return [Section(key, name, element("div", part, class_="figures")) for key, name, part in parts]
 
 
 def differences(runs: Sequence[Run]) -> Markup | None:

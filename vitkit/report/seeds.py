@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from vitkit.records import is_share
 from vitkit.report.charts import figure
 from vitkit.report.files import Run, labels_of
-from vitkit.report.layout import Section, document, quiet, title_of
+from vitkit.report.layout import Section, document, opening_of, quiet, title_of
 from vitkit.report.markup import Markup, element
-from vitkit.report.measures import COMPARED
-from vitkit.report.recipe import differences, numbers
+from vitkit.report.measures import COMPARED, measured_on
+from vitkit.report.recipe import compared_chapters
 from vitkit.report.tables import Column, table
 from vitkit.report.wording import NONE, as_metric, chance, points
 
@@ -48,27 +48,17 @@ def seeds_page(recipes: Sequence[Run], tests: Sequence[Tests]) -> str:
         Section("table", "Side by side", _side_by_side(recipes, labels)),
         Section("tests", "Is it real?", _tests(labels, tests)),
         Section("seeds", "Seed by seed", _seed_by_seed(recipes, labels)),
-        Section(
-            "settings-chapter", "Settings", element("div", differences(recipes), class_="figures")
-        ),
-        Section("all", "Every number", element("div", numbers(recipes), class_="figures")),
+        *compared_chapters(recipes),
     ]
     names = title_of(labels, "recipes")
-    opening = element(
-        "section",
-        element("p", "Comparison over seeds", class_="eyebrow"),
-        element("h1", names, id="summary-heading"),
-        id="summary",
-        class_="summary",
-        aria_labelledby="summary-heading",
-    )
+    opening = opening_of("Comparison over seeds", names)
     return document(f"{names} \u00b7 vitkit", opening, sections)
 
 
 def _side_by_side(recipes: Sequence[Run], labels: Sequence[str]) -> Markup:
     """A table a metric, a row a recipe."""
     figures = []
-    of = [f"{recipe.split}, {recipe.fact('data') or 'unknown'}" for recipe in recipes]
+    of = measured_on(recipes)
     alike = len(set(of)) == 1
     for name, title, better in _measured(recipes):
         counts = [len(seed_values(recipe, name)) for recipe in recipes]
