@@ -5,19 +5,21 @@
 
 Parts, each kept in the file as soon as it is done:
 
+- images a second of a compiled training step in bfloat16, and the share of the GPU's peak that the
+  model's operations make up (closed form, vitkit/models/flops.py), for four models;
 - time to 90, 94, 95 and 96 % on CIFAR-10's test images, with a convolutional stem and with plain
   patches: ``training`` is the time of the steps after warm-up and compilation, scaled to all steps;
   ``cold`` goes from the start of a fresh process with an empty compilation cache to the accuracy;
-- images a second of a compiled training step in bfloat16, and the share of the GPU's peak that the
-  model's operations make up (closed form, vitkit/models/flops.py), for four models;
 - the tables of train_step.py and attention.py in bfloat16.
 
 A new part starts only where it fits into the budget. Parts from another GPU or torch are redone.
+What fails is noted in the file, and comes last when the command is run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -91,7 +93,8 @@ class Part:
 
     Attributes:
         name: its key in the file.
-        seconds: about how long it takes on a recent GPU.
+        seconds: about how long it takes on a recent GPU; one in a process of its own is ended when
+            it takes far longer.
         run: does it; returns plain values.
         recipe: mark of the recipe it trains; with another one it is to be done again.
     """
@@ -111,43 +114,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available() and not options.quick:
         print("error: no GPU here; --quick tries the command on the CPU", file=sys.stderr)
         return 1
-    started = time.perf_counter()
+    options.ends = time.perf_counter() + options.budget
     facts = environment_facts()
     here = {**{key: facts[key] for key in ("hardware", "torch_version")}, "quick": options.quick}
-    found = {} if options.fresh else _read(options.json)
     parts = list(_parts(options))
-    recipes = {part.name: part.recipe for part in parts}
-    done = {
-        name: part
-        for name, part in found.items()
-        if {**here, "recipe": recipes.get(name, part.get("recipe"))}.items() <= part.items()
-    }
-    left, failed = [], []
-    for index, part in enumerate(p for p in parts if p.name not in done):
-        elapsed = time.perf_counter() - started
-        if index and elapsed + part.seconds > options.budget:
+    found = {} if options.fresh else _read(options.json)
+    done, failed = (_still_true(found.get(key, {}), parts, here) for key in ("parts", "failed"))
+    # What failed may fail again, after minutes: it must not keep the others from their turn.
+    to_do = sorted((p for p in parts if p.name not in done), key=lambda part: part.name in failed)
+    left, failed_now = [], []
+    for index, part in enumerate(to_do):
+        if index and part.seconds > options.ends - time.perf_counter():
             left.append(part.name)
             continue
         print(f"{part.name} ...", flush=True)
-        before = time.perf_counter()
-        try:
-            result = part.run()
-        except (RuntimeError, subprocess.SubprocessError) as error:
-            # Such as too little memory for one model: the others can still be measured.
-            print(f"  failed: {str(error).splitlines()[0]}", file=sys.stderr)
-            failed.append(part.name)
-            continue
-        took = {"took_seconds": round(time.perf_counter() - before, 1)}
         about = {**here, "recipe": part.recipe, "git_commit": facts["git_commit"]}
-        done[part.name] = {**about, **took, **result}
+        result, error = _attempt(part)
+        if error is None:
+            done[part.name] = {**about, **result}
+            failed.pop(part.name, None)
+        else:
+            print(f"  failed: {error}", file=sys.stderr)
+            failed[part.name] = {**about, "error": error}
+            failed_now.append(part.name)
+        _free_memory()
+        whole = {"environment": facts, "parts": done, "failed": failed}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_text(options.json, json.dumps({"environment": facts, "parts": done}, indent=2) + "\n")
+        write_text(options.json, json.dumps(whole, indent=2) + "\n")
     print(f"\n{_table(done)}\n\nNumbers: {options.json}")
     if left:
         print(f"Left for the next run of the same command: {', '.join(left)}.")
-    if failed:
-        print(f"Failed: {', '.join(failed)}.")
-    return 1 if failed else 0
+    if failed_now:
+        print(f"Failed: {', '.join(failed_now)}.")
+    return 1 if failed_now else 0
+
+
+def _attempt(part: Part) -> tuple[dict[str, Any], str | None]:
+    """What a part gives and how long it took, or why it failed, in a line.
+
+    Whatever it is, such as too little memory for one model or a library that is not there: the
+    other parts can still be measured.
+    """
+    before = time.perf_counter()
+    try:
+        result = part.run()
+    except Exception as error:
+        first, *_ = [*str(error).splitlines(), ""]
+        return {}, first.strip() or type(error).__name__
+    return {"took_seconds": round(time.perf_counter() - before, 1), **result}, None
+
+
+def _free_memory() -> None:
+    """Give back what a part has left on the device: the next one may be another process."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -171,23 +191,35 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The parts of an earlier run."""
+    """What an earlier run has left."""
     if not path.exists():
         return {}
-    parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["parts"]
-    return parts
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _still_true(
+    found: Mapping[str, dict[str, Any]], parts: Sequence[Part], here: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The parts of an earlier run that were done here, by the recipe as it is now."""
+    recipes = {part.name: part.recipe for part in parts}
+    return {
+        name: part
+        for name, part in found.items()
+        if {**here, "recipe": recipes.get(name, part.get("recipe"))}.items() <= part.items()
+    }
 
 
 def _parts(options: argparse.Namespace) -> Iterator[Part]:
-    """What is asked most often comes first."""
+    """What is short and sure comes first, then what is asked most often."""
     device = "cpu" if options.quick else "cuda"
+    for name in list(THROUGHPUT)[: 1 if options.quick else None]:
+        yield Part(f"training {name}", 40.0, lambda name=name: throughput(name, device, options))  # type: ignore[misc]
+    yield Part("attention", 30.0, lambda: _attention(options, device))
     trainings = {(p.name, p.seconds): p for p in _trainings(options)}
     first = [p for p in trainings.values() if p.name.startswith(("stem to 94", "vit to 94"))]
     yield from first
-    for name in list(THROUGHPUT)[: 1 if options.quick else None]:
-        yield Part(f"training {name}", 40.0, lambda name=name: throughput(name, device, options))  # type: ignore[misc]
     yield Part("train_step", 120.0, lambda: _train_step(options, device))
-    yield Part("attention", 30.0, lambda: _attention(options, device))
     yield from (p for p in trainings.values() if p not in first)
 
 
@@ -197,33 +229,45 @@ def _trainings(options: argparse.Namespace) -> Iterator[Part]:
     if options.quick:
         epochs = {("stem", 94): 1}
     for (recipe, target), count in epochs.items():
+        seconds = 60.0 + 0.6 * count
         yield Part(
             f"{recipe} to {target} % in {count} epochs",
-            60.0 + 0.6 * count,
-            lambda recipe=recipe, target=target, count=count: _train(  # type: ignore[misc]
-                recipe, target, count, options
+            seconds,
+            lambda recipe=recipe, target=target, count=count, seconds=seconds: _train(  # type: ignore[misc]
+                recipe, target, count, options, seconds
             ),
             hashlib.sha256(Path(RECIPES[recipe]).read_bytes()).hexdigest()[:12],
         )
 
 
-def _train(recipe: str, target: int, epochs: int, options: argparse.Namespace) -> dict[str, Any]:
-    """A training in a process of its own, from nothing."""
+def _train(
+    recipe: str, target: int, epochs: int, options: argparse.Namespace, seconds: float
+) -> dict[str, Any]:
+    """A training in a process of its own, from nothing, thought to take so many seconds."""
     settings = [f"trainer.max_epochs={epochs}", "data.val_fraction=0", f"data.root={options.root}"]
     settings += ["trainer.save_every_n_epochs=100000"]  # its last one is enough
     settings += QUICK if options.quick else ["trainer.compile=true"]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu", "--train", RECIPES[recipe]]
-    with tempfile.TemporaryDirectory() as folder:
+    # Compilers that the process has left behind may still write there.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         done = subprocess.run(
             [*command, *settings, f"run.dir={folder}/run"],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=max(120.0, options.budget - process_seconds()),
+            timeout=_limit(seconds, options.ends - time.perf_counter()),
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"},
         )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"target": target, "reached": 100.0 * result["accuracy"] >= target, **result}
+
+
+def _limit(seconds: float, left: float) -> float:
+    """Seconds after which a training is ended that was thought to take so many: half as many more,
+    and little more than is left; but two minutes, if there are, for how long compiling takes is
+    not known, and what it was thought to take in any case.
+    """
+    return min(max(120.0, 1.5 * seconds), max(left + 20.0, seconds))
 
 
 def train_once(config: RunConfig) -> dict[str, Any]:

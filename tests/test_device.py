@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from tests.training.test_resume import LIVELY, _logged, _stopped
 from vitkit.app import resume, train
-from vitkit.config import RunConfig
+from vitkit.app.jobs import job_class
+from vitkit.config import RunConfig, load_config
 from vitkit.data.augment import Augment
 from vitkit.data.config import AugmentConfig
 from vitkit.data.random import position_index, position_noise, position_uniform, position_uniforms
@@ -21,6 +23,9 @@ from vitkit.errors import TrainingError
 from vitkit.nn import attention, attention_kernel
 from vitkit.nn.functional import KERNELS
 from vitkit.training.base import WATCH_EVERY, TrainingTask
+from vitkit.training.budget import StepPlan
+from vitkit.training.muon import orthogonalized
+from vitkit.training.optimizers import build_optimizer
 from vitkit.weights import read_file
 
 CUDA = torch.cuda.is_available()
@@ -38,6 +43,8 @@ STEADY = ("optimizer.name=sgd", "optimizer.lr=0.1")
 """No division by gradients that are zero but for rounding, as Adam's first steps have."""
 
 Tiny = Callable[..., RunConfig]
+
+on_cuda = pytest.mark.skipif(not CUDA, reason="CUDA's own ways")
 
 
 def test_what_a_place_draws_are_the_same_bits() -> None:
@@ -173,6 +180,50 @@ def test_a_diverging_loss_is_seen_in_time_and_its_first_step_is_named(
         named.append(int(found[1]))
     assert named[0] == named[1]
     assert named[1] <= seen[0] <= named[1] + WATCH_EVERY
+
+
+@on_cuda
+def test_muons_steps_lie_in_memory_as_their_weights_do() -> None:
+    tall, wide = torch.randn(12, 5), torch.randn(5, 12)
+    steps = orthogonalized([tall.to(DEVICE), wide.to(DEVICE)], [[12], [5]])
+    wanted = orthogonalized([tall, wide], [[12], [5]])
+    for step, exact in zip(steps, wanted, strict=True):
+        assert step.is_contiguous()
+        torch.testing.assert_close(step.cpu(), exact, rtol=1e-3, atol=1e-3)
+
+
+@on_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.parametrize("name", ["cifar10_gpu_stem", "cifar10_gpu_vit", "text_pixels_cifar10"])
+def test_a_step_waits_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its batch to its new weights; the first step may, for what is kept from then on."""
+    path = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+    sizes = ("data.name=synthetic", "data.synthetic_size=60", "data.batch_size=8")
+    config = load_config([path], list(sizes))
+    device = torch.device("cuda", torch.cuda.current_device())
+    place: Any = SimpleNamespace(
+        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=device)
+    )
+    job = job_class(config)(config)
+    train_loader, _ = job.loaders(place)
+    task = job.task(StepPlan(job.steps_per_epoch, 2)).to(device)
+    task.on_fit_start()
+    monkeypatch.setattr(TrainingTask, "rate", lambda task: 0.1)
+    optimizer = build_optimizer(task.model, config.optimizer, dtype=torch.bfloat16)
+    batches = list(train_loader)
+    assert len(batches) > 3
+    try:
+        for index, batch in enumerate(batches):
+            task.on_train_batch_start(batch, index)
+            with torch.autocast("cuda", torch.bfloat16):
+                loss: Any = task.training_step(batch, index)
+            optimizer.zero_grad()
+            loss.backward()
+            task.configure_gradient_clipping(optimizer, 1.0)
+            optimizer.step()
+            torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def _steps(folder: Path) -> list[dict[str, str]]:

@@ -32,7 +32,7 @@ Table = dict[str, list[Any]]
 
 TABLES = "tables"
 
-SHARE = re.compile(r"(^|/)(acc|aurra|err|precision|recall|f1|mce)|(^|/|_)ece|_acc$")
+SHARE = re.compile(r"(^|/)(acc|aurra|err|precision|recall|f1|mce|t?ace)|(^|/|_)ece|_acc$")
 
 
 @dataclass(frozen=True)

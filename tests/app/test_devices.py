@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitkit.app import evaluate, evaluator, probe, prober, train, trainer
+from vitkit.app import eval_results, evaluate, probe, prober, train, trainer
 from vitkit.app.devices import best_device, concrete_precision
 from vitkit.app.facts import environment_facts
 from vitkit.config import RunConfig
@@ -91,7 +91,7 @@ def test_results_name_the_hardware_that_was_used(
     tiny: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not another that is there too."""
-    for module in (trainer, evaluator, prober):
+    for module in (trainer, eval_results, prober):
         monkeypatch.setattr(module, "environment_facts", lambda device: {"hardware": str(device)})
     done = train(tiny("trainer.max_epochs=1"), progress=False)
     measured = evaluate(done.folder, progress=False), probe(done.folder, progress=False)

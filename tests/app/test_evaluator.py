@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,23 +20,31 @@ from tests.conftest import TINY
 from tests.small_data import write_pictures
 from vitkit.app import compare, evaluate, train
 from vitkit.app.evaluator import SUITES
-from vitkit.app.shift import CIFAR10
+from vitkit.app.other_sets import CIFAR10, NAMED
 from vitkit.app.subjects import Subject, open_subject
 from vitkit.app.suites import predictions_of
-from vitkit.cli.commands import models_and_settings
+from vitkit.cli.arguments import models_and_settings
 from vitkit.cli.tables import comparison_table, paired_lines, split_table
+from vitkit.config import load_config
 from vitkit.data.imagenet import IMAGENET_A, IMAGENET_R
 from vitkit.data.info import DataInfo
 from vitkit.data.splits import ImageData, ResidentSplit
 from vitkit.errors import ConfigError, DataError, EvaluationError, RunError, WeightsError
+from vitkit.evaluation.adversarial import pgd_l2
 from vitkit.evaluation.agreement import compare_paired
 from vitkit.evaluation.calibration import fit_temperature
+from vitkit.evaluation.config import EvalConfig
 from vitkit.evaluation.corruptions.catalogue import TEST_CORRUPTIONS, corrupt
 from vitkit.evaluation.perturbations import (
     lower_resolution,
     occlude_patches,
     shuffle_patches,
     white_noise,
+)
+from vitkit.evaluation.robustness import (
+    ALEXNET_ERRORS,
+    mean_corruption_error,
+    relative_corruption_error,
 )
 from vitkit.records import PredictionRecord, Record
 
@@ -150,8 +158,20 @@ def test_all_suites_leave_their_files(run: Path) -> None:
     mean = sum(table[f"severity_{s}"][at] for s in range(1, 6)) / 5
     assert shift.metrics["test/corrupted/fog/acc"] == pytest.approx(mean)
     assert shift.facts["changed_images"] == 12 and shift.facts["attacked_images"] == 6
-    assert shift.metrics["test/pgd/4_255/acc"] <= shift.metrics["test/attacked/clean/acc"]
-    assert {"test/corrupted/err", "test/corrupted/mce"} <= set(shift.metrics)
+    for attack in ("pgd/4_255", "pgd_l2/0.5"):
+        assert shift.metrics[f"test/{attack}/acc"] <= shift.metrics["test/attacked/clean/acc"]
+    assert {f"test/occluded/0.{tenths}/acc" for tenths in range(1, 10)} <= set(shift.metrics)
+    errors = {
+        name: [1 - table[f"severity_{s}"][index] for s in range(1, 6)]
+        for index, name in enumerate(table["corruption"])
+    }
+    own = 1 - shift.metrics["test/changed/clean/acc"]
+    for name, want in {
+        "err": mean_corruption_error(errors),
+        "mce": mean_corruption_error(errors, ALEXNET_ERRORS),
+        "mce_relative": relative_corruption_error(errors, own, ALEXNET_ERRORS, 0.4348),
+    }.items():
+        assert shift.metrics[f"test/corrupted/{name}"] == pytest.approx(want), name
     speed = Record.read(run / "eval-speed.json")
     assert speed.metrics["cost/parameters"] == Record.read(run / "results.json").facts["parameters"]
     assert speed.metrics["cost/gflops_executed"] <= speed.metrics["cost/gflops"]
@@ -189,7 +209,7 @@ def test_the_shift_suite_asks_about_the_images_that_it_names(
     with monkeypatch.context() as patch:
         patch.setattr(Subject, "predict", spy)
         settings = ["eval.shift_images=10", "eval.attack_images=5", "eval.epsilons=[4]"]
-        settings += ["eval.pgd_steps=1", "eval.seed=2"]
+        settings += ["eval.epsilons_l2=[0.25]", "eval.pgd_steps=1", "eval.seed=2"]
         record = evaluate(run, settings, suite="shift", progress=False).record
 
     def accuracy(given: torch.Tensor, of: torch.Tensor = targets) -> float:
@@ -205,6 +225,7 @@ def test_the_shift_suite_asks_about_the_images_that_it_names(
             found = table[f"severity_{severity}"][at]
             assert found == pytest.approx(accuracy(corrupt(images, name, severity, **drawn)))
     wanted = {
+        "occluded/0.3": occlude_patches(images, (8, 8), 0.3, **drawn),
         "occluded/0.5": occlude_patches(images, (8, 8), 0.5, **drawn),
         "shuffled/4x4": shuffle_patches(images, (4, 4), **drawn),
         "white_noise/0.2": white_noise(images, 0.2, **drawn),
@@ -223,6 +244,18 @@ def test_the_shift_suite_asks_about_the_images_that_it_names(
     hits = accuracy(changed * 255, known[right]) * int(right.sum())
     assert record.metrics["test/fgsm/4_255/acc"] == pytest.approx(hits / 5)
     assert right.any()
+    walked = pgd_l2(
+        lambda x: subject.predict(x * 255),
+        some[right],
+        known[right],
+        0.25,
+        steps=1,
+        indices=places[::2][right],
+        seed=2,
+    )
+    with torch.no_grad():
+        hits = int((subject.predict(walked * 255).argmax(1) == known[right]).sum())
+    assert record.metrics["test/pgd_l2/0.25/acc"] == pytest.approx(hits / 5)
 
 
 def test_several_models_are_held_against_the_first(runs: tuple[Path, Path]) -> None:
@@ -335,7 +368,8 @@ def test_what_is_refused(
     name = "timm:vit_tiny_patch16_224"
     for source, settings, error, text in (
         (name, TIMM, ConfigError, "which weights"),
-        ("timm/vit_tiny_patch16_224", TIMM, ConfigError, "timm:vit_tiny_patch16_224 weights=FILE"),
+        ((name.replace(":", "/"), weights), TIMM, ConfigError, "only timm:<name> needs a file"),
+        ("timm/vit_tiny_patch16_224", [], ConfigError, "on which data"),
         ((name, weights), [], ConfigError, "on which data"),
         ((name, weights), [*TIMM, "data.synthetic_classes=5"], WeightsError, "its own classes"),
         ((name, "none.pth"), TIMM, WeightsError, "none.pth"),
@@ -346,9 +380,10 @@ def test_what_is_refused(
             run,
             ["eval.cifar10_1=x"],
             ConfigError,
-            "only the shift suite reads it; add --suite shift",
+            "only the others and shift suites read it; add --suite others",
         ),
         (run, ["eval.speed_seconds=2"], ConfigError, "only the speed suite reads it"),
+        (run, ["eval.pgd_steps=2"], ConfigError, "the shift suite reads it; add --suite shift"),
         (run, ["eval.tta=ten"], ConfigError, "eval.tta: given 'ten'"),
         (run, ["eval.resample=3"], ConfigError, "did you mean eval.resamples"),
     ):
@@ -356,7 +391,11 @@ def test_what_is_refused(
             evaluate(source, settings, progress=False)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="numbers above 0"):
         evaluate(run, ["eval.epsilons=[0]"], suite="shift", progress=False)
-    with pytest.raises(ConfigError, match="allowed: standard, shift, speed, all"):
+    with pytest.raises(ConfigError, match="numbers above 0"):
+        evaluate(run, ["eval.epsilons_l2=[-1]"], suite="shift", progress=False)
+    with pytest.raises(ConfigError, match="only the shift suite reads it"):
+        evaluate(run, ["eval.epsilons_l2=[1]"], progress=False)
+    with pytest.raises(ConfigError, match="allowed: standard, shift, others, speed, all"):
         evaluate(run, suite="al", progress=False)
     with pytest.raises(ConfigError, match="allowed: auto, train, val, test, all"):
         evaluate(run, split="training", progress=False)
@@ -389,11 +428,26 @@ def test_small_images_are_shifted_without_corruptions(
     tmp_path: Path,
 ) -> None:
     train(None, [*TINY, f"run.dir={tmp_path / 'r'}", "trainer.max_epochs=1"], progress=False)
-    settings = ["eval.attack_images=2", "eval.pgd_steps=1"]
+    settings = ["eval.attack_images=2", "eval.pgd_steps=1", "eval.epsilons_l2=[]"]
     found = evaluate(tmp_path / "r", settings, suite="shift", progress=False)
+    assert "test/pgd/8_255/acc" in found.metrics
+    assert not any("pgd_l2" in name for name in found.metrics)
     assert not any("corrupted" in name for name in found.metrics)
     assert found.record.facts["corruptions"] == "left out: they need 32 pixels a side"
     assert "test/shuffled/4x4/acc" in found.metrics
+
+
+def test_other_sets_alone_must_be_named(run: Path) -> None:
+    """Those that can be are listed; each is a setting, and no folder of a setting is left out."""
+    with pytest.raises(ConfigError, match=r"set eval\.cifar10_1=FOLDER, or one of eval\.") as told:
+        evaluate(run, suite="others", progress=False)
+    assert all(f"eval.{name}" in str(told.value) for name in NAMED)
+    assert not (run / "eval-others.json").exists()
+    fields = EvalConfig.model_fields.items()
+    paths = {name for name, field in fields if get_args(field.annotation) == (str, type(None))}
+    assert set(NAMED) == paths
+    with pytest.raises(ConfigError, match="only the shift suite reads it"):
+        evaluate(run, ["eval.attack_images=2"], suite="others", progress=False)
 
 
 def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
@@ -406,12 +460,8 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     info = DataInfo("cifar10", CIFAR10, 3, (8, 8), (0.5,) * 3, (0.5,) * 3, class_counts=(6,) * 10)
     data = ImageData(info, split(60), split(20), split(10_000))
     settings = [o for o in TINY if "synthetic" not in o and "data.name" not in o]
-    train(
-        None,
-        [*settings, "data.name=cifar10", f"run.dir={tmp_path / 'r'}", "trainer.max_epochs=1"],
-        data=data,
-        progress=False,
-    )
+    words = ["data.name=cifar10", f"run.dir={tmp_path / 'r'}", "trainer.max_epochs=1"]
+    train(load_config([], [*settings, *words]), data=data, progress=False)
     counts = np.zeros((10_000, 10), dtype=np.int64)
     counts[np.arange(10_000), np.arange(10_000) % 10] = 50
     np.save(tmp_path / "cifar10h-counts.npy", counts)
@@ -445,6 +495,23 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     assert table["corruption"] == list(TEST_CORRUPTIONS) and len(table["severity_5"]) == 15
     report = (tmp_path / "r" / "report" / "index.html").read_text(encoding="utf-8")
     assert "CIFAR-C as published" in report
+    # The sets alone: the same numbers, nothing else, and a file of their own.
+    (tmp_path / "r" / "eval-shift.json").unlink()
+    alone = evaluate(
+        tmp_path / "r",
+        [f"eval.cifar10_1={tmp_path}", f"eval.cifar_c={tmp_path / 'c'}", "run.report=true"],
+        data=data,
+        suite="others",
+        progress=False,
+    )
+    assert [path.name for path in alone.written] == ["eval-others.json"]
+    assert {name.split("/")[0] for name in alone.metrics} == {"cifar10_1", "cifar_c"}
+    assert alone.metrics.items() <= found.items()
+    assert "mce" not in " ".join(alone.metrics)
+    kept = Record.read(tmp_path / "r" / "eval-others.json")
+    assert kept.metrics == alone.metrics and kept.tables["cifar_c"] == table
+    report = (tmp_path / "r" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "CIFAR-C as published" in report and "cifar10 1" in report
 
 
 def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +528,7 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
     data = ImageData(info, some, some, some)
     settings = [o for o in TINY if not o.startswith("data.synthetic_classes")]
     words = [f"run.dir={tmp_path / 'run'}", "trainer.max_epochs=1"]
-    train(None, [*settings, *words], data=data, progress=False)
+    train(load_config([], [*settings, *words]), data=data, progress=False)
 
     def picture(path: Path, grey: int) -> None:
         Image.new("RGB", (20, 30), (grey,) * 3).save(path, "PNG")
@@ -480,8 +547,13 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "real" / "real.json").write_text(json.dumps(labels))
     for number in range(1, 6):
         picture(tmp_path / "real" / f"ILSVRC2012_val_{number:08}.JPEG", 5)
+    for name in TEST_CORRUPTIONS:  # right at three severities of five
+        for severity, index in enumerate((0, 0, 0, 3, 3), 1):
+            (tmp_path / "c" / name / str(severity) / str(index)).mkdir(parents=True)
+            picture(tmp_path / "c" / name / str(severity) / str(index) / "0.png", index)
     monkeypatch.setattr(Subject, "predict", answer)
     folders = {"imagenet_a": "a", "imagenet_r": "r", "imagenet_v2": "v2", "imagenet_real": "real"}
+    folders["imagenet_c"] = "c"
     found = evaluate(
         tmp_path / "run",
         [
@@ -498,6 +570,16 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert found[f"{name}/loss"] == pytest.approx(whole - 5 * 3 / 4), name
     assert found["imagenet_v2/acc"] == pytest.approx(1 / 3)
     assert found["imagenet_real/acc"] == pytest.approx(2 / 4)  # one has no labels
+    # The data's own images are black, one of each of the classes 0 to 19: five of them are of A,
+    # eight of R. Told apart from each other alone, black is taken for the first class of each.
+    assert found["imagenet_a/clean/acc"] == pytest.approx(1 / 5)
+    assert found["imagenet_r/clean/acc"] == pytest.approx(1 / 8)
+    assert not any(name.startswith("imagenet_v2/clean") for name in found)
+    clean, alexnet = 1 - 1 / 20, ALEXNET_ERRORS.values()
+    assert found["imagenet_c/clean/acc"] == pytest.approx(1 - clean)
+    assert found["imagenet_c/mce"] == pytest.approx(np.mean([0.4 / error for error in alexnet]))
+    added = [(0.4 - clean) / (error - 0.4348) for error in alexnet]
+    assert found["imagenet_c/mce_relative"] == pytest.approx(np.mean(added))
 
 
 def test_a_line_ismodels_and_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

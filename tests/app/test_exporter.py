@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {"img_size": [32, 32], "patch_size": 8, "embed_dim": 64, 
 BASE |= {"num_heads": 4, "num_classes": 5, "in_chans": 3}
 VIT: dict[str, Any] = {"name": "vit_base_patch16_224", **BASE}
 DEIT: dict[str, Any] = {"name": "deit_base_distilled_patch16_224", **BASE}
+DINOV3: dict[str, Any] = {"name": "vit_small_plus_patch16_dinov3", **BASE}
 REGISTERS: dict[str, Any] = {"reg_tokens": 3, "init_values": 0.1}
 MEAN_OF_NORMED: dict[str, Any] = {"global_pool": "avg", "fc_norm": False}
 
@@ -78,6 +79,7 @@ TO_TIMM: dict[str, dict[str, Any]] = {
     "no positions": {**VIT, "pos_embed": "none"},
     "swiglu": {**VIT, "mlp_layer": "swiglu", "mlp_ratio": 2.5},
     "epsilon": {**VIT, "norm_eps": 1e-5},
+    "clip": {**VIT, "norm_eps": 1e-5, "pre_norm": True, "act_layer": "quick_gelu"},
     "odd": {
         **VIT,
         "qk_norm": True,
@@ -123,7 +125,10 @@ TO_HF: dict[str, dict[str, Any]] = {
     "positions on patches": {**VIT, "no_embed_class": True},
     "sincos": {**VIT, "pos_embed": "sincos2d"},
     "no positions": {**VIT, "pos_embed": "none"},
-    "layerscale": {**VIT, "init_values": 0.1},
+    "quick gelu": {**VIT, "act_layer": "quick_gelu"},
+    "layerscale": {**VIT, "init_values": 0.1, "act_layer": "quick_gelu"},
+    "token beside mean": {**VIT, "global_pool": "token_avg"},
+    "registers, token beside mean": {**VIT, "global_pool": "token_avg", "reg_tokens": 2},
     "mean of normed": {**VIT, **MEAN_OF_NORMED},
     "registers": {**VIT, **REGISTERS},
     "registers without positions": {**VIT, **REGISTERS, "no_embed_class": True},
@@ -190,13 +195,17 @@ def test_the_folder_holds_what_it_should(tmp_path: Path) -> None:
     [
         ("hf", {"class_token": False, "global_pool": "avg"}, "no ViT without class token"),
         ("hf", {"pos_embed": "rotary"}, "no rotary positions"),
+        ("hf", {"pos_embed": "rotary_centred"}, "no rotary positions"),
         ("hf", {"pos_embed": "relative"}, "no relative positions"),
         ("hf", {"norm_first": False}, "no post-norm blocks"),
         ("hf", {"qk_norm": True}, "no norm of q and k"),
         ("hf", {"init_values": 0.1, "mlp_ratio": 3.3}, "no MLP of 3.3 times the width"),
         ("hf", {"reg_tokens": 2, "img_size": [16, 32]}, "no pictures that are not square"),
         ("timm", {"pos_embed": "rotary"}, "no rotary positions"),
+        ("timm", {"pos_embed": "rotary_centred"}, "no rotary positions"),
         ("timm", {"pos_embed": "relative"}, "no relative positions"),
+        ("hf", {"pre_norm": True, "act_layer": "quick_gelu"}, "no norm before the blocks"),
+        ("timm", {"global_pool": "token_avg"}, "no class token beside the mean as pooling"),
         ("timm", {"norm_eps": 1e-3}, "no norm epsilon of 0.001"),
         ("timm", {"head_dim": 8}, "no heads of another width"),
         ("timm", {"norm_first": False}, "no post-norm blocks"),
@@ -244,7 +253,17 @@ def test_our_other_models_go_out_as_ours_only(name: str, tmp_path: Path) -> None
         assert torch.equal(vitkit.load_model(folder).model(images()), model(images()))
 
 
-@pytest.mark.parametrize("section", [VIT, {**VIT, **REGISTERS, **MEAN_OF_NORMED}])
+def test_a_dinov3_goes_out_as_ours(tmp_path: Path) -> None:
+    model, path = _checkpoint(tmp_path / "run", DINOV3)
+    for format in ("timm", "hf"):
+        with pytest.raises(WeightsError, match=r"cannot be exported to .*no rotary positions"):
+            vitkit.export(path, format, tmp_path / "out")
+    folder = vitkit.export(path, "safetensors", tmp_path / "out").folder
+    with torch.no_grad():
+        assert torch.equal(vitkit.load_model(folder).model(images()), model(images()))
+
+
+@pytest.mark.parametrize("section", [VIT, {**VIT, **REGISTERS, **MEAN_OF_NORMED}, DINOV3])
 def test_torch_export_is_checked_and_runs_alone(section: dict[str, Any], tmp_path: Path) -> None:
     model, path = _checkpoint(tmp_path / "run", section)
     result = vitkit.export(path, "torch-export", tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,17 @@ import torch
 from PIL import Image
 
 from tests.conftest import TINY, Command
-from vitkit.app import inspect, load, train
+from vitkit.app import inspect, inspect_views, load, train
 from vitkit.cli.inspection import shape_table
 from vitkit.errors import ConfigError, EvaluationError, RunError, UnknownNameError, WeightsError
-from vitkit.explain import attention_maps, attention_rollout, relevance, token_norms
+from vitkit.explain import (
+    attention_entropy,
+    attention_maps,
+    attention_rollout,
+    grad_cam,
+    relevance,
+    token_norms,
+)
 
 TOKEN = ["model.class_token=true", "model.global_pool=token", "model.reg_tokens=1"]
 TOKEN += ["model.patch_size=2"]
@@ -73,7 +81,7 @@ def test_what_is_written_is_what_explain_gives(
     assert list(found.written) == sorted(found.folder.iterdir())
     views = ("heads", "norms", "overview", "similarity")
     drawn = {f"{stem}-{view}.png" for stem in ("01-red", "02-noise") for view in views}
-    drawn |= {"filters.png", "positions.png", "distance.png"}
+    drawn |= {"filters.png", "positions.png", "distance.png", "entropy.png"}
     assert {path.name for path in found.written} == drawn | {"inspect.json", "inspect.npz"}
     for path in found.written:
         if path.suffix == ".png":
@@ -91,8 +99,10 @@ def test_what_is_written_is_what_explain_gives(
         numbers = {name: arrays[name] for name in arrays.files}
     expected = {
         "attention": maps[..., 0, 2:].unflatten(-1, (4, 4)),
+        "attention_entropy": attention_entropy(maps),
         "rollout": attention_rollout(predictor.model, given),
         "relevance": relevance(predictor.model, given),
+        "grad_cam": grad_cam(predictor.model, given),
         "token_norms": token_norms(predictor.model, given),
     }
     for name, tensor in expected.items():
@@ -116,6 +126,11 @@ def test_what_is_written_is_what_explain_gives(
         assert block.patch_norm == pytest.approx(float(norms[:, index, 2:].mean()), rel=1e-4)
         assert block.class_norm == pytest.approx(float(norms[:, index, 0].mean()), rel=1e-4)
         assert len(block.distances) == 2
+        entropies = expected["attention_entropy"][:, index].mean(0).tolist()
+        assert block.entropies == pytest.approx(entropies, rel=1e-4)
+        assert table["blocks"]["attention_entropy"][index] == list(block.entropies)
+    assert told["attention_entropy_at_most"] == pytest.approx(math.log(18))
+    assert (told["fusion"], told["discard"]) == ("mean", 0.0)
     assert table["shapes"]["made"][1] == [18, 16]
 
 
@@ -132,6 +147,40 @@ def test_layers_and_target(vit: Path, files: list[Path], tmp_path: Path) -> None
     assert not np.array_equal(other.numbers["relevance"], plain.numbers["relevance"])
 
 
+def test_how_the_rollout_is_made(
+    run: Command, vit: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def spy(*given: Any, **settings: Any) -> torch.Tensor:
+        asked.append(settings)
+        return attention_rollout(*given, **settings)
+
+    monkeypatch.setattr(inspect_views, "attention_rollout", spy)
+    preprocessing = load(vit, device="cpu").preprocessing
+    given = preprocessing(preprocessing.prepare_image(Image.open(files[1]))[None])
+    model = load(vit, device="cpu").model
+    cases: list[tuple[list[str], dict[str, Any]]] = [
+        ([], {}),
+        (["--fusion", "max"], {"fusion": "max"}),
+        (["--discard", "0.9"], {"discard": 0.9}),
+        (["--fusion", "min", "--discard", "0.5"], {"fusion": "min", "discard": 0.5}),
+    ]
+    seen = []
+    for options, settings in cases:
+        code, _, err = run(vit, files[1], *options, "--out", tmp_path / "seen", "-q")
+        assert code == 0 and err == ""
+        assert asked.pop() == settings and not asked
+        with np.load(tmp_path / "seen" / "inspect.npz", allow_pickle=False) as arrays:
+            seen.append(arrays["rollout"])
+        expected = attention_rollout(model, given, **settings)
+        np.testing.assert_allclose(seen[-1], expected.numpy(), rtol=1e-4, atol=1e-6)
+        told = json.loads((tmp_path / "seen" / "inspect.json").read_text())
+        wanted = {"fusion": "mean", "discard": 0.0, **settings}
+        assert wanted.items() <= told.items()
+    assert not np.allclose(seen[2], seen[0], rtol=1e-2)
+
+
 def test_the_command(run: Command, vit: Path, files: list[Path]) -> None:
     code, out, err = run(vit, *files)
     assert code == 0 and err == ""
@@ -141,7 +190,7 @@ def test_the_command(run: Command, vit: Path, files: list[Path]) -> None:
     assert any(line.split() == ["patch_embed", "[16,", "16]"] for line in lines)
     assert any("+ class token, 1 register, positions" in line for line in lines)
     assert "blocks.0 to blocks.1" in out and "attention distance" in out
-    assert lines[-1] == f"13 files in {vit / 'inspect'}"
+    assert lines[-1] == f"14 files in {vit / 'inspect'}"
     assert (vit / "inspect" / "01-red-overview.png").exists()
     before = (vit / "inspect" / "inspect.npz").read_bytes()
     code, again, _ = run(vit, *files)
@@ -194,6 +243,10 @@ def test_bad_input_gets_one_line(
         ([vit, "data.name=digits"], 2, "settings are for --embedding"),
         ([vit, "--target", "1"], 2, "--target: on which picture?"),
         ([vit, "--layers", "0"], 2, "--layers: on which picture?"),
+        ([vit, "--fusion", "max"], 2, "--fusion: on which picture?"),
+        ([vit, "--discard", "0"], 2, "--discard: on which picture?"),
+        ([vit, files[0], "--fusion", "sum"], 2, "given 'sum', allowed: mean, max, min"),
+        ([vit, files[0], "--discard", "1"], 2, "--discard: given 1.0, allowed: a share from 0"),
         ([vit, files[0], "--out", tmp_path / "file"], 1, "is a file; give --out a folder"),
     ]
     for arguments, exit_code, said in cases:
@@ -274,6 +327,7 @@ def test_a_model_of_timm(weights: Path, tmp_path: Path, monkeypatch: pytest.Monk
         "attention": attention_maps(model, given)[..., 0, 1:].unflatten(-1, (2, 2)),
         "rollout": attention_rollout(model, given),
         "relevance": relevance(model, given),
+        "grad_cam": grad_cam(model, given),
         "token_norms": token_norms(model, given),
     }
     for name, tensor in expected.items():
@@ -296,7 +350,7 @@ def test_the_command_on_a_model_of_timm(
         ([TIMM, "weights=none.pth", *FOUR], 1, "none.pth"),
         ([vit, f"weights={weights}"], 2, "brings its own weights"),
         (["weights=a.pth"], 2, "put it behind the model that it is for"),
-        (["data.name=digits"], 2, "name a run, a checkpoint or timm:<name> first"),
+        (["data.name=digits"], 2, "name a run, a checkpoint, weights or timm:<name> first"),
     ]
     for arguments, exit_code, said in cases:
         code, _, err = run(*arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +14,19 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.conftest import Command
 from vitkit.app import train
 from vitkit.app.class_names import read_class_names
 from vitkit.app.predictor import Predictor, load
+from vitkit.app.pretrained import LoadedModel, load_model, published_names
 from vitkit.config import RunConfig
 from vitkit.data.preprocess import Preprocessing
 from vitkit.errors import DataError, WeightsError
+from vitkit.models import imagenet_names
+from vitkit.weights import LoadReport
 
 
 @pytest.fixture
@@ -119,6 +124,66 @@ def test_weights_of_others_predict(of_timm: tuple[nn.Module, Path]) -> None:
     named = load(file, class_names=("daisy", "rose", "tulip"), device="cpu")
     top = dict(named.predict(picture)[0].top)
     assert top == {n: found[f"class {i}"] for i, n in enumerate(named.class_names)}
+
+
+def test_published_classifiers_of_imagenet_name_their_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, **more: real(name, depth=1, **more)
+    )
+    name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    predictor = load(f"timm/{name}", device="cpu")
+    assert predictor.class_names == imagenet_names(1000)
+    assert predictor.class_names[281] == "tabby"
+    (note,) = [note for note in predictor.notes if "ImageNet" in note]
+    assert name in note
+    own = load(f"timm/{name}", class_names=[f"my {i}" for i in range(1000)], device="cpu")
+    assert own.class_names[281] == "my 281"
+    assert not any("ImageNet" in note for note in own.notes)
+    # Data are matched with none of these names: ImageNet's folders have others.
+    assert load_model(f"timm/{name}").class_names == ()
+
+
+@pytest.mark.parametrize(
+    ("tag", "count", "named"),
+    [
+        ("augreg_in21k_ft_in1k", 1000, True),
+        ("augreg_in21k_ft_in1k", 999, False),
+        ("augreg_in21k", 1000, False),  # published with 21,843 classes
+        ("mine", 1000, False),
+        ("", 1000, False),
+    ],
+)
+def test_a_model_of_ones_own_gets_no_names_of_imagenet(
+    tag: str, count: int, named: bool, tmp_path: Path
+) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=count, depth=1, img_size=32)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    stated = {"tag": tag, "num_classes": count, "input_size": [3, 32, 32]}
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": stated}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    predictor = load(tmp_path, device="cpu")
+    assert (predictor.class_names[281] == "tabby") == named
+    assert predictor.class_names[281] == ("tabby" if named else "class 281")
+    assert any("ImageNet's, as usual" in note for note in predictor.notes) == named
+
+
+def test_layouts_of_imagenets_publishers_have_its_names_with_their_own_head_alone() -> None:
+    prepare = Preprocessing((8, 8), (0.5,) * 3, (0.5,) * 3)
+
+    def names(count: int, **report: Any) -> tuple[str, ...]:
+        told = LoadReport(format="Google's ViT (.npz)", **report)
+        loaded = LoadedModel(nn.Identity(), prepare, (), {"num_classes": count}, told)
+        return published_names(loaded)
+
+    assert names(1000, of_imagenet=True) == imagenet_names(1000)
+    assert names(21843, of_imagenet=True) == imagenet_names(21843)
+    assert names(10, of_imagenet=True) == ()
+    assert names(1000) == ()
+    assert names(1000, of_imagenet=True, new=["head.weight", "head.bias"]) == ()
+    assert names(1000, of_imagenet=True, class_names=("a", "b")) == ()
 
 
 def test_the_command_tells_what_was_guessed_and_takes_a_limit(

@@ -333,6 +333,18 @@ def test_a_processor_that_does_not_normalise() -> None:
     assert unscaled["std"] == pytest.approx([0.2] * 3)
 
 
+@pytest.mark.parametrize(("share", "resized"), [(0.9, 248), (0.95, 235), (0.875, 256)])
+def test_a_processor_drops_fractions_as_timm_does(share: float, resized: int) -> None:
+    want = Preprocessing((224, 224), (0.5,) * 3, (0.5,) * 3, crop_pct=share)
+    written = processor_config(want.to_dict())
+    assert written["size"] == {"shortest_edge": resized}
+    assert want.fit.resized(300, 450) == (resized, resized * 450 // 300)
+    back = stated_preprocessing(
+        with_processor(Stated(), written).preprocessing, img_size=(224, 224), in_chans=3
+    )
+    assert back.fit.resized(300, 450) == want.fit.resized(300, 450)
+
+
 def test_a_processor_of_a_model_that_is_not_square() -> None:
     want = Preprocessing((96, 64), (0.5,) * 3, (0.5,) * 3, interpolation="bilinear", crop_pct=0.8)
     written = processor_config(want.to_dict())

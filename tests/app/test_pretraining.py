@@ -196,6 +196,7 @@ def test_muon_and_accumulation_and_bfloat16(tiny: Tiny, name: str) -> None:
         ([*MAE, "task.mixup=0.2"], r"task\.mixup: unknown key"),
         ([*MAE, "model.global_pool=''"], "needs one vector an image"),
         ([*DINO, "ema.enabled=true"], r"ema\.enabled: the teacher"),
+        ([*MAE, "optimizer.head_lr_factor=2.0"], r"task\.name=mae trains no classifier"),
         ([*DINO, "data.augment.flip=true"], r"data\.augment: task\.name=dino makes its own views"),
         ([*DINO, "task.local_crops_size=5"], r"task\.local_crops_size: image size 5 x 5 is not"),
         ([*DINO, "task.local_crops_size=16"], r"local_crops_size: given 16, allowed: up to 8"),

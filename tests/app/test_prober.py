@@ -253,7 +253,7 @@ def test_a_folder_that_takes_no_files_is_no_hindrance(run: Path) -> None:
 
 def test_weights_of_other_classes_and_sizes(weights: Path) -> None:
     """A bare file of seven classes, on data of four and of three times its size."""
-    result = probe(weights, [*DATA, "data.batch_size=8"], progress=False)
+    result = probe(weights, [*DATA, "data.eval_batch_size=8"], progress=False)
     assert result.path == Path("runs/probe/weights-synthetic/probe.json")
     facts = result.record.facts
     assert facts["format"] == "timm ViT" and facts["features"] == 64

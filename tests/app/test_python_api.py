@@ -57,6 +57,22 @@ def test_a_run_on_data_of_ones_own_is_not_evaluated_on_other_data(tiny: Tiny) ->
         vitkit.evaluate(result.folder, progress=False)
     found = vitkit.evaluate(result.folder, data=data, progress=False)
     assert found.metrics["test/acc"] == result.metrics["test/acc"]
+    assert found.record.facts["data"] == result.record.facts["data"] == "mine"
+    late = ["data.val_fraction=0.5", "data.batch_size=4", "data.augment.flip=true"]
+    with pytest.raises(ConfigError, match=r"data\.val_fraction: comes too late") as caught:
+        vitkit.train(tiny(), late, data=data, progress=False)
+    assert len(caught.value.faults) == 1
+
+
+def test_a_training_says_its_rates_and_what_nothing_reads(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["optimizer.name=muon", "schedule.name=linear", "schedule.warmup=0.25"]
+    vitkit.train(tiny("trainer.max_epochs=1"), [*more, "ema.decay=0.5"])
+    lines = capsys.readouterr().out.splitlines()
+    rates = "muon: lr 0.02, of AdamW beside it 0.004, weight decay 0.05; linear, warm-up 0.25"
+    assert f"optim  {rates}" in lines
+    assert "note   ema.decay: read only by ema.enabled=true" in lines
 
 
 def test_pictures_that_were_made_floats_already_are_refused() -> None:

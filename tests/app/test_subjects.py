@@ -112,7 +112,9 @@ def test_another_size_resamples_the_positions_as_loading_does(run: Path, key: st
     [
         ("optimizer.lr=1.0", "optimizer.lr: changes nothing here, where data"),
         ("model.depth=3", "model.depth: changes nothing here"),
-        ("data.normalize=half", "data.normalize: the checkpoint has its own mean and std"),
+        ("data.normalize=half", "data.normalize: mean and std are those of the model"),
+        ("data.batch_size=8", "data.batch_size: read in training alone; set data.eval_batch_size"),
+        ("data.augment.flip=true", "data.augment.flip: read in training alone; leave it out"),
         ("model.img_size=10", "10 x 10"),
         ("model.dept=3", "did you mean model.depth"),
     ],

@@ -15,7 +15,7 @@ import vitkit
 from tests.conftest import TINY
 from tests.small_words import SKILLED, pair_run, text_run
 from vitkit.app import compare, load_translator, load_writer, train, utf8_lines
-from vitkit.app.words import Writer
+from vitkit.app.writer import Writer
 from vitkit.data.text.tokenizers import BpeTokenizer, ByteTokenizer, CharacterTokenizer
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models import create_model

@@ -232,11 +232,25 @@ def test_gpu_stops_at_its_budget_and_goes_on(
     assert done[4:] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError("too large\nand more"), "too large"),
+        (ImportError("No module named 'timm'"), "No module named 'timm'"),
+        (AssertionError(), "AssertionError"),
+        (OSError("\nfull"), "OSError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_gpu_leaves_out_what_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    message: str,
 ) -> None:
     def fail() -> dict[str, Any]:
-        raise torch.OutOfMemoryError("too large\nand more")
+        raise error
 
     def parts(options: object) -> list[gpu.Part]:
         return [gpu.Part("a", 1.0, fail), gpu.Part("b", 1.0, lambda: {"rows": [{"ratio": 2.0}]})]
@@ -244,9 +258,50 @@ def test_gpu_leaves_out_what_fails(
     monkeypatch.setattr(gpu, "_parts", parts)
     assert gpu.main(["--quick", "--json", str(tmp_path / "bench.json")]) == 1
     said = capsys.readouterr()
-    assert "failed: too large\n" in said.err
+    assert f"failed: {message}\n" in said.err
     assert "Failed: a.\n" in said.out
-    assert json.loads((tmp_path / "bench.json").read_text())["parts"].keys() == {"b"}
+    read = json.loads((tmp_path / "bench.json").read_text())
+    assert read["parts"].keys() == {"b"}
+    assert read["failed"].keys() == {"a"} and read["failed"]["a"]["error"] == message
+
+
+def test_gpu_tries_last_what_failed_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what fails for minutes would use up each budget anew."""
+    tried: list[str] = []
+    path = tmp_path / "bench.json"
+
+    def make(name: str) -> dict[str, Any]:
+        tried.append(name)
+        if tried == ["a"]:
+            raise AssertionError
+        return {"rows": [{"ratio": 2.0}]}
+
+    def parts(options: object) -> list[gpu.Part]:
+        return [gpu.Part(n, 100.0, lambda n=n: make(n)) for n in "abc"]  # type: ignore[misc]
+
+    monkeypatch.setattr(gpu, "_parts", parts)
+    assert gpu.main(["--quick", "--json", str(path), "--budget", "50"]) == 1
+    assert gpu.main(["--quick", "--json", str(path), "--budget", "1000"]) == 0
+    assert tried == ["a", "b", "c", "a"]
+    read = json.loads(path.read_text())
+    assert read["parts"].keys() == set("abc") and not read["failed"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left", "limit"),
+    [(100, 500, 150), (60, 500, 120), (65, 70, 90), (400, 500, 520), (400, 100, 400)],
+)
+def test_gpu_ends_a_training_that_takes_far_longer_than_thought(
+    seconds: float, left: float, limit: float
+) -> None:
+    assert gpu._limit(seconds, left) == limit
+
+
+def test_gpu_begins_with_what_is_short_and_sure() -> None:
+    names = [part.name for part in gpu._parts(gpu._options([]))]
+    assert names[:5] == [*(f"training {name}" for name in gpu.THROUGHPUT), "attention"]
+    assert [name[:10] for name in names[5:8]] == ["stem to 94", "vit to 94 ", "train_step"]
+    assert len(names) == len(set(names)) == 6 + 8
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -263,8 +263,11 @@ def test_bad_checkpoints(run: Command, trained: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.pth"
     torch.save({"weight": torch.zeros(3)}, foreign)
     code, _, err = run("eval", foreign)
+    assert code == 2
+    _one_line(err, "foreign.pth: on which data?")
+    code, _, err = run("eval", foreign, "data.name=digits")
     assert code == 1
-    _one_line(err, "not a vitkit checkpoint")
+    _one_line(err, "foreign.pth is of no layout that vitkit knows")
 
 
 def test_bad_pictures(run: Command, trained: Path, tmp_path: Path) -> None:

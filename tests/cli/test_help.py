@@ -71,6 +71,7 @@ def test_vitkit_alone_helps_and_tells_its_version(said) -> None:  # type: ignore
     assert "check-data" in alone
     assert "..." not in alone.split("Commands:")[1]
     assert said("--version") == f"vitkit {metadata.version('vitkit')}\n"
+    assert said("--version", "models") == said("--version")
 
 
 def test_models_are_told_whole(said, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -43,6 +43,11 @@ def test_a_beam_writes_the_likeliest_text(run: Command, runs: dict[str, Path]) -
         code, out, err = run(*asked, "--beam", 3, *words)
         assert (code, out) == (2, "")
         assert err == f"error: {name}: a beam draws nothing; leave out {name}, or the beam\n"
+    code, out, err = run(*asked, "--greedy", "--temperature", 0.5)
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: temperature: --greedy draws nothing; leave out temperature, or --greedy\n"
+    )
     code, _, err = run(*asked[:-1], 15, "--beam", 3)
     assert code == 2 and "have 18 tokens, the model reads 16 at a time" in err
 

@@ -61,6 +61,7 @@ def test_every_fault_is_listed_at_once(tmp_path: Path) -> None:
     [
         ("model.name=vit_mini_patch4_23", "did you mean vit_mini_patch4_32"),
         ("model.lr=0.1", "unknown key; did you mean optimizer.lr?"),
+        ("trainer.seed=1", "unknown key; did you mean eval.seed or run.seed?"),
         ("data.augment.flop=true", "did you mean data.augment.flip?"),
         ("data.augment=3", "allowed: a group of keys"),
         ("ema.enabled=1", "given 1, allowed: true or false"),
@@ -101,6 +102,9 @@ def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
     ("overrides", "expected"),
     [
         (["schedule.min_lr=0.5"], "above optimizer.lr"),
+        (["data.sampling=balanced", "data.augment.flip=alternate"], "set augment.flip=random"),
+        (["data.sampling=balanced", "task.class_weights=balanced"], "take one of them"),
+        (["schedule.name=trapezoid", "schedule.warmup=0.9"], "together they are at most 1"),
         (["data.batch_size=10", "trainer.accumulate_grad_batches=3"], "must divide by"),
         (["trainer.early_stopping_patience=2", "data.val_fraction=0"], "needs validation"),
         (["schedule.name=inverse_sqrt", "schedule.warmup=0"], "give a warmup above 0"),
@@ -209,6 +213,40 @@ def test_what_is_left_to_timm_stays_so_when_it_is_written_and_read_again(tmp_pat
     assert load_config(base=old).optimizer.given_to_timm() == {}
 
 
+def test_another_optimiser_leaves_the_rates_of_the_one_before(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "optimizer: {name: muon, lr: 0.03, weight_decay: 0.0, betas: [0.8, 0.9]}\n"
+        "schedule: {name: linear, warmup: 0.1}\n"
+    )
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: recipe.yaml\noptimizer: {name: adamw}\n")
+    fresh = load_config([], ["data.name=cifar10"]).optimizer
+    kept = load_config([recipe], ["optimizer.name=muon", "schedule.name=cosine"])
+    assert (kept.optimizer.lr, kept.optimizer.betas, kept.schedule.warmup) == (
+        0.03,
+        (0.8, 0.9),
+        0.1,
+    )
+    assert load_config([recipe], ["optimizer.name=adamw"]).optimizer == fresh
+    assert load_config([child]).optimizer == fresh
+    # A run's own file has all values, given or not; so has a config that was resolved.
+    again = load_config(base=to_plain(kept), overrides=["optimizer.name=sgd"]).optimizer
+    assert (again.lr, again.weight_decay) == (0.1, 5e-4)
+    # What stands beside the name, before it or behind it, is meant for it.
+    for words in (
+        ["optimizer.lr=0.5", "optimizer.name=sgd"],
+        ["optimizer.name=sgd", "optimizer.lr=0.5"],
+    ):
+        assert load_config([recipe], words).optimizer.lr == 0.5
+    assert load_config([recipe], ["schedule.name=one_cycle"]).schedule.warmup == 0.3
+
+
+def test_to_repeat_what_the_embedded_default_chose_changes_nothing() -> None:
+    plain = load_config()
+    assert load_config([], ["optimizer.name=adamw", "task.name=classification"]) == plain
+
+
 def test_one_override_or_file_may_stand_alone(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("optimizer: {lr: 1e-2}\n")
     config = load_config(str(tmp_path / "a.yaml"), "trainer.max_epochs=3")
@@ -258,6 +296,7 @@ def test_arguments_split_into_files_and_overrides(tmp_path: Path) -> None:
         ("--batch-size", "data.batch_size"),
         ("learning_rate", "optimizer.lr"),
         ("max_epoch", "trainer.max_epochs"),
+        ("--seed", "run.seed"),
         ("xyzzy", None),
     ],
 )

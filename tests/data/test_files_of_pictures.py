@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 from pydantic import ValidationError
 
 from vitkit.app.predictor import read_picture
 from vitkit.data.check import check_data
 from vitkit.data.config import ImageDataConfig
-from vitkit.data.folder import find_images, open_picture
+from vitkit.data.folder import FORMATS, SUFFIXES, find_images, open_picture
 from vitkit.data.preprocess import Fit, Preprocessing, resize_images
 from vitkit.data.sources import load_data
 from vitkit.errors import DataError
@@ -133,6 +133,38 @@ def test_of_an_animation_the_first_frame(tmp_path: Path, suffix: str) -> None:
     with Image.open(path) as picture:
         assert getattr(picture, "n_frames", 1) == 3
     assert (_read(path) == (255, 0, 0)).all()
+
+
+def test_every_suffix_stands_for_a_format_that_is_read() -> None:
+    known = Image.registered_extensions()
+    assert {known[suffix] for suffix in SUFFIXES} <= set(FORMATS)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="a Pillow without AVIF")
+def test_avif_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.avif"
+    Image.fromarray(_colours()).save(path, quality=100)
+    assert np.abs(_read(path).astype(int) - _colours()).mean() <= 8
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "SGI"])
+def test_other_formats_are_refused_whatever_the_suffix_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(_colours()).save(path, format=kind)
+    with Image.open(path) as picture:
+        assert picture.format == kind  # Pillow would read it
+
+    def refuse(picture: ImageFile.ImageFile) -> None:
+        pytest.fail(f"{picture.format} was decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    said = r"a\.jpg: no readable picture \(read are PNG, JPEG, .*\)$"
+    with pytest.raises(DataError, match=said):
+        open_picture(path, 3, LIMIT)
+    with pytest.raises(DataError, match=said):
+        read_picture(path, Preprocessing((8, 8), (0.5,) * 3, (0.5,) * 3))
 
 
 def _unless_vast(picture: ImageFile.ImageFile) -> Any:

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from vitkit.data.augment import Augment
 from vitkit.data.config import AugmentConfig
 from vitkit.data.loaders import EvalLoader, TrainLoader
-from vitkit.data.random import epoch_permutation, position_uniform
+from vitkit.data.random import (
+    balanced_epoch,
+    epoch_order,
+    epoch_permutation,
+    position_uniform,
+)
 from vitkit.data.splits import ResidentSplit, StreamedSplit, Strings
 from vitkit.errors import DataError
 
@@ -69,6 +74,50 @@ def test_epochs_are_permutations_and_differ() -> None:
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(40))
     assert first.tolist() != second.tolist()
     assert first.tolist() == epoch_permutation(40, 0, 0).tolist()
+
+
+def test_a_balanced_epoch_has_as_many_images_of_each_class() -> None:
+    """Of 90, 8 and 2 images 33 or 34 come; classes 1 and 3 are empty."""
+    targets = torch.tensor([0] * 90 + [2] * 8 + [4] * 2)
+    epochs = [balanced_epoch(targets, 5, epoch) for epoch in range(60)]
+    seen = torch.zeros(100)
+    totals = torch.zeros(5)
+    for order in epochs:
+        counts = targets[order].bincount(minlength=5)
+        assert counts[[1, 3]].tolist() == [0, 0]
+        assert counts[[0, 2, 4]].sort().values.tolist() == [33, 33, 34]
+        copies = order.bincount(minlength=100)
+        for label, most in ((0, 1), (2, 5), (4, 17)):  # no image comes twice more than another
+            own = copies[targets == label]
+            assert own.max() <= most and own.max() - own.min() <= 1
+        seen += copies
+        totals += counts
+    assert torch.equal(balanced_epoch(targets, 5, 7), epochs[7])
+    assert not torch.equal(balanced_epoch(targets, 6, 7), epochs[7])
+    assert seen[:90].min() > 8  # of 22 in the mean: none is left out for good
+    assert (totals[[0, 2, 4]] - 2000).abs().max() < 25  # what is left over goes round
+    equal = torch.arange(12) % 3
+    assert balanced_epoch(equal, 0, 0).sort().values.tolist() == list(range(12))
+
+
+def test_a_balanced_loader_shows_that_epoch_and_resumes() -> None:
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1)
+    targets = torch.tensor([0] * 36 + [1] * 4)
+
+    def loader() -> TrainLoader:
+        return TrainLoader(
+            ResidentSplit(images, targets), batch_size=8, seed=2, repeats=2, balanced=True
+        )
+
+    first = list(loader())
+    order = epoch_order(40, 2, 0, 2, balanced=targets)
+    assert torch.cat([batch.images.flatten() for batch in first]).tolist() == order.tolist()
+    assert order[::2].tolist() == order[1::2].tolist() == balanced_epoch(targets, 2, 0).tolist()
+    assert torch.cat([batch.targets for batch in first]).bincount().tolist() == [40, 40]
+    again = loader()
+    again.load_state_dict({"epoch": 0, "next_batch": 7})
+    rest = torch.cat([batch.images.flatten() for batch in again])
+    assert rest.tolist() == order[56:].tolist()
 
 
 def test_streamed_split_yields_what_a_resident_one_does() -> None:

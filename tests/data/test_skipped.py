@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Command
 from tests.small_data import write_pictures
 from vitkit.app import train
 from vitkit.config import RunConfig
+from vitkit.data.check import check_data
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.loaders import EvalLoader
@@ -71,4 +73,24 @@ def test_a_picture_that_breaks_later_is_one_line(tmp_path: Path, workers: int) -
     loader = EvalLoader(split, batch_size=4, num_workers=workers)
     with pytest.raises(DataError) as error:
         list(loader)
-    assert str(error.value) == f"{gone}: no readable picture"
+    text = str(error.value)
+    assert text.startswith(f"{gone}: no readable picture (read are PNG, ") and "\n" not in text
+
+
+def test_all_damaged_files_are_named_if_asked_for(tmp_path: Path, vitkit_command: Command) -> None:
+    root = tmp_path / "pictures"
+    write_pictures(root)
+    for number in range(23):
+        (root / "cat" / f"none {number:02}.png").write_text("no picture")
+    report = check_data(ImageDataConfig(name="image_folder", root=str(root)))
+    assert len(report.damaged) == 23
+    few, many = report.lines(), report.lines(all_damaged=True)
+    assert len([line for line in few if "none " in line]) == 20
+    assert "  and 3 more; vitkit check-data --all names every one" in few
+    assert len([line for line in many if "none " in line]) == 23
+    assert not [line for line in many if "more; vitkit" in line]
+    for words, named in (([], 20), (["--all"], 23)):
+        code, out, _ = vitkit_command("check-data", root, *words)
+        assert code == 1
+        assert out.count(": no readable picture") == named
+        assert ("and 3 more" in out) == (named == 20)

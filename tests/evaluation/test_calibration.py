@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import (
 from vitkit.evaluation.calibration import (
     COLDEST,
     HOTTEST,
+    adaptive_class_error,
     adaptive_edges,
     classwise_error,
     equal_width_edges,
@@ -54,6 +55,42 @@ def test_the_error_of_each_class_is_torchmetrics_of_two_classes(temperature: flo
     assert found == pytest.approx(
         classwise_error(logits.float() + 100.0, targets, equal_width_edges(), temperature), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("above", [0.0, 0.01, 0.3])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_the_adaptive_error_of_all_classes_is_numpys(above: float, temperature: float) -> None:
+    logits, targets = _random()
+    p = (logits / temperature).softmax(1).numpy()
+    gaps = []
+    for k in range(7):
+        kept = p[:, k] > above
+        share, right = p[kept, k], (targets == k).numpy()[kept]
+        n = len(share)
+        edges = np.interp(np.linspace(0, n, 11), np.arange(n), np.sort(share))
+        place = np.clip(np.searchsorted(edges, share, side="left") - 1, 0, 9)
+        some = [place == r for r in range(10)]
+        gaps += [abs(right[r].mean() - share[r].mean()) for r in some if r.any()]
+    found = adaptive_class_error(logits, targets, ranges=10, above=above, temperature=temperature)
+    assert len(gaps) > 50 and found == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
+def test_the_adaptive_error_of_all_classes_by_hand() -> None:
+    """Of four images the third closes the first range of two."""
+    share = torch.tensor([0.2, 0.4, 0.6, 0.8], dtype=torch.float64)
+    logits = torch.stack([share, 1 - share], 1).log()
+    targets = torch.tensor([1, 1, 1, 0])
+    found = adaptive_class_error(logits, targets, ranges=2)
+    # Class 0: none of .2, .4, .6 is right, and .8 is. Class 1: .4, .6 are right, and .8 is.
+    assert found == pytest.approx((0.4 + 0.2 + (2 / 3 - 0.4) + 0.2) / 4)
+    # One range each: of .6, .8 one is right in class 0, both are in class 1.
+    found = adaptive_class_error(logits, targets, ranges=1, above=0.5)
+    assert found == pytest.approx(((0.7 - 0.5) + (1 - 0.7)) / 2)
+    assert adaptive_class_error(logits, targets, ranges=2, above=0.9) == 0.0
+    sure = torch.tensor([[0.0, -1e4]]).expand(6, -1)
+    none = torch.zeros(6, dtype=torch.int64)
+    assert adaptive_class_error(sure, none) == 0.0
+    assert adaptive_class_error(sure, none + 1) == 1.0  # each class has one range that is not empty
 
 
 def test_accuracy_over_the_answered_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.evaluation.adversarial import fgsm, pgd
+from vitkit.evaluation.adversarial import fgsm, pgd, pgd_l2
 from vitkit.evaluation.perturbations import (
     lower_resolution,
     occlude_patches,
@@ -40,6 +40,15 @@ def test_occlusion_drops_whole_patches_and_no_others(share: float) -> None:
         assert not torch.equal(black[0], black[1])
         more = occlude_patches(images, (4, 3), min(1.0, share + 0.25), indices=indices, seed=1)
         assert (more[out == 0] == 0).all()  # the same patches, and more
+
+
+@pytest.mark.parametrize("grid", [(14, 14), (8, 8), (4, 4)])
+def test_tenths_of_the_patches_are_counted_in_whole_numbers(grid: tuple[int, int]) -> None:
+    white = torch.full((1, 1, *grid), 255, dtype=torch.uint8)
+    count = grid[0] * grid[1]
+    for tenths in range(10):
+        out = occlude_patches(white, grid, tenths / 10, indices=torch.zeros(1, dtype=torch.int64))
+        assert int((out == 0).sum()) == tenths * count // 10
 
 
 def test_shuffling_keeps_every_patch() -> None:
@@ -128,6 +137,82 @@ def test_fgsm_of_a_linear_model_is_known() -> None:
     away = (linear.weight[1] - linear.weight[0]).sign() * torch.where(targets == 0, 1, -1)[:, None]
     found = fgsm(lambda x: linear(x.flatten(1)), images, targets, 0.1)
     torch.testing.assert_close(found, images + 0.1 * away.view_as(images))
+
+
+def _linear() -> tuple[nn.Linear, Tensor, Tensor, Tensor]:
+    """A model of two classes, grey images, their classes, and the way to err of each: its length
+    is 1.
+    """
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 2)
+    images = torch.rand(8, 3, 4, 4) * 0.2 + 0.4
+    targets = torch.tensor([0, 1] * 4)
+    way = F.normalize(linear.weight[1] - linear.weight[0], dim=0).detach()
+    away = way * torch.where(targets == 0, 1, -1)[:, None]
+    return linear, images, targets, away.view_as(images)
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.3])
+def test_the_longest_step_of_a_linear_model_is_known(epsilon: float) -> None:
+    """The best change of length epsilon is epsilon times gradient over its length."""
+    linear, images, targets, away = _linear()
+
+    def predict(x: Tensor) -> Tensor:
+        return linear(x.flatten(1))  # type: ignore[no-any-return]
+
+    best = images + epsilon * away
+    assert float(best.min()) > 0 and float(best.max()) < 1  # nothing is cut off
+    for steps in (1, 3, 20):
+        found = pgd_l2(predict, images, targets, epsilon, steps=steps, indices=None)
+        torch.testing.assert_close(found, best, rtol=0, atol=5e-6)
+    # The slope's length does not count, even where its square is nothing.
+    flat = pgd_l2(lambda x: 1e-24 * predict(x), images, targets, epsilon, steps=3, indices=None)
+    torch.testing.assert_close(flat, best, rtol=0, atol=1e-5)
+    started = pgd_l2(predict, images, targets, epsilon, indices=torch.arange(8))
+    change = (started - images).flatten(1)
+    lengths = change.norm(dim=1)
+    assert float(lengths.max()) <= epsilon + 1e-6 and float(lengths.min()) > 0.9 * epsilon
+    # From about a right angle, whose half has a tangent that shrinks by e^-2.5.
+    towards = (change * away.flatten(1)).sum(1) / lengths
+    assert float(towards.min()) > 0.95 and float(towards.max()) < 1 - 1e-5
+
+
+def test_starts_lie_in_the_ball_and_each_image_has_its_own() -> None:
+    images, targets = torch.full((500, 1, 2, 1), 0.5), torch.zeros(500, dtype=torch.int64)
+
+    def flat(x: Tensor) -> Tensor:
+        return 0.0 * x.flatten(1)  # no slope: what is found is the start
+
+    found = pgd_l2(flat, images, targets, 0.3, steps=2, indices=torch.arange(500))
+    change = (found - images).flatten(1)
+    lengths = change.norm(dim=1)
+    assert float(lengths.max()) <= 0.3 + 1e-6
+    # Evenly over a disk: the share within r is its area's.
+    for radius in (0.1, 0.2):
+        assert float((lengths < radius).float().mean()) == pytest.approx(
+            (radius / 0.3) ** 2, abs=0.07
+        )
+    assert change.mean(0).abs().max() < 0.03
+    part = pgd_l2(flat, images[7:9], targets[7:9], 0.3, steps=2, indices=torch.arange(7, 9))
+    torch.testing.assert_close(part, found[7:9])
+    other = pgd_l2(flat, images, targets, 0.3, steps=2, indices=torch.arange(500), seed=1)
+    assert not torch.allclose(other, found)
+    assert torch.equal(pgd_l2(flat, images, targets, 0.3, steps=2, indices=None), images)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 1.0])
+def test_attacks_of_a_length_stay_in_their_ball_and_hurt(epsilon: float) -> None:
+    model, images, targets, indices = _attacked()
+    found = pgd_l2(model, images, targets, epsilon, steps=20, indices=indices)
+    lengths = (found - images).flatten(1).norm(dim=1)
+    assert float(lengths.max()) <= epsilon + 1e-5
+    assert float(found.min()) >= 0 and float(found.max()) <= 1
+    before, after = (F.cross_entropy(model(x), targets).detach() for x in (images, found))
+    assert float(before) < float(after)
+    # A change of length epsilon is one of no more than epsilon a value, which may do more.
+    wider = F.cross_entropy(model(pgd(model, images, targets, epsilon, indices=indices)), targets)
+    assert float(after) <= float(wider.detach()) * (1 + 1e-3)
+    assert all(p.grad is None for p in model.parameters())
 
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.3])

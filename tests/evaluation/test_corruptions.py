@@ -25,7 +25,12 @@ from vitkit.evaluation.corruptions.catalogue import (
 from vitkit.evaluation.corruptions.constants import CIFAR, IMAGENET, constants_for
 from vitkit.evaluation.corruptions.randomness import Draws
 from vitkit.evaluation.corruptions.textures import frost_textures, plasma
-from vitkit.evaluation.robustness import ALEXNET_ERRORS, mean_corruption_error
+from vitkit.evaluation.robustness import (
+    ALEXNET_CLEAN_ERROR,
+    ALEXNET_ERRORS,
+    mean_corruption_error,
+    relative_corruption_error,
+)
 
 NOT_MONOTONE = {"glass_blur", "motion_blur", "frost", "elastic_transform", "saturate"}
 """Whose constants trade one kind of damage for another on the way from 1 to 5, such as a wider blur
@@ -354,3 +359,21 @@ def test_mean_corruption_error() -> None:
     del alexnet["fog"]
     with pytest.raises(ValueError, match="no errors under fog"):
         mean_corruption_error(alexnet)
+
+
+def test_relative_corruption_error() -> None:
+    """What is added to the clean error, by hand; AlexNet's own is one by definition."""
+    assert ALEXNET_CLEAN_ERROR == 0.4348
+    of_alexnet = (ALEXNET_ERRORS, ALEXNET_CLEAN_ERROR)
+    own = {name: [error - 0.1, error + 0.1] for name, error in ALEXNET_ERRORS.items()}
+    assert relative_corruption_error(own, 0.4348, *of_alexnet) == pytest.approx(1.0)
+    # Worse everywhere by the same amount: as robust as it, though its errors are larger.
+    worse = {name: [error + 0.05] for name, error in ALEXNET_ERRORS.items()}
+    assert relative_corruption_error(worse, 0.4848, *of_alexnet) == pytest.approx(1.0)
+    assert mean_corruption_error(worse, ALEXNET_ERRORS) > 1.0
+    fog = {name: [0.2] for name in ALEXNET_ERRORS} | {"fog": [0.2, 0.6], "spatter": [1.0]}
+    want = (0.4 - 0.2) / (0.819324 - 0.4348) / 15
+    assert relative_corruption_error(fog, 0.2, *of_alexnet) == pytest.approx(want)
+    del fog["fog"]
+    with pytest.raises(ValueError, match="no errors under fog"):
+        relative_corruption_error(fog, 0.2, *of_alexnet)

@@ -17,7 +17,7 @@ from sklearn.metrics import (
 
 from vitkit.errors import EvaluationError
 from vitkit.evaluation import scores
-from vitkit.evaluation.calibration import fit_temperature
+from vitkit.evaluation.calibration import adaptive_class_error, fit_temperature
 from vitkit.evaluation.classification import Predictions
 from vitkit.evaluation.standard import standard_suite
 
@@ -126,6 +126,10 @@ def test_the_standard_suite_holds_together(kind: str) -> None:
         assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
     assert found["acc_wilson_low"] <= found["acc"] <= found["acc_wilson_high"] + 1e-12
     assert found["loss_scaled"] <= found["loss"] + 1e-9  # fitted on the same images
+    for ending, temperature in (("", 1.0), ("_scaled", found["temperature"])):
+        for name, above in (("ace", 0.0), ("tace", 0.01)):
+            want = adaptive_class_error(logits, targets, above=above, temperature=temperature)
+            assert found[f"{name}{ending}"] == want, name
     for name, table in measured.tables.items():
         lengths = {len(column) for column in table.values()}
         assert lengths == {6 if name == "classes" else 15}, name

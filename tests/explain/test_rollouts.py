@@ -15,7 +15,9 @@ from vitkit.explain import attention_maps, attention_rollout, rollout
 from vitkit.models import create_model
 
 
-def by_loops(maps: np.ndarray[Any, Any], fusion: str, discard: float) -> np.ndarray[Any, Any]:
+def by_loops(
+    maps: np.ndarray[Any, Any], fusion: str, discard: float, class_token: bool = True
+) -> np.ndarray[Any, Any]:
     """One image: (L, H, N, N) -> (N, N)."""
     count = maps.shape[-1]
     out = np.eye(count)
@@ -23,6 +25,8 @@ def by_loops(maps: np.ndarray[Any, Any], fusion: str, discard: float) -> np.ndar
         fused = {"mean": np.mean, "max": np.max, "min": np.min}[fusion](heads, axis=0)
         order = np.argsort(fused, axis=None, kind="stable")
         for flat in order[: int(discard * count * count)]:
+            if flat == 0 and class_token:
+                continue
             fused[flat // count, flat % count] = 0.0
         mixed = np.zeros((count, count))
         for i in range(count):
@@ -40,13 +44,34 @@ def random_maps(batch: int = 2, layers: int = 3, heads: int = 2, count: int = 7)
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "min"])
 @pytest.mark.parametrize("discard", [0.0, 0.3, 0.9])
-def test_rollout_by_loops(fusion: str, discard: float) -> None:
+@pytest.mark.parametrize("class_token", [True, False])
+def test_rollout_by_loops(fusion: str, discard: float, class_token: bool) -> None:
     maps = random_maps()
-    found = rollout(maps, fusion=fusion, discard=discard)
+    found = rollout(maps, fusion=fusion, discard=discard, class_token=class_token)
     for one, own in zip(found, maps, strict=True):
-        expected = torch.from_numpy(by_loops(own.numpy(), fusion, discard)).float()
+        loops = by_loops(own.numpy(), fusion, discard, class_token)
+        expected = torch.from_numpy(loops).float()
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.sum(-1), torch.ones(2, 7))
+
+
+def test_what_a_class_token_keeps_of_itself_is_not_discarded() -> None:
+    """Seven of nine entries go, 0.7 and 0.6 stay, and with a class token its own 0.1."""
+    maps = torch.tensor([[0.1, 0.2, 0.7], [0.3, 0.6, 0.1], [0.4, 0.35, 0.25]])[None, None, None]
+    for class_token, own in ((True, 1.1), (False, 1.0)):
+        found = rollout(maps, discard=0.78, class_token=class_token)[0]
+        first = torch.tensor([own, 0.0, 0.7]) / (own + 0.7)
+        torch.testing.assert_close(found, torch.stack([first, *torch.eye(3)[1:]]))
+
+
+@pytest.mark.parametrize("name", ["token", "average"])
+def test_only_a_model_with_a_class_token_keeps_it(name: str) -> None:
+    model, images = build(name), pictures()
+    maps = attention_maps(model, images)
+    whole = rollout(maps, discard=0.9, class_token=name == "token")
+    rows = whole[:, 0, 1:] if name == "token" else whole.mean(1)
+    found = attention_rollout(model, images, discard=0.9)
+    torch.testing.assert_close(found.flatten(1), rows, rtol=1e-4, atol=1e-6)
 
 
 def test_an_image_does_not_depend_on_its_neighbours() -> None:

@@ -51,11 +51,20 @@ SCORE = ("seq_pool.score.bias",)
 CASES = {
     "vit": Case("vit_tiny_patch4_32", pictures(3, 8, 12), VIT),
     "vit_average": Case("vit_digits", pictures(3, 8, 12), {**VIT, "mlp_layer": "swiglu"}),
+    "vit_token_avg": Case(
+        "vit_tiny_patch4_32", pictures(3, 8, 12), {**VIT, "global_pool": "token_avg"}
+    ),
+    "vit_clip": Case(
+        "vit_base_patch32_clip_quickgelu_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}
+    ),
     "vit_map": Case("vit_so400m_patch14_siglip_224", pictures(3, 8, 12), {**VIT, "patch_size": 4}),
     "vit_rotary": Case(
         "vit_tiny_patch4_32",
         pictures(3, 8, 12),
         {**VIT, "pos_embed": "rotary", "reg_tokens": 2, "qk_norm": True, "init_values": 0.1},
+    ),
+    "vit_dinov3": Case(
+        "vit_small_plus_patch16_dinov3_qkvb", pictures(3, 8, 12), {**VIT, "patch_size": 4}
     ),
     "vit_stem": Case(
         "vit_mini_patch4_32",

@@ -38,6 +38,18 @@ def test_grey_of_pure_colours() -> None:
         assert model.words_of(images).tolist() == [[76, 150, 29]]
 
 
+def test_grey_levels_need_no_numbers_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator would wait for them, at each step."""
+    images = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    shares = torch.tensor([0.2989, 0.587, 0.114])
+    wanted = ((images * shares[:, None, None]).sum(1) * 255).round().long().flatten(1)
+    model = PixelTextClassifier(5, in_chans=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "tensor", None)
+        found = model.words_of(images)
+    assert torch.equal(found, wanted)
+
+
 def test_rgb_is_three_words_a_pixel_in_reading_order() -> None:
     model = PixelTextClassifier((2, 3), color="rgb")
     images = torch.randint(0, 256, (2, 3, 2, 3), dtype=torch.uint8)

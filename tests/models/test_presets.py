@@ -31,9 +31,13 @@ from vitkit.models.presets import (
         ("DeiT-S", "vit_small_patch16_224"),
         ("vit-lite-7/4", "vit_lite_7_patch4_32"),
         ("CVT-6/4", "cvt_6_4_32"),
+        ("openai/clip-vit-base-patch32", "vit_base_patch32_clip_quickgelu_224"),
+        ("openai/clip-vit-large-patch14-336", "vit_large_patch14_clip_quickgelu_336"),
         ("cct-7/3x1", "cct_7_3x1_32"),
         ("CCT_14_7x2", "cct_14_7x2_224"),
         ("VIT_TINY_PATCH4_32", "vit_tiny_patch4_32"),
+        ("dinov3_vits16plus", "vit_small_plus_patch16_dinov3_qkvb"),
+        ("dinov3_vit7b16", "vit_7b_patch16_dinov3"),
         ("timm/resnet18.a1_in1k", "timm/resnet18.a1_in1k"),
     ],
 )

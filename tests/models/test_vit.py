@@ -30,6 +30,7 @@ MINI: dict[str, Any] = {
 WIDE: dict[str, Any] = {"img_size": 32, "patch_size": 16, "num_classes": 7, "depth": 2}
 AVERAGE: dict[str, Any] = {"class_token": False, "global_pool": "avg"}
 MAP: dict[str, Any] = {"class_token": False, "global_pool": "map"}
+NORMED_MEAN: dict[str, Any] = {"global_pool": "avg", "fc_norm": False}
 
 # name -> arguments that both constructors take.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -45,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "maximum": {**MINI, "global_pool": "max"},
     "map": {**MINI, **MAP},
     "map_gelu_tanh": {**MINI, **MAP, "act_layer": "gelu_tanh", "mlp_ratio": 3.7362},
+    "clip": {**MINI, "pre_norm": True, "act_layer": "quick_gelu"},
     "no_pool": {**MINI, "global_pool": ""},
     "qk_norm": {**MINI, "qk_norm": True},
     "layer_scale": {**MINI, "init_values": 0.1, "no_embed_class": True, "reg_tokens": 1},
@@ -283,6 +285,35 @@ def test_reset_classifier_can_change_the_pooling() -> None:
         model.reset_classifier(4, global_pool="mean")
     with pytest.raises(ValueError, match="class_token"):
         VisionTransformer(**MINI, **AVERAGE).reset_classifier(4, global_pool="token")
+
+
+def test_class_token_beside_the_mean_is_the_sum_of_timms_two_poolings() -> None:
+    """The head reads both side by side, so it is a head on each, added up."""
+    more: dict[str, Any] = {**MINI, "reg_tokens": 2}
+    ours = set_random(VisionTransformer(**more, global_pool="token_avg").double()).eval()
+    assert ours.num_features == 2 * MINI["embed_dim"]
+    state, images = ours.state_dict(), pictures(3, 32, 32)
+    wanted = torch.zeros(())
+    of_token, of_mean = state["head.weight"].chunk(2, dim=1)
+    for pool, half in (({"global_pool": "token"}, of_token), (NORMED_MEAN, of_mean)):
+        theirs = TimmViT(**more, **pool).double().eval()
+        theirs.load_state_dict({**state, "head.weight": half, "head.bias": state["head.bias"] / 2})
+        wanted = wanted + theirs(images)
+    torch.testing.assert_close(ours(images), wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_class_token_beside_the_mean_needs_the_token_and_normed_tokens() -> None:
+    model = VisionTransformer(**MINI)
+    for pool, width in (("token_avg", 96), ("avg", 48), ("token_avg", 96), ("token", 48)):
+        model.reset_classifier(4, global_pool=pool)
+        assert model.num_features == width
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+    with pytest.raises(ValueError, match="class_token must be True"):
+        VisionTransformer(**MINI, class_token=False, global_pool="token_avg")
+    with pytest.raises(ValueError, match="fc_norm must be False"):
+        VisionTransformer(**MINI, fc_norm=True, global_pool="token_avg")
+    with pytest.raises(ValueError, match="fc_norm must be False"):
+        VisionTransformer(**MINI, global_pool="avg").reset_classifier(4, global_pool="token_avg")
 
 
 @pytest.mark.parametrize("size", [(32, 36), (8, 30), (33, 32)])

@@ -437,6 +437,7 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 TIMM_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "gelu": nn.GELU,
     "gelu_tanh": timm.layers.GELUTanh,
+    "quick_gelu": timm.layers.get_act_layer("quick_gelu"),
     "relu": nn.ReLU,
     "silu": nn.SiLU,
 }
@@ -582,7 +583,7 @@ def test_every_norm_of_a_block_is_of_the_kind_asked_for(kind: str, norm_first: b
     assert block(tokens(), ctx).isfinite().all()
 
 
-def test_the_two_gelus_are_torchs_and_differ() -> None:
+def test_the_gelus_are_torchs_and_openais_and_differ() -> None:
     x = torch.linspace(-6, 6, 2001, dtype=torch.float64)
     exact, approximate = ACTIVATIONS["gelu"]()(x), ACTIVATIONS["gelu_tanh"]()(x)
     assert torch.equal(exact, F.gelu(x))
@@ -592,5 +593,9 @@ def test_the_two_gelus_are_torchs_and_differ() -> None:
     assert_close(approximate, x * 0.5 * (1 + torch.tanh(inner)))
     # They are at most 4.7e-4 apart, near |x| = 2.3.
     assert 4e-4 < (exact - approximate).abs().max() < 5e-4
+    quick = ACTIVATIONS["quick_gelu"]()(x)
+    assert_close(quick, x / (1 + torch.exp(-1.702 * x)))
+    # Near |x| = 2.3.
+    assert 0.02 < (exact - quick).abs().max() < 0.021
     mlps = [shaken(Mlp(WIDTH, HIDDEN, act_layer=act)) for act in ("gelu", "gelu_tanh")]
     assert 1e-6 < (mlps[0](tokens()) - mlps[1](tokens())).abs().max() < 1e-2

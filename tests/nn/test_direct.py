@@ -40,6 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "silu": {"act_layer": "silu", "norm_first": False},
     "relu": {"act_layer": "relu", "qkv_bias": False, "proj_bias": False},
+    "quick": {"act_layer": "quick_gelu", "init_values": 0.5},
     "tanh": {"act_layer": "gelu_tanh", "norm_layer": make_norm(eps=0.1)},
 }
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitkit.nn import (
+    Attention,
     attention,
     attention_kernel,
     attention_weights,
@@ -135,6 +136,36 @@ def test_an_empty_row_gives_zeros_and_zero_gradient(
     assert all(torch.isfinite(grad).all() for grad in grads)
     assert torch.equal(grads[0][:, :, empty], torch.zeros_like(grads[0][:, :, empty]))
     assert grads[0][:, :, 2:].abs().sum() > 0
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_only_a_mask_is_searched_for_queries_without_keys(
+    is_causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where torch's kernels need it, which the CPU stands for: a bias hides nothing."""
+    searched: list[Tensor] = []
+    search = functional._empty_rows
+
+    def spy(mask: Tensor) -> Tensor:
+        searched.append(mask)
+        return search(mask)
+
+    monkeypatch.setattr(functional, "SAFE_WHEN_EMPTY", ())
+    monkeypatch.setattr(functional, "_empty_rows", spy)
+    q, k, v = inputs()
+    bias = torch.randn(1, HEADS, 7, 7, generator=torch.Generator().manual_seed(1))
+    holes = masks(7, 7)["bool"]
+    assert holes is not None
+    with attention_kernel("fused"):
+        out = attention(q, k, v, bias=bias, is_causal=is_causal)
+        Attention(WIDTH, HEADS)(torch.randn(BATCH, 7, WIDTH), bias=bias, is_causal=is_causal)
+        assert not searched
+        both = attention(q, k, v, mask=holes, bias=bias, is_causal=is_causal)
+        assert len(searched) == 1
+    order = causal_mask(7) if is_causal else torch.ones(7, 7, dtype=torch.bool)
+    for found, allowed in ((out, order), (both, holes & order)):
+        want = formula(q, k, v, torch.where(allowed, bias, -math.inf), None)
+        assert (found - want).abs().max() / want.abs().max() < BOUNDS[torch.float32]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -8,23 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.layers import (
-    RelPosBias,
-    RotaryEmbeddingCat,
-    apply_rot_embed_cat,
-    resample_abs_pos_embed,
-)
+from timm.layers import RelPosBias, resample_abs_pos_embed
 from transformers import T5Config
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from vitkit.nn import (
     Alibi,
     RelativeBias,
     RelativeBias2d,
-    Rotary1d,
-    Rotary2d,
     alibi_slopes,
     causal_mask,
     grid_positions,
@@ -32,7 +24,7 @@ from vitkit.nn import (
     sincos_1d,
     sincos_2d,
 )
-from vitkit.nn.positions import Pairing, _resampled, _resampled_by_products
+from vitkit.nn.positions import _resampled, _resampled_by_products
 
 
 def test_sincos_is_the_papers() -> None:
@@ -57,84 +49,6 @@ def test_sincos_2d_separates_rows_and_columns() -> None:
         assert got == pytest.approx(want, abs=1e-6)
     assert torch.unique(table.flatten(0, 1), dim=0).shape[0] == 15
     assert grid_positions((2, 3)).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
-
-
-def test_rotary_interleaved_is_complex_multiplication() -> None:
-    x = torch.randn(2, 3, 7, 8)
-    frequencies = 10000 ** (-torch.arange(4) / 4)
-    phase = torch.polar(torch.ones(7, 4), torch.arange(7)[:, None] * frequencies)
-    want = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (4, 2))) * phase).flatten(-2)
-    torch.testing.assert_close(Rotary1d(8)(torch.arange(7))(x), want, rtol=1e-5, atol=1e-5)
-
-
-def test_rotary_half_is_transformers() -> None:
-    q, k = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
-    turn = Rotary1d(8, base=500.0, pairing="half")(torch.arange(7))
-    want = apply_rotary_pos_emb(q, k, turn.cos[None], turn.sin[None])
-    angle = torch.arange(7)[:, None] * 500.0 ** (-torch.arange(4) / 4)
-    torch.testing.assert_close(turn.cos[:, :4], angle.cos())
-    torch.testing.assert_close(turn(q), want[0])
-    torch.testing.assert_close(turn(k), want[1])
-
-
-@pytest.mark.parametrize("ref", [None, (4, 4)])
-def test_rotary_2d_interleaved_is_timms(ref: tuple[int, int] | None) -> None:
-    grid = (3, 5)
-    theirs = RotaryEmbeddingCat(16, in_pixels=False, feat_shape=list(grid), ref_feat_shape=ref)
-    x = torch.randn(2, 3, 15, 16)
-    want = apply_rot_embed_cat(x, theirs.get_embed())
-    ours = Rotary2d(16, base=10000.0, ref_grid=ref)(grid)
-    torch.testing.assert_close(ours(x), want, rtol=1e-4, atol=1e-5)
-
-
-def test_rotary_2d_axial_is_crocos_formula() -> None:
-    """Half of the channels by y, half by x, pairs (i, i + D/4) in each, base 100."""
-    x = torch.randn(1, 2, 6, 16)
-    turn = Rotary2d(16, base=100.0, pairing="axial")((2, 3))
-    for token, (row, column) in enumerate(grid_positions((2, 3)).tolist()):
-        for half, position in ((0, row), (8, column)):
-            for i in range(4):
-                angle = position * 100 ** (-2 * i / 8)
-                a, b = x[0, 1, token, half + i], x[0, 1, token, half + 4 + i]
-                got = turn(x)[0, 1, token]
-                want = a * math.cos(angle) - b * math.sin(angle)
-                torch.testing.assert_close(got[half + i], want, rtol=1e-4, atol=1e-5)
-                want = b * math.cos(angle) + a * math.sin(angle)
-                torch.testing.assert_close(got[half + 4 + i], want, rtol=1e-4, atol=1e-5)
-
-
-@given(
-    st.integers(0, 50),
-    st.integers(0, 50),
-    st.integers(0, 100),
-    st.sampled_from(["interleaved", "half"]),
-)
-def test_scores_depend_on_the_distance_alone(
-    one: int, two: int, shift: int, pairing: Pairing
-) -> None:
-    q, k = torch.randn(2, 1, 1, 1, 8)
-    rotary = Rotary1d(8, pairing=pairing)
-
-    def score(a: int, b: int) -> torch.Tensor:
-        return (rotary(torch.tensor([a]))(q) * rotary(torch.tensor([b]))(k)).sum()
-
-    torch.testing.assert_close(
-        score(one, two), score(one + shift, two + shift), rtol=1e-3, atol=1e-4
-    )
-
-
-def test_a_prefix_and_the_channels_beyond_do_not_turn() -> None:
-    x = torch.randn(1, 2, 8, 12)
-    turn = Rotary2d(8)((2, 3)).with_prefix(2)
-    out = turn(x)
-    assert torch.equal(out[:, :, :2, :8], x[:, :, :2, :8])
-    assert torch.equal(out[..., 8:], x[..., 8:])
-    assert not torch.equal(out[:, :, 3:, :8], x[:, :, 3:, :8])
-    assert torch.equal(turn[:4](x[:, :, :4]), out[:, :, :4])
-    assert out.dtype == x.dtype
-    assert turn(x.bfloat16()).dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="4s"):
-        Rotary2d(6)
 
 
 @pytest.mark.parametrize("new", [(7, 3), (2, 2), (14, 14), (4, 6)])

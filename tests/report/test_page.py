@@ -278,6 +278,28 @@ def test_published_corruptions_have_maps_of_their_own(own: Path) -> None:
     )
 
 
+def test_other_sets_measured_alone_stand_beside_the_rest(own: Path) -> None:
+    """Of a set that both suites have, the number of the suite of its own is shown."""
+    shift = Record.read(own / "eval-shift.json")
+    metrics = {**shift.metrics, "cifar10_1/acc": 0.1111}
+    Record(metrics, shift.facts, shift.tables).write(own / "eval-shift.json")
+    table = shift.tables["corruptions"]
+    newer = {"cifar10_1/acc": 0.8765, "imagenet_a/clean/acc": 0.4321}
+    Record(newer, {"split": "test"}, {"cifar_c": table}).write(own / "eval-others.json")
+    page = _page(own)
+    text = page.text.replace("\u00a0", " ")
+    assert "CIFAR-C as published" in text and {"corruptions", "cifar_c"} <= set(page.ids)
+    assert "pgd 8/255" in text and "imagenet a clean" in text
+    blocks = [block.get("columns", {}) for block in page.data["data"]]
+    (changes,) = (block for block in blocks if {"metric", "accuracy"} <= set(block))
+    shown = dict(zip(changes["metric"], changes["accuracy"], strict=True))
+    assert shown["cifar10_1/acc"] == 0.8765
+    assert suffixes_of(own) == []
+    (own / "eval-shift.json").unlink()
+    alone = _page(own).text.replace("\u00a0", " ")
+    assert "imagenet a clean" in alone and "pgd 8/255" not in alone
+
+
 def test_classes_that_are_confused_lie_together() -> None:
     confusion = np.full((6, 6), 1)
     for a, b in ((0, 4), (4, 2), (1, 5)):

@@ -131,6 +131,7 @@ def test_other_numbers() -> None:
     shown = [duration(s).replace("\u00a0", " ") for s in (4.84, 59.99, 200, 3725, None)]
     assert shown == ["4.8 s", "60.0 s", "3 min 20 s", "1 h 2 min", "\u2013"]
     assert metric_text("test/acc", 0.5).startswith("50.00")
-    assert metric_text("test/ece", 0.043).startswith("4.30")
+    for name in ("ece", "ace", "tace_scaled"):
+        assert metric_text(f"test/{name}", 0.043).startswith("4.30"), name
     assert metric_text("speed/best_batch", 32.0) == "32"
     assert metric_text("test/loss", 0.12345) == "0.1235"

@@ -73,6 +73,17 @@ def test_the_schedule_ends_with_the_time(tiny: Tiny, ticks: list[float]) -> None
     assert _rates(result.folder) == pytest.approx([300 / 301, 299 / 301, 0.8, 0.6, 0.4], abs=1e-6)
 
 
+def test_the_step_that_the_time_ends_with_is_logged_as_it_is(
+    tiny: Tiny, ticks: list[float]
+) -> None:
+    """The fifth, with a row every fourth."""
+    more = ("trainer.max_epochs=100", "trainer.max_time=8", "schedule.name=linear")
+    fourth = "trainer.log_every_n_steps=4"
+    result = train(tiny(*more, fourth, "optimizer.lr=1.0", "optimizer.name=sgd"), progress=False)
+    assert result.record.facts["steps"] == 5
+    assert _rates(result.folder) == pytest.approx([0.6, 0.4], abs=1e-6)
+
+
 def test_a_resumed_run_has_only_the_time_that_is_left(
     tiny: Tiny, ticks: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,7 +215,7 @@ def test_the_clock_of_the_first_process_is_everyones(
 
     def broadcast(own: list[float], src: int) -> list[float]:
         told_by.append(src)
-        return shares
+        return [*shares, 1.0]
 
     strategy = SimpleNamespace(broadcast=broadcast)
     trainer: Any = SimpleNamespace(
@@ -216,6 +227,52 @@ def test_the_clock_of_the_first_process_is_everyones(
     keeper.on_train_batch_end(trainer, LightningModule(), None, None, 0)
     assert told_by == [0]
     assert plan.time_done == 0.5 and trainer.should_stop == ends
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize(
+    ("step_seconds", "seconds", "looks"),
+    [
+        (2.0, 10.0, range(1, 6)),
+        (0.25, 10.0, [*range(1, 38, 4), 40]),
+        (1 / 64, 2.0, [*range(1, 122, 20), 128]),
+    ],
+)
+def test_several_processes_look_at_the_clock_once_a_second_and_end_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+    step_seconds: float,
+    seconds: float,
+    looks: list[int],
+    micro_batches: int,
+) -> None:
+    """At most 20 steps lie between, and no look within a step."""
+    now, asked = [0.0], []
+
+    def broadcast(own: list[float], src: int) -> list[float]:
+        asked.append(trainer.global_step)
+        return own
+
+    trainer: Any = SimpleNamespace(
+        world_size=2,
+        global_step=0,
+        should_stop=False,
+        strategy=SimpleNamespace(broadcast=broadcast),
+    )
+    monkeypatch.setattr(Clock, "seconds", lambda self: now[0])
+    monkeypatch.setattr(TimeKeeper, "TIMED_AFTER_STEPS", ())
+    plan = StepPlan(steps_per_epoch=1000, max_epochs=10)
+    keeper = TimeKeeper(
+        seconds, Clock(), plan, num_validated=0, num_tested=0, examples_in=len, margin=0.0
+    )
+    keeper.on_train_start(trainer, LightningModule())
+    while not trainer.should_stop:
+        for micro_batch in range(1, micro_batches + 1):
+            keeper.on_train_batch_start(trainer, LightningModule(), None, 0)
+            now[0] += step_seconds / micro_batches
+            trainer.global_step += micro_batch == micro_batches
+            keeper.on_train_batch_end(trainer, LightningModule(), None, None, 0)
+    assert asked == [0, *looks]
+    assert now[0] == seconds and plan.time_done == 1.0
 
 
 def test_starting_python_counts_in_a_new_run_and_in_one_that_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -213,7 +214,7 @@ def test_a_bare_file_needs_its_models_name_and_statistics_that_fit(
 ) -> None:
     model = create_model("resnet20_32", num_classes=4)
     state = {k: v for k, v in model.state_dict().items() if "num_batches" not in k}
-    path = tmp_path / "resnet20.safetensors"
+    path = tmp_path / "model.safetensors"  # of such a file what lies beside it counts
     save_file(state, path)
     named = [f"task.distill.teacher={path}", "task.distill.model=resnet20_32"]
     config = tiny(*named)
@@ -225,6 +226,14 @@ def test_a_bare_file_needs_its_models_name_and_statistics_that_fit(
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     expected = model.eval()((images / 255 - mean) / std)
     torch.testing.assert_close(teacher(own(images)), expected, rtol=1e-4, atol=1e-4)
+
+    beside = {"architecture": "resnet20", "pretrained_cfg": {"mean": [0.1] * 3, "std": [0.5] * 3}}
+    (tmp_path / "config.json").write_text(json.dumps(beside))
+    told = build_teacher(config.task.distill, build(config))
+    assert told is not None
+    expected = model.eval()((images / 255 - 0.1) / 0.5)
+    torch.testing.assert_close(told(own(images)), expected, rtol=1e-4, atol=1e-4)
+    (tmp_path / "config.json").unlink()
 
     with pytest.raises(WeightsError, match="not a vitkit checkpoint"):
         bare = tiny(named[0])
@@ -242,6 +251,13 @@ def test_a_bare_file_with_a_head_for_other_classes_is_refused(tiny: Tiny, tmp_pa
     config = tiny(f"task.distill.teacher={path}", "task.distill.model=vit_mini_patch4_32")
     with pytest.raises(WeightsError, match=r"has no head.* of 4 classes, so it would guess"):
         build_teacher(config.task.distill, build(config))
+
+
+def test_a_checkpoint_of_ours_is_told_no_model(tiny: Tiny) -> None:
+    teacher_run = train(tiny("trainer.max_epochs=1", folder="teacher"))
+    named = ["task.distill.model=vit_mini_patch4_32", f"task.distill.teacher={teacher_run.folder}"]
+    with pytest.raises(ConfigError, match="says itself what it holds; leave it out"):
+        train(tiny(*named, folder="student"))
 
 
 def test_a_teacher_of_other_classes_is_refused(tiny: Tiny) -> None:

@@ -99,6 +99,7 @@ FLIPS: list[tuple[str, str, tuple[str, ...]]] = [
     ("task.finetune.freeze_patch_embed", "true", ()),
     ("task.finetune.zero_head", "true", ()),
     ("data.repeats", "2", ()),
+    ("data.sampling", "balanced", ()),
     ("run.seed", "1", ()),
 ]
 """Key, another value than the usual one, what both runs have besides."""

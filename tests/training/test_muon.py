@@ -251,6 +251,14 @@ def test_what_timms_optimiser_is_given_it_takes_or_refuses() -> None:
         build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/sgd", betas=(0.8, 0.9)))
     with pytest.raises(ConfigError, match=r"timm/sgd refuses its settings: Nesterov"):
         build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/sgd", momentum=0.0))
+    with pytest.raises(ConfigError, match=r"optimizer\.momentum: timm/adamw has none; leave it"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/adamw", momentum=0.5))
+    with pytest.raises(ConfigError, match="timm has no optimiser 'lookahed_adamw'"):
+        build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/lookahed_adamw"))
+    wrapped = build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="timm/lookahead_adamw"))
+    assert type(wrapped).__name__ == "Lookahead"
+    # timm's of the same name has the same usual rate.
+    assert OptimizerConfig(name="timm/sgd").lr == OptimizerConfig(name="sgd").lr == 0.1
 
 
 def test_layer_decay_holds_in_a_run(

@@ -62,7 +62,6 @@ RUNS: dict[str, Callable[[Path], RunConfig]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # there is no Trainer
 @pytest.mark.parametrize("name", RUNS)
 def test_a_step_reads_nothing_from_the_device(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -13,13 +13,13 @@ import pytest
 
 from vitkit.app.runs import discard_run_folder
 from vitkit.errors import Interrupted
-from vitkit.training.checkpoints import Checkpoints, StopSignals
+from vitkit.training.checkpoints import ASK_EVERY, Checkpoints, StopSignals
 
 
 class OfTwo:
-    """Lightning's Trainer in one of two processes, behind the second of an epoch's three steps."""
+    """Lightning's Trainer in one of two processes, behind a step at which they ask."""
 
-    world_size, global_step, current_epoch, num_training_batches = 2, 2, 0, 3
+    world_size, global_step, current_epoch, num_training_batches = 2, ASK_EVERY, 0, 30
 
     def __init__(self, rank: int, other: bool) -> None:
         """``other``: whether the other process was told to stop."""
@@ -43,18 +43,40 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(
     trainer: Any = OfTwo(rank, other)
     callback = Checkpoints(tmp_path, monitor=None)
     callback.signals.received = signal.SIGINT if here else 0
-    callback.on_train_batch_end(trainer, Mock(), None, None, 1)
+    callback.on_train_batch_end(trainer, Mock(), None, None, ASK_EVERY - 1)
     assert trainer.asked == [(here, False)]  # also where none was told: all must take part
-    assert trainer.save_checkpoint.call_count == int(
-        here or other
-    )  # on each rank: it is collective
+    # On each rank: it is collective.
+    assert trainer.save_checkpoint.call_count == int(here or other)
     assert callback.last_path.exists() == ((here or other) and rank == 0)
     if here or other:
-        with pytest.raises(Interrupted, match=r"after step 2 \(epoch 1\)") as stopped:
-            callback.on_train_batch_start(trainer, Mock(), None, 2)
+        with pytest.raises(Interrupted, match=rf"after step {ASK_EVERY} ") as stopped:
+            callback.on_train_batch_start(trainer, Mock(), None, ASK_EVERY)
         assert stopped.value.exit_code == 128 + (signal.SIGINT if here else signal.SIGTERM)
     else:
-        callback.on_train_batch_start(trainer, Mock(), None, 2)
+        callback.on_train_batch_start(trainer, Mock(), None, ASK_EVERY)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_processes_ask_each_other_from_time_to_time_and_where_an_epoch_ends(
+    tmp_path: Path, ends: bool
+) -> None:
+    """Told to stop before the first step of all; the epoch has 3 or 30."""
+    trainer: Any = OfTwo(0, other=False)
+    trainer.num_training_batches = 3 if ends else 30
+    callback = Checkpoints(tmp_path, monitor=None)
+    callback.signals.received = signal.SIGTERM
+    stop = 3 if ends else ASK_EVERY
+    for trainer.global_step in range(1, stop + 1):
+        assert not trainer.asked and not trainer.save_checkpoint.called
+        step = trainer.global_step
+        callback.on_train_batch_start(trainer, Mock(), None, step - 1)
+        callback.on_train_batch_end(trainer, Mock(), None, None, step - 1)
+    if ends:
+        assert not trainer.asked
+        callback.on_train_epoch_end(trainer, Mock())
+    assert trainer.asked == [(True, False)] and trainer.save_checkpoint.call_count == 1
+    with pytest.raises(Interrupted, match=rf"after step {stop} "):
+        callback.on_train_batch_start(trainer, Mock(), None, stop)
 
 
 def test_only_the_first_process_clears_a_folder_away(

@@ -17,7 +17,7 @@ from tests.small_words import pair_run, text_run
 from tests.training.test_resume import _stopped
 from vitkit.app import evaluate, resume, train
 from vitkit.app.trainer import try_one_batch
-from vitkit.app.words import load_writer
+from vitkit.app.writer import load_writer
 from vitkit.data.text.corpus import cut_parts
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.evaluation.text import TokenSums

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 import transformers as hf
 from timm.layers import SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
@@ -74,6 +75,21 @@ def _logits(model: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
+def _dinov2_logits(model: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = model(x).logits
+    return out
+
+
+def _clip_embeddings(model: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = model(x, interpolate_pos_encoding=True).image_embeds
+    return out
+
+
+def _clip_pooled(model: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = model(x, interpolate_pos_encoding=True).pooler_output
+    return out
+
+
 def _dinov2(model: nn.Module, x: Tensor) -> Tensor:
     out: Tensor = model(x).last_hidden_state
     return out
@@ -89,6 +105,16 @@ def _mae(model: Any, x: Tensor) -> Tensor:
 
 def _resize_timm(model: Any, size: tuple[int, int]) -> None:
     model.set_input_size(size)
+
+
+def _resize_deit(model: Any, size: tuple[int, int]) -> None:
+    """As facebookresearch/deit resizes positions: bicubic, without antialiasing."""
+    table, new = model.pos_embed.detach(), (size[0] // 8, size[1] // 8)
+    cells = table[:, 2:].unflatten(1, model.patch_embed.grid_size).permute(0, 3, 1, 2)
+    cells = F.interpolate(cells, size=new, mode="bicubic", align_corners=False)
+    model.set_input_size(size)
+    cells = cells.flatten(2).transpose(1, 2)
+    model.pos_embed = nn.Parameter(torch.cat([table[:, :2], cells], dim=1))
 
 
 def _timm(**more: Any) -> Callable[[], nn.Module]:
@@ -119,7 +145,9 @@ CASES: dict[str, Case] = {
     "timm-qk-norm-no-bias": timm_case(_timm(qk_norm=True, qkv_bias=False)),
     "timm-no-positions": timm_case(_timm(pos_embed="none")),
     "mae-finetuned": timm_case(_timm(global_pool="avg"), "MAE, fine-tuned"),
-    "deit-distilled": timm_case(lambda: VisionTransformerDistilled(**TIMM), "DeiT, distilled"),
+    "deit-distilled": Case(
+        lambda: VisionTransformerDistilled(**TIMM), _call, "DeiT, distilled", resize=_resize_deit
+    ),
     "hf-vit": Case(_hf(hf.ViTForImageClassification, hf.ViTConfig), _logits, "Hugging Face ViT"),
     "hf-vit-no-qkv-bias": Case(
         _hf(hf.ViTForImageClassification, hf.ViTConfig, qkv_bias=False),
@@ -147,6 +175,22 @@ CASES: dict[str, Case] = {
     ),
     "hf-dinov2": Case(
         _hf(hf.Dinov2Model, PLAIN_DINO), _dinov2, "Hugging Face DINOv2", features=True
+    ),
+    "hf-dinov2-classifier": Case(
+        _hf(hf.Dinov2ForImageClassification, PLAIN_DINO), _dinov2_logits, "Hugging Face DINOv2"
+    ),
+    "hf-dinov2-registers-classifier": Case(
+        _hf(hf.Dinov2WithRegistersForImageClassification, WITH_REGISTERS),
+        _dinov2_logits,
+        "Hugging Face DINOv2 with registers",
+    ),
+    "hf-clip": Case(
+        _hf(hf.CLIPVisionModelWithProjection, hf.CLIPVisionConfig, projection_dim=CLASSES),
+        _clip_embeddings,
+        "Hugging Face CLIP",
+    ),
+    "hf-clip-tower": Case(
+        _hf(hf.CLIPVisionModel, hf.CLIPVisionConfig), _clip_pooled, "Hugging Face CLIP"
     ),
     "hf-dinov2-swiglu": Case(
         _hf(hf.Dinov2Model, PLAIN_DINO, use_swiglu_ffn=True),

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 import vitkit
 from tests.weights.foreign import CASES, TIMM, images, randomised, worst
 from vitkit.errors import ConfigError, WeightsError
-from vitkit.models import CompactTransformer, VisionTransformer, create_model
+from vitkit.models import (
+    CompactTransformer,
+    DistilledVisionTransformer,
+    VisionTransformer,
+    create_model,
+)
 from vitkit.models.hybrid import HybridClassifier
 from vitkit.nn import resize_position_grid
 from vitkit.weights.fit import adapt_channels, resize_kernel
@@ -137,6 +142,16 @@ def test_a_distilled_file_into_a_plain_model() -> None:
     assert torch.equal(kept, torch.cat([table[:, :1], table[:, 2:]], dim=1))
 
 
+def test_positions_of_our_own_distilled_models_are_resized_as_they_do_it() -> None:
+    """Their names are DeiT's, which resizes without antialiasing."""
+    first: Any = DistilledVisionTransformer(**OURS)
+    other: Any = DistilledVisionTransformer(**{**OURS, "img_size": (16, 24)})
+    own = checkpoint_of(first, name="deit_tiny_distilled_patch16_224", **OURS)
+    vitkit.load_weights(other, own)
+    wanted = resize_position_grid(first.pos_embed, (4, 4), (2, 3), num_prefix=2)
+    torch.testing.assert_close(other.pos_embed.detach(), wanted.detach())
+
+
 def test_a_file_of_another_architecture_says_which_it_looks_like() -> None:
     ours = VisionTransformer(**OURS)
     large = VisionTransformer(**{**OURS, "embed_dim": 192, "num_heads": 3, "depth": 1})
@@ -156,9 +171,9 @@ def test_a_file_of_another_architecture_says_which_it_looks_like() -> None:
 STRANGERS = {
     "a convolutional": ["features.0.weight", "classifier.weight"],
     "convolutional network": ["features.0.0.weight", "classifier.weight"],
-    "CLIP": ["visual.class_embedding", "visual.conv1.weight"],
+    "CLIP": ["visual.layer1.0.conv1.weight", "visual.conv1.weight"],
+    "SigLIP": ["vision_model.head.probe", "vision_model.post_layernorm.weight"],
     "ResNet": ["layer1.0.conv1.weight", "fc.weight"],
-    "DINOv3": ["rope_embed.periods", "cls.weight"],
     "lucidrains": ["transformer.layers.0.0.norm.weight", "to_patch_embedding.1.weight"],
     "BERT": ["bert.embeddings.word_embeddings.weight"],
 }

@@ -289,6 +289,7 @@ def test_google_npz_against_timms_own_loader(
     theirs.load_pretrained(str(path))
     loaded = vitkit.load_model(path, img_size=size)
     assert loaded.report.format == "Google's ViT (.npz)"
+    assert loaded.report.of_imagenet
     assert loaded.section["num_heads"] == 2
     x = images(size)
     assert worst(loaded.model.forward_features(x), theirs.forward_features(x)) <= TOLERANCE
@@ -371,16 +372,24 @@ def test_the_pooler_of_a_bare_hugging_face_model_is_left_and_said() -> None:
 
 
 @torch.no_grad()
-def test_a_dinov2_classifiers_wide_head_is_left_and_said() -> None:
-    case = CASES["hf-dinov2"]
-    config: Any = case.make().config  # type: ignore[union-attr]
-    theirs = randomised(hf.Dinov2ForImageClassification(config))
-    loaded = vitkit.load_model(theirs.state_dict())
-    assert loaded.section["num_classes"] == 0
-    assert "classifier.weight" in loaded.report.unused
+def test_a_head_of_another_pooling_begins_anew_and_is_said() -> None:
+    theirs: Any = randomised(CASES["hf-dinov2-classifier"].make())
+    assert vitkit.load_model(theirs.state_dict()).section["global_pool"] == "token_avg"
+    narrow = vitkit.load_model(theirs.state_dict(), global_pool="token")
+    wide = vitkit.load_model(narrow.model.state_dict(), global_pool="token_avg")
+    for loaded in (narrow, wide):
+        assert set(loaded.report.new) == {"head.weight", "head.bias"}
+        assert {"head.weight", "head.bias"} <= set(loaded.report.unused)
+        assert any("behind another pooling" in note for note in loaded.report.notes)
     x = images()
     hidden = theirs.dinov2(x).last_hidden_state
-    assert worst(loaded.model.forward_features(x), hidden) <= TOLERANCE
+    assert worst(narrow.model.forward_features(x), hidden) <= TOLERANCE
+    assert vitkit.load_model(theirs.state_dict(), num_classes=3).model(x).shape == (2, 3)
+    # Without its head it is an encoder, whose norm may lie behind the pooling.
+    mean = VisionTransformer(**TIMM, global_pool="avg", init_values=1e-5)
+    report = vitkit.load_weights(mean, theirs.state_dict())
+    assert {"norm.weight", "head.weight"} <= set(report.unused)
+    assert {name.split(".")[0] for name in report.new} == {"head", "fc_norm"}
 
 
 def test_ours_among_them() -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -138,6 +139,27 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_torchscript_program_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch deprecates what OpenAI publishes
+        program = torch.jit.trace(torch.nn.Linear(2, 3), torch.zeros(1, 2))
+        torch.jit.save(program, str(tmp_path / "ViT-B-32.pt"))
+    with pytest.raises(WeightsError, match=r"ViT-B-32\.pt is a TorchScript program") as told:
+        vitkit.load_model(tmp_path / "ViT-B-32.pt")
+    assert "\n" not in str(told.value)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(str(told.value).partition("in Python: ")[2])
+    state = read_file("weights.pth")
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
+        "weight": (3, 2),
+        "bias": (3,),
+    }
+
+
 def test_folders_without_or_with_several_files(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="holds no file of weights"):
         vitkit.load_model(tmp_path)
@@ -152,9 +174,9 @@ def test_folders_without_or_with_several_files(tmp_path: Path) -> None:
 
 def test_an_activation_that_there_is_not(tmp_path: Path) -> None:
     model: Any = CASES["hf-vit"].make()
-    model.config.hidden_act = "quick_gelu"
+    model.config.hidden_act = "mish"
     model.save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"hidden_act 'quick_gelu'; vitkit has gelu"):
+    with pytest.raises(WeightsError, match=r"hidden_act 'mish'; vitkit has gelu"):
         vitkit.load_model(tmp_path)
 
 

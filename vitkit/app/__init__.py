@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from vitkit.app.catalogue import model_rows
     from vitkit.app.checker import check_data
     from vitkit.app.class_names import read_class_names
-    from vitkit.app.evaluator import Comparison, EvalResult, compare, evaluate
+    from vitkit.app.eval_results import EvalResult
+    from vitkit.app.evaluator import Comparison, compare, evaluate
     from vitkit.app.exporter import EXPORT_FORMATS, ExportResult, export
     from vitkit.app.facts import process_seconds
     from vitkit.app.inspection import Inspection, inspect
@@ -25,18 +26,9 @@ if TYPE_CHECKING:
     from vitkit.app.runs import finished_results
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
-    from vitkit.app.words import (
-        Translator,
-        Writer,
-        generate,
-        load_translator,
-        load_writer,
-        read_lines,
-        require_nothing_drawn,
-        translate,
-        utf8_lines,
-        utf8_text,
-    )
+    from vitkit.app.translator import Translator, load_translator, translate
+    from vitkit.app.utf8 import read_lines, utf8_lines, utf8_text
+    from vitkit.app.writer import Writer, generate, load_writer, require_nothing_drawn
 
 __all__ = [
     "EXPORT_FORMATS",
@@ -87,7 +79,7 @@ _HOMES = {
     "AverageResult": "averager",
     "Comparison": "evaluator",
     "EXPORT_FORMATS": "exporter",
-    "EvalResult": "evaluator",
+    "EvalResult": "eval_results",
     "ExportResult": "exporter",
     "Inspection": "inspection",
     "LoadedModel": "pretrained",
@@ -96,36 +88,36 @@ _HOMES = {
     "ProbeResult": "prober",
     "SeedSummary": "seeds",
     "TrainResult": "trainer",
-    "Translator": "words",
-    "Writer": "words",
+    "Translator": "translator",
+    "Writer": "writer",
     "average_checkpoints": "averager",
     "check_data": "checker",
     "compare": "evaluator",
     "evaluate": "evaluator",
     "export": "exporter",
     "finished_results": "runs",
-    "generate": "words",
+    "generate": "writer",
     "inspect": "inspection",
     "load": "predictor",
     "load_model": "pretrained",
-    "load_translator": "words",
-    "load_writer": "words",
+    "load_translator": "translator",
+    "load_writer": "writer",
     "model_rows": "catalogue",
     "probe": "prober",
     "process_seconds": "facts",
     "rate_text": "progress",
     "read_class_names": "class_names",
-    "read_lines": "words",
+    "read_lines": "utf8",
     "report_comparison": "reporter",
     "report_run": "reporter",
-    "require_nothing_drawn": "words",
+    "require_nothing_drawn": "writer",
     "resume": "trainer",
     "train": "trainer",
     "train_seeds": "seeds",
-    "translate": "words",
+    "translate": "translator",
     "try_one_batch": "trainer",
-    "utf8_lines": "words",
-    "utf8_text": "words",
+    "utf8_lines": "utf8",
+    "utf8_text": "utf8",
 }
 
 

@@ -206,7 +206,7 @@ def make_trainer(config: RunConfig, **options: Any) -> Trainer:
     """A Trainer on the devices that the config names, without Lightning's own bars and tables."""
     trainer = config.trainer
     precision = trainer.precision
-    assert precision != "auto"  # _concrete() has decided
+    assert precision != "auto"  # resolve.concrete() has decided
     with quiet_lightning(), _no_such_device(trainer.accelerator, trainer.devices):
         return Trainer(
             accelerator=trainer.accelerator,

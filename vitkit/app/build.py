@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from vitkit.app.expectations import pretrained_report, run_preprocessing
 from vitkit.app.progress import counted
 from vitkit.config import RunConfig
 from vitkit.data.config import ImageDataConfig
+from vitkit.data.imagenet import IMAGENET_CLASSES, are_identifiers
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
@@ -33,11 +35,13 @@ __all__ = [
     "build_data",
     "build_from_checkpoint",
     "build_model",
+    "fitted_data",
     "model_section",
     "picture_section",
     "require_classes",
     "require_same_classes",
     "with_classes_of",
+    "with_classes_of_weights",
 ]
 
 SAMPLE = 2048
@@ -137,6 +141,24 @@ def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
             pictures,
             img_size=as_pair(size) if size and given else None,
             in_chans=config.model.in_chans,
+            on_file=tell,
+        )
+
+
+def fitted_data(config: RunConfig, want: Preprocessing, *, progress: bool = False) -> ImageData:
+    """The data of a config, at the size and with the channels of a model that is there already.
+
+    Args:
+        config: whose data section counts.
+        want: what the model expects of a picture.
+        progress: show a bar while data are read.
+    """
+    pictures = picture_section(config)
+    with counted("reading", "files", show=progress) as tell:
+        return load_data(
+            pictures,
+            img_size=want.img_size,
+            in_chans=want.in_chans,
             on_file=tell,
         )
 
@@ -258,3 +280,55 @@ def with_classes_of(trained_on: DataInfo, data: ImageData) -> ImageData:
     val = None if data.val is None else data.val.with_targets(places[data.val.targets])
     test = None if data.test is None else data.test.with_targets(places[data.test.targets])
     return ImageData(info, data.train.with_targets(places[data.train.targets]), val, test)
+
+
+def with_classes_of_weights(
+    source: str, names: Sequence[str], count: int, data: ImageData
+) -> tuple[ImageData, str]:
+    """Data to evaluate weights on, their classes those of the classifier.
+
+    They are matched by name where the weights name theirs, as by :func:`with_classes_of`, else by
+    order. ImageNet's identifiers are matched by order to a classifier of a thousand classes, for
+    its models call them in words and have them in that order.
+
+    Args:
+        source: of the weights, for messages.
+        names: of the classifier's classes; empty: unknown.
+        count: of its classes.
+        data: to evaluate on.
+
+    Returns:
+        The data, and how they were matched: ``by name`` or ``by order``.
+
+    Raises:
+        DataError: a class that the weights do not know, or one whose name two of theirs bear;
+            classes to be matched by order that are not as many.
+    """
+    info = data.info
+    of_imagenet = count == IMAGENET_CLASSES and are_identifiers(info.class_names)
+    if names and not (of_imagenet and set(names).isdisjoint(info.class_names)):
+        _require_single(source, names, info)
+        known = replace(info, name=source, class_names=tuple(names))
+        return with_classes_of(known, data), "by name"
+    if info.num_classes != count:
+        raise DataError(
+            f"{source} tells {count} classes apart and does not name them, {info.name} has "
+            f"{info.num_classes}; use data with as many, which are then matched by their order"
+        )
+    return data, "by order"
+
+
+def _require_single(source: str, names: Sequence[str], info: DataInfo) -> None:
+    """Refuse a class of the data whose name stands for two of the weights' classes.
+
+    Raises:
+        DataError: there is one, and the classes are not the very same.
+    """
+    if tuple(names) == info.class_names:
+        return
+    times = Counter(names)
+    if twice := [name for name in info.class_names if times[name] > 1]:
+        raise DataError(
+            f"{source} has {times[twice[0]]} classes called {twice[0]!r}, and which of them is "
+            f"that of {info.name} cannot be told; name the classes apart in its config.json"
+        )

@@ -21,6 +21,7 @@ from vitkit.data.text.tokenizers import (
 )
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.config import ModelConfig
+from vitkit.models.presets import READS, family_of
 from vitkit.weights import Checkpoint, LoadReport, files_beside, load_weights, own_checkpoint
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "eval_windows",
     "max_len_of",
     "pair_settings",
+    "require_reads",
     "require_same_words",
     "text_settings",
     "window_of",
@@ -121,6 +123,28 @@ def word_section(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
             f"tokens; leave it out or set {ours}"
         )
     return section
+
+
+def require_reads(checkpoint: Checkpoint, kind: str, command: str) -> None:
+    """Refuse a checkpoint whose model reads other data than a command is about.
+
+    Args:
+        checkpoint: of any model.
+        kind: of data, such as ``text``.
+        command: such as ``vitkit generate``.
+
+    Raises:
+        WeightsError: it does; the message names the command for it.
+    """
+    name = str(checkpoint.model["name"])
+    reads = READS.get(family_of(name), "images")
+    if reads == kind:
+        return
+    commands = {"text": "vitkit generate", "sentence pairs": "vitkit translate"}
+    raise WeightsError(
+        f"{checkpoint.path} holds {name}, which reads {reads}; {command} needs a model of {kind}. "
+        f"Use it with: {commands.get(reads, 'vitkit predict')}, or vitkit eval"
+    )
 
 
 def words_from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Tokenizer]:

@@ -18,10 +18,19 @@ from vitkit.app.devices import best_device
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.app.leavings import suffix_of
 from vitkit.app.pretrained import load_model
-from vitkit.app.runs import find_checkpoint
-from vitkit.app.subjects import TIMM_SOURCE, Source, folder_of, require_read
+from vitkit.app.sources import (
+    MODEL,
+    OfTimm,
+    Source,
+    Weights,
+    model_settings,
+    opened_source,
+    require_data,
+    require_read,
+    short_name,
+)
+from vitkit.app.subjects import folder_of
 from vitkit.config import RunConfig, load_config
-from vitkit.config.files import parse_value
 from vitkit.data.preprocess import Fit, Preprocessing
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.models.patches import as_pair
@@ -29,22 +38,15 @@ from vitkit.models.presets import TIMM_PREFIX
 from vitkit.models.registry import create_model
 from vitkit.nn import pooled_features
 from vitkit.records import Plain
-from vitkit.weights import is_own_checkpoint, load_weights, read_checkpoint, stated_by_config
+from vitkit.weights import Checkpoint, load_weights, stated_by_config
 
 __all__ = ["Encoder", "digest_of", "open_encoder"]
 
-MODEL = "model."
 READ = ("data.", "eval.seed", "trainer.accelerator", "run.root")
 """How the settings begin that are read beside the model's."""
 
-NAMES = ("hf-hub:", TIMM_PREFIX, "torchvision/")
-"""Beginnings of models by name."""
-
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".npz")
-"""Files that make a folder one of weights."""
-
 USUAL_SIZE = 224
-VERSION = 1
+VERSION = 2
 """Of the way from an image to its features; another number makes no use of what was kept."""
 
 
@@ -140,37 +142,20 @@ def open_encoder(
     Raises:
         VitkitError: nothing there, damaged, of no layout that is known, or no data named.
     """
-    name, weights = source if isinstance(source, tuple) else (source, None)
-    if str(name).startswith(TIMM_SOURCE):
-        return _of_timm(str(name).removeprefix(TIMM_SOURCE), weights, overrides, data_name)
-    if weights is not None:
-        raise ConfigError(
-            f"weights={weights}: {name} brings its own weights; only {TIMM_SOURCE}<name> needs a "
-            "file"
-        )
-    if not Path(name).exists() and str(name).startswith(NAMES):
-        return _of_weights(name, overrides, data_name)
-    path = Path(name)
-    if not path.is_file() and not _holds_weights(path):
-        path = find_checkpoint(path)
-    if path.is_file() and is_own_checkpoint(path):
-        return _of_checkpoint(path, overrides)
-    return _of_weights(path, overrides, data_name)
+    opened = opened_source(source)
+    if isinstance(opened, OfTimm):
+        return _of_timm(opened, overrides, data_name)
+    if isinstance(opened, Weights):
+        return _of_weights(opened.place, overrides, data_name)
+    return _of_checkpoint(opened, overrides)
 
 
-def _holds_weights(folder: Path) -> bool:
-    """Whether a folder is one of weights, such as Hugging Face's, and no run's."""
-    if not folder.is_dir() or (folder / "checkpoints").is_dir():
-        return False
-    return any(path.suffix in SUFFIXES for path in folder.iterdir())
-
-
-def _of_checkpoint(path: Path, overrides: Sequence[str]) -> Encoder:
+def _of_checkpoint(checkpoint: Checkpoint, overrides: Sequence[str]) -> Encoder:
     """One of ours, with its run's data unless others are named."""
+    path = checkpoint.path
     if given := [word for word in overrides if word.startswith(MODEL)]:
         raise ConfigError(f"{given[0]}: the model is that of {path}; leave the setting out")
     require_read(overrides, READ)
-    checkpoint = read_checkpoint(path)
     model, preprocessing, _ = build_from_checkpoint(checkpoint)
     config = load_config(base=checkpoint.config, overrides=overrides)
     device = best_device(config.trainer.accelerator)
@@ -194,7 +179,7 @@ def _of_checkpoint(path: Path, overrides: Sequence[str]) -> Encoder:
 
 def _of_weights(name: str | Path, overrides: Sequence[str], data_name: str | None) -> Encoder:
     """Weights of any layout that is read, with the preprocessing that they state."""
-    ours, others = _model_settings(overrides)
+    ours, others = model_settings(overrides)
     config = _data_config(str(name), others, data_name)
     loaded = load_model(name, **ours)
     facts: dict[str, Plain] = {
@@ -203,35 +188,18 @@ def _of_weights(name: str | Path, overrides: Sequence[str], data_name: str | Non
         "model": str(loaded.section["name"]),
         "format": loaded.report.format,
     }
-    place = f"{_short(name)}-{data_name or config.data.name}"
+    place = f"{short_name(name)}-{data_name or config.data.name}"
     found = _elsewhere(
         loaded.model, loaded.section, loaded.preprocessing, config, place=place, facts=facts
     )
     return replace(found, notes=tuple(loaded.report.notes))
 
 
-def _short(name: str | Path) -> str:
-    """A model by its name or file, for a folder's name: what is called as all are by its folder's
-    name too.
-    """
-    path = Path(name)
-    if not path.exists():
-        return str(name)  # a name on a hub, in which a dot begins no suffix
-    usual = path.stem in ("model", "pytorch_model", "last", "best")
-    return f"{path.resolve().parent.name}-{path.stem}" if usual else path.stem
-
-
-def _of_timm(
-    name: str, weights: str | Path | None, overrides: Sequence[str], data_name: str | None
-) -> Encoder:
+def _of_timm(timm: OfTimm, overrides: Sequence[str], data_name: str | None) -> Encoder:
     """Any model of timm, with a file of weights."""
-    shown = TIMM_SOURCE + name
-    if weights is None:
-        raise ConfigError(
-            f"{shown}: which weights? Put weights=FILE behind it (.safetensors, .pth, .bin)"
-        )
-    ours, others = _model_settings(overrides)
-    config = _data_config(shown, others, data_name)
+    name, weights = timm.name, timm.weights
+    ours, others = model_settings(overrides)
+    config = _data_config(timm.shown, others, data_name)
     section = {"name": TIMM_PREFIX + name, **ours}
     model: Any = create_model(TIMM_PREFIX + name, **ours)
     load_weights(model, weights)
@@ -267,26 +235,12 @@ def _elsewhere(
     return Encoder(model.to(device), section, preprocessing, config, device, folder, facts)
 
 
-def _model_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Fields of the model's section, and the other settings."""
-    ours: dict[str, Any] = {}
-    for word in overrides:
-        key, _, text = word.partition("=")
-        if key.startswith(MODEL):
-            value, wrong = parse_value(text)
-            if wrong:
-                raise ConfigError(f"{key}: {fault}" for fault in wrong)
-            ours[key.removeprefix(MODEL)] = value
-    return ours, [word for word in overrides if not word.startswith(MODEL)]
-
-
 def _data_config(name: str, overrides: Sequence[str], data_name: str | None) -> RunConfig:
     """The settings of the data.
 
     Raises:
         ConfigError: none are named.
     """
-    if data_name is None and not any(word.startswith("data.name=") for word in overrides):
-        raise ConfigError(f"{name}: on which data? Say so, as in data.name=cifar10 data.root=data")
+    require_data(name, overrides, at_hand=data_name is not None)
     require_read(overrides, READ)
     return load_config(base={}, overrides=overrides)

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from vitkit.app.build import require_classes
-from vitkit.app.devices import best_device, memory_advice
-from vitkit.app.facts import environment_facts
-from vitkit.app.invocation import resume_command
-from vitkit.app.leavings import left, suffix_of
+from vitkit.app.devices import memory_advice
+from vitkit.app.eval_results import EvalResult, timed_record, unfinished_note
+from vitkit.app.leavings import left, suffix_of, with_split
+from vitkit.app.other_sets import other_measures, require_named
 from vitkit.app.reporter import Tested, report_evaluation
-from vitkit.app.runs import finished_results
 from vitkit.app.shift import shift_facts, shift_measures
-from vitkit.app.subjects import (
-    Source,
-    Subject,
-    folder_of,
-    open_subject,
-    opened_source,
-    require_read,
-    subject_of_checkpoint,
-)
+from vitkit.app.sources import Source, opened_source
+from vitkit.app.subjects import Subject, folder_of, open_subject, subject_of_checkpoint
 from vitkit.app.suites import (
     chosen_splits,
     predictions_of,
@@ -35,8 +27,8 @@ from vitkit.app.suites import (
     splits_of,
     standard_measures,
 )
-from vitkit.app.word_metrics import word_metrics, word_splits, write_translations
-from vitkit.config import Overrides, RunConfig, load_config, override_words
+from vitkit.app.word_evaluator import measured_words
+from vitkit.config import Overrides, override_words
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
@@ -45,90 +37,28 @@ from vitkit.evaluation.standard import Measured
 from vitkit.records import Plain, Record
 from vitkit.weights import Checkpoint
 
-__all__ = [
-    "SUITES",
-    "Comparison",
-    "EvalResult",
-    "Paired",
-    "compare",
-    "evaluate",
-    "evaluate_checkpoint",
-]
+__all__ = ["SUITES", "Comparison", "Paired", "compare", "evaluate", "evaluate_checkpoint"]
 
 SUITES = {
     "standard": ("standard",),
     "shift": ("shift",),
+    "others": ("others",),
     "speed": ("speed",),
     "all": ("standard", "shift", "speed"),
 }
 """What ``--suite`` may be -> the suites that are run."""
 OWN_SETTINGS = {
-    "speed": ("compile", "speed_"),
-    "shift": (
-        "shift_images",
-        "attack_images",
-        "mce_baseline",
-        "epsilons",
-        "pgd_steps",
-        "cifar",
-        "imagenet_",
-    ),
+    ("speed",): ("compile", "speed_"),
+    ("shift",): ("shift_images", "attack_images", "mce_baseline", "epsilons", "pgd_steps"),
+    ("others", "shift"): ("cifar", "imagenet_"),
 }
-"""Suite -> how the settings under ``eval.`` begin that it alone reads."""
+"""Suites -> how the settings under ``eval.`` begin that they alone read."""
 
 SPLITS = ("auto", "train", "val", "test", "all")
 """What ``--split`` may be: auto is test, or val where there is no test; all is each in turn."""
 
 LOWER = "lower data.eval_batch_size"
 """What to do where the device has no room for a batch."""
-
-READ_OF_WORDS = (
-    "data.",
-    "task.num_beams",
-    "task.length_penalty",
-    "trainer.accelerator",
-    "run.report",
-)
-"""How the settings begin that an evaluation of a model of words reads."""
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """What an evaluation found.
-
-    Attributes:
-        metrics: ``test/acc`` and, of more than five classes, ``test/acc5`` as fractions;
-            ``test/loss`` in nats an image; and what the suites add. Of words: see
-            :class:`~vitkit.app.word_metrics.WordMetrics`.
-        checkpoint: the file whose weights were evaluated.
-        weights_name: ``trained`` or ``averaged``.
-        count: images evaluated, or tokens.
-        record: all of the first suite's file: ``eval.json`` of the standard one.
-        unfinished: how far the training is that the checkpoint belongs to, where it is not done.
-        records: suite -> what its file holds.
-        predictions: of the standard suite; None without it.
-        written: the files, in the order they were written.
-        unit: what was counted.
-        page: of the report, if one was written.
-        tested: the model and what it said, of :func:`evaluate_checkpoint` alone.
-        split: what was evaluated: ``train``, ``val`` or ``test``.
-        pictures: a digest of which pictures these were, of the standard suite.
-    """
-
-    metrics: dict[str, float]
-    checkpoint: Path
-    weights_name: str
-    count: int
-    record: Record
-    unfinished: str = ""
-    records: dict[str, Record] = field(default_factory=dict)
-    predictions: Predictions | None = None
-    written: tuple[Path, ...] = ()
-    unit: str = "images"
-    page: Path | None = None
-    tested: Tested | None = None
-    split: str = "test"
-    pictures: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,16 +88,18 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a model and write what was found beside it.
 
-    The standard suite leaves ``eval.json`` and ``predictions.npz``, the others ``eval-shift.json``
-    and ``eval-speed.json``: in the run's folder; beside a lone checkpoint; for a model of timm
-    under ``<run.root>/eval/``.
+    The standard suite leaves ``eval.json`` and ``predictions.npz``, each of the rest a file by its
+    name, such as ``eval-shift.json``: in the run's folder; beside a lone checkpoint; for other
+    weights, and for a model of timm, under ``<run.root>/eval/``.
 
     Args:
-        source: a run folder or a checkpoint file; ``("timm:<name>", <file of weights>)``.
-        overrides: of ``data.*`` and ``eval.*``, as for :func:`vitkit.train`.
+        source: a run folder or a checkpoint file; a file or folder of weights; a model by name, as
+            in ``hf-hub:<owner>/<model>``; ``("timm:<name>", <file of weights>)``.
+        overrides: of ``data.*`` and ``eval.*``, as for :func:`vitkit.train`; of weights that do not
+            say it also of ``model.*``, such as ``model.num_heads=3``.
         data: data of your own in place of the checkpoint's.
         split: ``train``, ``val`` or ``test``; ``auto``: test, or val where there is no test.
-        suite: ``standard``, ``shift``, ``speed`` or ``all``.
+        suite: ``standard``, ``shift``, ``others``, ``speed`` or ``all``.
         progress: show a bar on a terminal.
 
     Raises:
@@ -209,7 +141,7 @@ def compare(
         raise ConfigError(f"--suite: given {suite!r}, allowed with --split all: standard")
     _require_suite(overrides, suite)
     if not sources:
-        raise ConfigError("nothing to evaluate: name a run, a checkpoint, or timm:<name>")
+        raise ConfigError("nothing to evaluate: name a run, a checkpoint, weights or timm:<name>")
     results: list[EvalResult] = []
     paired: list[Paired | None] = []
     used: set[tuple[Path, str]] = set()
@@ -224,7 +156,7 @@ def compare(
                 )
             suffix = suffix_of(opened.path, folder_of(opened.path), used)
             with memory_advice(LOWER):
-                found = _measured_words(
+                found = measured_words(
                     opened, overrides, split, suite, suffix, started, progress=progress
                 )
             for result in found:
@@ -235,7 +167,7 @@ def compare(
         require_classes(subject.section, subject.path)
         suffix, there = suffix_of(subject.path, subject.folder, used), splits_of(subject)
         for one in chosen_splits(split, there, subject.data.info.name, "images"):
-            ending = _with_split(suffix, one, split, there)
+            ending = with_split(suffix, one, split, there)
             with memory_advice(LOWER):
                 result = _measured(subject, one, suite, ending, started, progress=progress)
             started = time.perf_counter()
@@ -251,12 +183,14 @@ def _require_suite(overrides: Sequence[str], suite: str) -> None:
     """Refuse settings that none of the suites would look at."""
     for override in overrides:
         key = override.partition("=")[0].strip()
-        for owner, beginnings in OWN_SETTINGS.items():
-            if owner not in SUITES[suite] and key.startswith(
-                tuple(f"eval.{beginning}" for beginning in beginnings)
-            ):
+        for owners, beginnings in OWN_SETTINGS.items():
+            if set(owners) & set(SUITES[suite]):
+                continue
+            if key.startswith(tuple(f"eval.{beginning}" for beginning in beginnings)):
+                read = "suites read" if len(owners) > 1 else "suite reads"
                 raise ConfigError(
-                    f"{key}: only the {owner} suite reads it; add --suite {owner}, or leave it out"
+                    f"{key}: only the {' and '.join(owners)} {read} it; add --suite {owners[0]}, "
+                    "or leave it out"
                 )
 
 
@@ -279,7 +213,7 @@ def evaluate_checkpoint(
         path,
         subject.weights_name,
         len(images),
-        _record(Measured(metrics), facts, started, subject.device),
+        timed_record(Measured(metrics), facts, started, subject.device),
         tested=Tested(subject, predictions, "test"),
     )
 
@@ -309,10 +243,14 @@ def _measured(
         elif name == "shift":
             measured = shift_measures(subject, split, progress=progress)
             facts |= {"eval_seed": options.seed, **shift_facts(subject, images)}
+        elif name == "others":
+            require_named(options)
+            measured = other_measures(subject, split, progress=progress)
+            facts["tta"] = options.tta
         else:
             measured = speed_measures(subject)
             facts["precision"] = "32-true"
-        records[name] = _record(measured, facts, started, subject.device)
+        records[name] = timed_record(measured, facts, started, subject.device)
         path = left(subject.folder, name, suffix)
         records[name].write(path)
         written.append(path)
@@ -328,108 +266,14 @@ def _measured(
         weights_name=subject.weights_name,
         count=images,
         record=next(iter(records.values())),
-        unfinished=_unfinished(subject.path, subject.folder, subject.facts),
+        unfinished=unfinished_note(subject.path, subject.folder, subject.facts),
         records=records,
         predictions=predictions,
         written=tuple(written),
         page=page,
         split=split,
         pictures=pictures,
-    )
-
-
-def _with_split(suffix: str, split: str, asked: str, there: Sequence[str]) -> str:
-    """The suffix with what tells the splits that are evaluated beside the usual one."""
-    usual = "test" if "test" in there else "val"
-    return f"{suffix}-{split}" if asked == "all" and split != usual else suffix
-
-
-def _measured_words(
-    checkpoint: Checkpoint,
-    overrides: Sequence[str],
-    split: str,
-    suite: str,
-    suffix: str,
-    started: float,
-    *,
-    progress: bool,
-) -> list[EvalResult]:
-    """The standard suite of a model of words, on each split that is asked for."""
-    if suite != "standard":
-        raise ConfigError(
-            f"--suite: given {suite!r}, but {checkpoint.path} reads words; allowed: standard"
-        )
-    require_read(overrides, READ_OF_WORDS)
-    config = load_config(base=checkpoint.config, overrides=overrides)
-    there, unit = word_splits(config)
-    results = []
-    for one in chosen_splits(split, there, config.data.name, unit):
-        ending = _with_split(suffix, one, split, there)
-        results.append(_of_words(checkpoint, config, one, ending, started, progress=progress))
-        started = time.perf_counter()
-    return results
-
-
-def _of_words(
-    checkpoint: Checkpoint,
-    config: RunConfig,
-    split: str,
-    suffix: str,
-    started: float,
-    *,
-    progress: bool,
-) -> EvalResult:
-    """Loss on one split, and the translations of a translator."""
-    found = word_metrics(checkpoint, config, split=split, progress=progress)
-    facts: dict[str, Plain] = {
-        "checkpoint": str(checkpoint.path),
-        "model": str(checkpoint.model["name"]),
-        "data": config.data.name,
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.step,
-        **found.facts,
-    }
-    folder = folder_of(checkpoint.path)
-    device = best_device(config.trainer.accelerator)
-    record = _record(Measured(found.metrics), facts, started, device)
-    written = [left(folder, "standard", suffix)]
-    record.write(written[0])
-    if found.translations:
-        of_model = suffix.removesuffix(f"-{split}")
-        written.append(write_translations(checkpoint.path, split, found.translations, of_model))
-    page = report_evaluation(folder, None, suffix) if config.run.report else None
-    return EvalResult(
-        metrics=found.metrics,
-        checkpoint=checkpoint.path,
-        weights_name=checkpoint.weights_name,
-        count=int(str(facts["tokens"])),
-        record=record,
-        unfinished=_unfinished(checkpoint.path, folder, facts),
-        records={"standard": record},
-        written=tuple(written),
-        unit="tokens",
-        page=page,
-        split=split,
-    )
-
-
-def _record(
-    measured: Measured, facts: dict[str, Plain], started: float, device: torch.device
-) -> Record:
-    seconds = round(time.perf_counter() - started, 2)
-    everything = {**facts, "wall_seconds": seconds, **environment_facts(device)}
-    return Record(measured.metrics, everything, dict(measured.tables))
-
-
-def _unfinished(path: Path, folder: Path, facts: Mapping[str, Plain]) -> str:
-    """What to say of a run that is still to be finished; empty for any other source."""
-    if path.parent.name != "checkpoints" or "step" not in facts:
-        return ""
-    if finished_results(folder) is not None:
-        return ""
-    return (
-        f"the run is not finished (step {facts['step']:,}, epoch {int(str(facts['epoch'])) + 1}); "
-        f"go on with: {resume_command(folder)}"
+        notes=subject.notes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from vitkit.errors import EvaluationError
 from vitkit.explain import (
     attention_distance,
+    attention_entropy,
     attention_maps,
     attention_rollout,
     class_token_similarity,
+    grad_cam,
     patch_filters,
     position_similarity,
     relevance,
@@ -26,7 +28,7 @@ from vitkit.explain import (
 from vitkit.explain.anatomy import Anatomy
 from vitkit.explain.pictures import TWO_SIDED, as_picture, heat, overlay, points, tiles
 
-__all__ = ["Views", "distance_plot", "embedding_plot", "views_of_picture", "views_of_weights"]
+__all__ = ["Views", "embedding_plot", "heads_plot", "views_of_picture", "views_of_weights"]
 
 Array = NDArray[Any]
 
@@ -37,6 +39,8 @@ A_ROW = 6
 FILTERS_A_ROW = 7
 MOST_PLACES = 14
 """Rows and columns of places whose likeness is drawn; of larger grids every second, third, ..."""
+OVER = {"rollout": "rollout", "relevance": "relevance", "grad_cam": "Grad-CAM"}
+"""Arrays that are drawn over the picture, and what is written above them."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,19 @@ def views_of_weights(model: nn.Module) -> Views:
 
 
 def views_of_picture(
-    anatomy: Anatomy, image: Tensor, given: Tensor, target: int, layers: Sequence[int]
+    anatomy: Anatomy,
+    image: Tensor,
+    given: Tensor,
+    target: int,
+    layers: Sequence[int],
+    rolling: Mapping[str, Any],
 ) -> Views:
     """One picture on the way through a model with attention.
 
     ``attention`` (L, H, rows, columns): where the class token looks, or the patches on average
-    where the head reads those; ``attention_distance`` (L, H) in pixels; ``rollout``, ``relevance``
-    (rows, columns); ``similarity`` (blocks, rows, columns); ``token_norms`` (blocks, N).
+    where the head reads those; ``attention_distance`` (L, H) in pixels, ``attention_entropy``
+    (L, H) in nats; ``rollout``, ``relevance``, ``grad_cam`` (rows, columns); ``similarity``
+    (blocks, rows, columns); ``token_norms`` (blocks, N).
 
     Args:
         anatomy: of the model.
@@ -91,6 +101,7 @@ def views_of_picture(
         given: the model's input, float (1, channels, height, width).
         target: class whose relevance is asked for.
         layers: attention layers to show.
+        rolling: settings of the rollout.
     """
     seen, model = Views(), anatomy.model
     maps = attention_maps(model, given, layers)[0]
@@ -99,14 +110,20 @@ def views_of_picture(
     cell = (given.shape[-2] / rows, given.shape[-1] / columns)
     seen.numbers["attention"] = _array(anatomy.on_grid(looks, given))
     seen.numbers["attention_distance"] = _array(attention_distance(maps, grid, cell))
+    seen.numbers["attention_entropy"] = _array(attention_entropy(maps))
     seen.numbers["similarity"] = _array(class_token_similarity(model, given)[0])
     seen.numbers["token_norms"] = _array(token_norms(model, given)[0])
     targets = torch.tensor([target], device=given.device)
-    try:
-        seen.numbers["relevance"] = _array(relevance(model, given, targets)[0])
-        seen.numbers["rollout"] = _array(attention_rollout(model, given)[0])
-    except EvaluationError as error:
-        seen.notes.append(str(error))
+    views: dict[str, Callable[[], Tensor]] = {
+        "grad_cam": lambda: grad_cam(model, given, targets),
+        "relevance": lambda: relevance(model, given, targets),
+        "rollout": lambda: attention_rollout(model, given, **rolling),
+    }
+    for name, view in views.items():
+        try:
+            seen.numbers[name] = _array(view()[0])
+        except EvaluationError as error:
+            seen.notes.append(str(error))
     lengths = seen.numbers["token_norms"][:, anatomy.num_prefix :].reshape(-1, rows, columns)
     seen.pictures.update(_drawn(seen.numbers, lengths, image, layers))
     return seen
@@ -117,12 +134,12 @@ def _drawn(
 ) -> dict[str, Image.Image]:
     """The numbers of one picture, drawn; ``lengths`` of patch tokens (blocks, rows, columns)."""
     picture = as_picture(image.cpu().numpy())
-    over = [name for name in ("rollout", "relevance") if name in numbers]
+    over = [name for name in OVER if name in numbers]
     heads = numbers["attention"]
     return {
         "overview": tiles(
             [[picture, *(overlay(picture, numbers[name]) for name in over)]],
-            column_names=["picture", *over],
+            column_names=["picture", *(OVER[name] for name in over)],
         ),
         "heads": tiles(
             [[_tile(head) for head in layer] for layer in heads],
@@ -134,15 +151,15 @@ def _drawn(
     }
 
 
-def distance_plot(distances: Array, layers: Sequence[int]) -> Image.Image:
-    """Mean attention distance of each head over depth: (L, H) in pixels, of these layers."""
-    heads = distances.shape[1]
-    places = [(layer, distances[i, h]) for i, layer in enumerate(layers) for h in range(heads)]
+def heads_plot(values: Array, layers: Sequence[int], label: str) -> Image.Image:
+    """A number of each head over depth: (L, H), of these layers, by its name and unit."""
+    heads = values.shape[1]
+    places = [(layer, values[i, h]) for i, layer in enumerate(layers) for h in range(heads)]
     return points(
         np.array(places, dtype=np.float64),
         [h for _ in layers for h in range(heads)],
         [f"head {h}" for h in range(heads)],
-        labels=("layer", "mean attention distance, pixels"),
+        labels=("layer", label),
         radius=4.0,
     )
 

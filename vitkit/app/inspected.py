@@ -1,27 +1,34 @@
-"""What is looked into: a checkpoint of ours, or a model of timm with a file of weights."""
+"""What is looked into: a checkpoint of ours, weights of any layout, or any model of timm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device
-from vitkit.app.predictor import Predictor
-from vitkit.app.runs import find_checkpoint
-from vitkit.app.subjects import (
+from vitkit.app.predictor import Predictor, predictor_of
+from vitkit.app.pretrained import load_classifier
+from vitkit.app.sources import (
+    OfTimm,
+    Opened,
     Source,
-    Subject,
-    folder_of,
-    is_of_timm,
-    open_subject,
-    subject_of_checkpoint,
+    Weights,
+    model_settings,
+    opened_source,
+    require_read,
+    short_name,
 )
+from vitkit.app.subjects import Subject, folder_elsewhere, folder_of, open_subject
+from vitkit.config import load_config
 from vitkit.data.config import MAX_PIXELS
-from vitkit.weights import Checkpoint, read_checkpoint
+from vitkit.weights import Checkpoint
 
 __all__ = ["Inspected", "opened_to_inspect"]
+
+READ = ("model.", "data.", "run.root")
+"""How the settings begin that are read of weights."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +40,9 @@ class Inspected:
         path: file of its weights.
         weights_name: ``trained`` or ``averaged``.
         name: of the model.
-        data: name of the data that its classes are of.
+        data: name of the data that its classes are of; empty where weights do not say it.
         folder: where records about it go.
-        source: the checkpoint, or the model of timm with its data.
+        source: the checkpoint or the weights; or the model with its data, where these were read.
     """
 
     predictor: Predictor
@@ -44,7 +51,7 @@ class Inspected:
     name: str
     data: str
     folder: Path
-    source: Checkpoint | Subject
+    source: Checkpoint | Weights | Subject
 
     def subject(self, overrides: Sequence[str], *, progress: bool) -> Subject:
         """The model with its data, read now if they have not been.
@@ -55,25 +62,38 @@ class Inspected:
         """
         if isinstance(self.source, Subject):
             return self.source
-        return subject_of_checkpoint(self.source, overrides, progress=progress)
+        return open_subject(self.source, overrides, progress=progress)
 
 
 def opened_to_inspect(
-    source: Source, overrides: Sequence[str] = (), *, progress: bool = True
+    source: Source | Opened,
+    overrides: Sequence[str] = (),
+    *,
+    with_data: bool = False,
+    progress: bool = True,
 ) -> Inspected:
     """The model that a source stands for.
 
     Args:
-        source: a run folder or checkpoint; ``("timm:<name>", <file of weights>)``.
-        overrides: ``"data.key=value"`` strings: of timm's models, whose classes are the data's.
+        source: see :data:`~vitkit.app.sources.Source`; or what was opened of one.
+        overrides: ``"section.key=value"`` strings: the data of weights, which a model of timm
+            cannot do without, for its classes are theirs; ``model.*`` that weights do not say.
+        with_data: the data will be looked at.
         progress: show a bar on a terminal while data are read.
 
     Raises:
         VitkitError: nothing there, damaged, or weights that do not fit the data's classes.
     """
-    if isinstance(source, tuple) or is_of_timm(source):
-        return _of_subject(open_subject(source, overrides, progress=progress))
-    checkpoint = read_checkpoint(find_checkpoint(source))
+    opened = source if isinstance(source, Opened) else opened_source(source)
+    if isinstance(opened, Checkpoint):
+        return _of_checkpoint(opened)
+    named = any(word.startswith("data.") for word in overrides)
+    if isinstance(opened, OfTimm) or with_data or named:
+        return _of_subject(open_subject(opened, overrides, progress=progress))
+    return _of_weights(opened, overrides)
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> Inspected:
     require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     device = best_device("auto")
@@ -89,6 +109,24 @@ def opened_to_inspect(
     )
 
 
+def _of_weights(weights: Weights, overrides: Sequence[str]) -> Inspected:
+    """Without data: classes are called as the weights call them."""
+    require_read(overrides, READ)
+    ours, others = model_settings(overrides)
+    config = load_config(base={}, overrides=others)
+    loaded = load_classifier(weights.place, **ours)
+    predictor, device = predictor_of(loaded), best_device("auto")
+    return Inspected(
+        predictor=replace(predictor, model=predictor.model.to(device), device=device),
+        path=Path(weights.place),
+        weights_name="trained",
+        name=str(loaded.section["name"]),
+        data="",
+        folder=folder_elsewhere(config, short_name(weights.place)),
+        source=weights,
+    )
+
+
 def _of_subject(subject: Subject) -> Inspected:
     info = subject.data.info
     return Inspected(
@@ -98,6 +136,7 @@ def _of_subject(subject: Subject) -> Inspected:
             subject.preprocessing,
             subject.device,
             subject.pictures.max_pixels,
+            subject.notes,
         ),
         path=subject.path,
         weights_name=subject.weights_name,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,21 +18,23 @@ from vitkit.app.batches import features_of
 from vitkit.app.devices import memory_advice
 from vitkit.app.inspect_views import (
     Views,
-    distance_plot,
     embedding_plot,
+    heads_plot,
     views_of_picture,
     views_of_weights,
 )
 from vitkit.app.inspected import opened_to_inspect
 from vitkit.app.leavings import DRAWINGS, INSPECTED
 from vitkit.app.predictor import Predictor, picture_files, read_picture
-from vitkit.app.subjects import Source, Subject, is_of_timm
+from vitkit.app.sources import Source, opened_source
+from vitkit.app.subjects import Subject
 from vitkit.app.suites import split_of
 from vitkit.config import Overrides, override_words
 from vitkit.errors import ConfigError, RunError, UnknownNameError
-from vitkit.explain import METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
+from vitkit.explain import FUSIONS, METHODS, ShapeStep, embedding_map, pooled_features, token_shapes
 from vitkit.explain.anatomy import Anatomy, anatomy_of, chosen_layers
 from vitkit.records import Plain, Record, Table, write_arrays, write_beside
+from vitkit.weights import Checkpoint
 
 __all__ = ["BlockSummary", "Inspection", "SeenPicture", "inspect"]
 
@@ -69,6 +72,7 @@ class BlockSummary:
         class_norm: length of the class token; None without one.
         distances: mean attention distance of each head in pixels; empty where it was not asked for
             or the block has no attention.
+        entropies: mean attention entropy of each head in nats; likewise.
     """
 
     block: int
@@ -76,6 +80,7 @@ class BlockSummary:
     largest_norm: float
     class_norm: float | None
     distances: tuple[float, ...] = ()
+    entropies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Inspection:
         shapes: as they flow through the model.
         pictures: in the order given.
         blocks: summaries; empty without pictures.
-        notes: what could not be looked at, and why.
+        notes: how the weights were read, and what could not be looked at, and why.
         numbers: all arrays, as in ``inspect.npz``.
     """
 
@@ -115,22 +120,31 @@ def inspect(
     out: str | Path | None = None,
     layers: Sequence[int] | None = None,
     target: str | int | None = None,
+    fusion: str | None = None,
+    discard: float | None = None,
     embedding: str | None = None,
     progress: bool = True,
 ) -> Inspection:
     """Look inside a model and write what is seen: pictures, ``inspect.npz``, ``inspect.json``.
 
     Args:
-        source: a run folder or checkpoint; ``("timm:<name>", <file of weights>)``.
+        source: a run folder or checkpoint; a file or folder of weights; a model by name, as in
+            ``hf-hub:<owner>/<model>``; ``("timm:<name>", <file of weights>)``.
         pictures: a file or folder, or several; without any, what depends on the weights alone is
             looked at.
         overrides: ``"data.key=value"`` strings for ``embedding``; a model of timm always needs
-            ``data.name``, for the names of its classes.
-        out: the folder; ``inspect`` in the run unless given, or for a model of timm under
-            ``<run.root>/eval/``. Files of the same names are replaced.
+            ``data.name``, for the names of its classes; other weights need none, and take them from
+            the data that are named. ``"model.key=value"`` of weights that do not say it, such as
+            ``model.num_heads=3``.
+        out: the folder; ``inspect`` in the run unless given, or for other weights than a run's
+            under ``<run.root>/eval/``. Files of the same names are replaced.
         layers: attention layers to show, from 0, negative ones from the end; all unless given.
         target: class whose relevance is asked for, by name or number; the predicted one unless
             given.
+        fusion: how the rollout makes one map of a layer's heads: ``mean`` (unless given), ``max``
+            or ``min``.
+        discard: share of each layer's map, the smallest entries, that the rollout leaves out; none
+            unless given.
         embedding: also lay the data's test images out in two dimensions: ``pca``, ``tsne``,
             ``umap``.
         progress: show a bar on a terminal while images are read.
@@ -138,15 +152,20 @@ def inspect(
     Raises:
         RunError: no checkpoint, or a folder that cannot be.
         DataError: a picture that is missing or unreadable, or no test images.
-        ConfigError: a layer or method that does not exist, or settings that nothing would read.
+        ConfigError: a layer, fusion or method that does not exist, or settings that nothing would
+            read.
         UnknownNameError: a class that does not exist.
         EvaluationError: pictures for a model without attention that can be read.
     """
     pictures = [pictures] if isinstance(pictures, str | Path) else pictures
     overrides = override_words(overrides)
-    of_timm = is_of_timm(source)
-    _check(pictures, () if of_timm else overrides, layers, target, embedding)
-    opened = opened_to_inspect(source, overrides, progress=progress)
+    found = opened_source(source)
+    _check_embedding(overrides if isinstance(found, Checkpoint) else (), embedding)
+    rolling: dict[str, Any] = {"fusion": fusion, "discard": discard}
+    _check_of_pictures(pictures, {"layers": layers, "target": target, **rolling})
+    rolling = {name: given for name, given in rolling.items() if given is not None}
+    with_data = embedding is not None
+    opened = opened_to_inspect(found, overrides, with_data=with_data, progress=progress)
     predictor = opened.predictor
     model, preprocessing = predictor.model, predictor.preprocessing
     folder, limit = _folder(opened.folder, out), predictor.max_pixels
@@ -159,13 +178,14 @@ def inspect(
     told: list[SeenPicture] = []
     blocks: tuple[BlockSummary, ...] = ()
     if images:
-        told, blocks = _look_at(seen, predictor, images, explained, layers)
+        told, blocks = _look_at(seen, predictor, images, explained, layers, rolling)
     if embedding is not None:
         subject = opened.subject(overrides, progress=progress)
         with memory_advice("lower data.eval_batch_size"):
             _embed(seen, subject, embedding, progress=progress)
     facts: dict[str, Plain] = {"checkpoint": str(opened.path), "weights": opened.weights_name}
-    facts |= {"model": opened.name, "data": opened.data}
+    facts |= {"model": opened.name, "data": opened.data or None}
+    facts |= _facts_of_pictures(seen, rolling)
     tables = _tables(shapes, told, blocks)
     tables[DRAWINGS] = {"file": [f"{name}.png" for name in seen.pictures]}
     return Inspection(
@@ -177,26 +197,42 @@ def inspect(
         shapes=shapes,
         pictures=tuple(told),
         blocks=blocks,
-        notes=tuple(dict.fromkeys(seen.notes)),
+        notes=tuple(dict.fromkeys([*predictor.notes, *seen.notes])),
         numbers=seen.numbers,
     )
 
 
-def _check(
-    pictures: Sequence[str | Path],
-    overrides: Sequence[str],
-    layers: Sequence[int] | None,
-    target: str | int | None,
-    embedding: str | None,
-) -> None:
-    """Refuse what would be left unread."""
+def _check_embedding(overrides: Sequence[str], embedding: str | None) -> None:
+    """Refuse another method, and what would be left unread."""
     if embedding is not None and embedding not in METHODS:
         raise ConfigError(f"--embedding: given {embedding!r}, allowed: {', '.join(METHODS)}")
     if overrides and embedding is None:
         raise ConfigError(f"{overrides[0]}: settings are for --embedding, which reads the data")
-    for option, given in (("--layers", layers), ("--target", target)):
+
+
+def _check_of_pictures(pictures: Sequence[str | Path], options: Mapping[str, Any]) -> None:
+    """The same of what is asked about pictures."""
+    for option, given in options.items():
         if given is not None and not pictures:
-            raise ConfigError(f"{option}: on which picture? Name one behind the run")
+            raise ConfigError(f"--{option}: on which picture? Name one behind the run")
+    fusion, discard = options["fusion"], options["discard"]
+    if fusion is not None and fusion not in FUSIONS:
+        raise ConfigError(f"--fusion: given {fusion!r}, allowed: {', '.join(FUSIONS)}")
+    if discard is not None and not 0 <= discard < 1:
+        raise ConfigError(f"--discard: given {discard}, allowed: a share from 0 up, below 1")
+
+
+def _facts_of_pictures(seen: Views, rolling: Mapping[str, Any]) -> dict[str, Plain]:
+    """How the rollout was made, and what the entropies can be at most, if pictures were seen."""
+    if "attention_entropy" not in seen.numbers:
+        return {}
+    most = _most_entropy(seen)
+    return {"fusion": "mean", "discard": 0.0, **rolling, "attention_entropy_at_most": most}
+
+
+def _most_entropy(seen: Views) -> float:
+    """Of a token that looks at all alike, in nats."""
+    return math.log(seen.numbers["token_norms"].shape[-1])
 
 
 def _folder(run: Path, out: str | Path | None) -> Path:
@@ -233,6 +269,7 @@ def _look_at(
     images: Sequence[tuple[str, Tensor]],
     explained: int | None,
     layers: Sequence[int] | None,
+    rolling: Mapping[str, Any],
 ) -> tuple[list[SeenPicture], tuple[BlockSummary, ...]]:
     """Each picture by itself, for the maps of many would not fit in memory; then all together."""
     anatomy, names = anatomy_of(predictor.model), predictor.class_names
@@ -244,12 +281,15 @@ def _look_at(
         best = shares.topk(min(3, len(names)))
         target = int(best.indices[0]) if explained is None else explained
         given = predictor.preprocessing(image[None].to(predictor.device))
-        each.append(views_of_picture(anatomy, image, given, target, shown))
+        each.append(views_of_picture(anatomy, image, given, target, shown, rolling))
         top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         told.append(SeenPicture(source, tuple((names[i], p) for i, p in top), names[target]))
     _gather(seen, images, each)
-    mean = seen.numbers["attention_distance"].mean(axis=0)
-    seen.pictures["distance"] = distance_plot(mean, shown)
+    labels = {"distance": "mean attention distance, pixels"}
+    labels["entropy"] = f"mean attention entropy, nats (at most {_most_entropy(seen):.2f})"
+    for name, label in labels.items():
+        mean = seen.numbers[f"attention_{name}"].mean(axis=0)
+        seen.pictures[name] = heads_plot(mean, shown, label)
     return told, _summaries(anatomy, shown, each)
 
 
@@ -270,11 +310,10 @@ def _summaries(
 ) -> tuple[BlockSummary, ...]:
     """Means over the pictures."""
     norms = np.stack([one.numbers["token_norms"] for one in each])
-    distances = np.stack([one.numbers["attention_distance"] for one in each]).mean(axis=0)
-    of_block = {
-        anatomy.attention_blocks[layer]: tuple(map(float, distances[index]))
-        for index, layer in enumerate(layers)
-    }
+    distances, entropies = (
+        _by_block(anatomy, layers, np.stack([one.numbers[name] for one in each]).mean(axis=0))
+        for name in ("attention_distance", "attention_entropy")
+    )
     patches = norms[:, :, anatomy.num_prefix :]
     has_class = "class token" in anatomy.prefix_names
     return tuple(
@@ -283,10 +322,21 @@ def _summaries(
             patch_norm=float(patches[:, index].mean()),
             largest_norm=float(patches[:, index].max(axis=-1).mean()),
             class_norm=float(norms[:, index, 0].mean()) if has_class else None,
-            distances=of_block.get(index, ()),
+            distances=distances.get(index, ()),
+            entropies=entropies.get(index, ()),
         )
         for index in range(norms.shape[1])
     )
+
+
+def _by_block(
+    anatomy: Anatomy, layers: Sequence[int], values: Array
+) -> dict[int, tuple[float, ...]]:
+    """Numbers of the heads (L, H) of these attention layers, by the numbers of their blocks."""
+    return {
+        anatomy.attention_blocks[layer]: tuple(map(float, values[index]))
+        for index, layer in enumerate(layers)
+    }
 
 
 def _embed(seen: Views, subject: Subject, method: str, *, progress: bool) -> None:
@@ -331,6 +381,7 @@ def _tables(
             "largest_norm": [one.largest_norm for one in blocks],
             "class_norm": [one.class_norm for one in blocks],
             "attention_distance": [list(one.distances) for one in blocks],
+            "attention_entropy": [list(one.entropies) for one in blocks],
         }
     return tables
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -11,11 +12,12 @@ from vitkit.records import Record
 from vitkit.report import suffixes_of
 from vitkit.weights import tested_name
 
-__all__ = ["DRAWINGS", "INSPECTED", "forget", "keep_in", "left", "suffix_of"]
+__all__ = ["DRAWINGS", "INSPECTED", "forget", "keep_in", "left", "suffix_of", "with_split"]
 
 RECORDS = {
     "standard": "eval{}.json",
     "shift": "eval-shift{}.json",
+    "others": "eval-others{}.json",
     "speed": "eval-speed{}.json",
     "probe": "probe{}.json",
 }
@@ -65,6 +67,19 @@ def suffix_of(path: Path, folder: Path, used: set[tuple[Path, str]] | None = Non
     suffix = next(name for name in names if (folder, name) not in used)
     used.add((folder, suffix))
     return suffix
+
+
+def with_split(suffix: str, split: str, asked: str, there: Sequence[str]) -> str:
+    """The suffix with what tells the splits that are evaluated beside the usual one.
+
+    Args:
+        suffix: see :func:`suffix_of`.
+        split: that is evaluated.
+        asked: a split, ``auto`` or ``all``.
+        there: the splits that there are.
+    """
+    usual = "test" if "test" in there else "val"
+    return f"{suffix}-{split}" if asked == "all" and split != usual else suffix
 
 
 def keep_in(folder: Path, kept: Path) -> None:

@@ -13,22 +13,16 @@ from torch import Tensor, nn
 
 from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device, memory_advice
-from vitkit.app.pretrained import load_model
-from vitkit.app.runs import find_checkpoint
+from vitkit.app.pretrained import LoadedModel, load_classifier, published_names
+from vitkit.app.sources import Weights, opened_weights
 from vitkit.data.config import MAX_PIXELS
-from vitkit.data.folder import SUFFIXES, pictures_in, require_pixels
+from vitkit.data.folder import READ_ERRORS, SUFFIXES, opened, pictures_in, what_is_wrong
 from vitkit.data.preprocess import Picture, Preprocessing
-from vitkit.errors import ConfigError, DataError, WeightsError
+from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.scores import require_finite
-from vitkit.weights import (
-    HUB_PREFIX,
-    TIMM_PREFIX,
-    TORCHVISION_PREFIX,
-    is_own_checkpoint,
-    read_checkpoint,
-)
+from vitkit.weights import Checkpoint
 
-__all__ = ["Prediction", "Predictor", "load", "picture_files", "read_picture"]
+__all__ = ["Prediction", "Predictor", "load", "picture_files", "predictor_of", "read_picture"]
 
 
 @dataclass(frozen=True)
@@ -163,11 +157,10 @@ def read_picture(
     if not Path(source).exists():
         raise DataError(f"no such picture or folder: {source}")
     try:
-        with Image.open(source) as picture:
-            require_pixels(source, picture, max_pixels)
+        with opened(source, max_pixels) as picture:
             return preprocessing.prepare_image(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read the picture {source}: {error}") from error
+    except READ_ERRORS as error:
+        raise DataError(f"cannot read the picture {source}: {what_is_wrong(error)}") from error
 
 
 def load(source: str | Path, *, class_names: Sequence[str] = (), device: str = "auto") -> Predictor:
@@ -177,13 +170,17 @@ def load(source: str | Path, *, class_names: Sequence[str] = (), device: str = "
         source: a run folder or checkpoint, or weights of another library: a file, a folder with
             ``config.json``, ``hf-hub:<owner>/<model>``, ``timm/<model>``, ``torchvision/<model>``.
         class_names: by index, in place of those that the source states; without either a class is
-            called by its index.
+            called as ImageNet's in one of its published classifiers, else by its index.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
         VitkitError: nothing there, damaged, without classes, or other names than classes.
     """
-    predictor = _of_weights(source) if _is_foreign(source) else _of_checkpoint(source)
+    found = opened_weights(source)
+    if isinstance(found, Weights):
+        predictor = predictor_of(load_classifier(found.place), named=bool(class_names))
+    else:
+        predictor = _of_checkpoint(found)
     if class_names and len(class_names) != len(predictor.class_names):
         raise DataError(
             f"{len(class_names)} class names for {source}, which tells "
@@ -194,39 +191,32 @@ def load(source: str | Path, *, class_names: Sequence[str] = (), device: str = "
     return replace(predictor, model=predictor.model.to(place), device=place, class_names=names)
 
 
-def _is_foreign(source: str | Path) -> bool:
-    """Whether a source is there and is no run and no checkpoint of ours."""
-    path = Path(source)
-    if path.is_dir():
-        return (path / "config.json").is_file() and not (path / "checkpoints").is_dir()
-    if path.is_file():
-        return not is_own_checkpoint(path)
-    return str(source).startswith((HUB_PREFIX, TIMM_PREFIX, TORCHVISION_PREFIX))
-
-
-def _of_checkpoint(source: str | Path) -> Predictor:
-    checkpoint = read_checkpoint(find_checkpoint(source))
+def _of_checkpoint(checkpoint: Checkpoint) -> Predictor:
     require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
     return Predictor(model, info.class_names, preprocessing, torch.device("cpu"), limit)
 
 
-def _of_weights(source: str | Path) -> Predictor:
-    loaded = load_model(source)
-    count = int(loaded.section.get("num_classes") or 0)
-    if count == 0:
-        raise WeightsError(
-            f"{source} has no classifier; fine-tune it first (vitkit train ... "
-            f"model.weights={source}), or look at its features: vitkit probe {source}"
-        )
-    names = loaded.class_names or tuple(f"class {index}" for index in range(count))
+def predictor_of(loaded: LoadedModel, *, named: bool = False) -> Predictor:
+    """Weights with a classifier, on the CPU; classes without names are called as ImageNet's where
+    they are these, and else by their index.
+
+    Args:
+        loaded: see :func:`~vitkit.app.pretrained.load_classifier`.
+        named: the classes will be given other names, so theirs are not looked for.
+    """
+    count, notes = int(loaded.section["num_classes"]), list(loaded.report.notes)
+    names = loaded.class_names
+    if not (named or names) and (names := published_names(loaded)):
+        what = loaded.report.published_as or loaded.report.format
+        notes.append(f"classes are called as ImageNet's, as usual for {what}; --classes renames")
     return Predictor(
         loaded.model,
-        names,
+        names or tuple(f"class {index}" for index in range(count)),
         loaded.preprocessing,
         torch.device("cpu"),
-        notes=tuple(loaded.report.notes),
+        notes=tuple(notes),
     )
 
 

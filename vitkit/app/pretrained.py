@@ -9,14 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vitkit import models  # as a whole: timm takes seconds to import, and few weights need it
 from vitkit.app.build import build_from_checkpoint
 from vitkit.app.expectations import stated_preprocessing
 from vitkit.app.runs import find_checkpoint
 from vitkit.data.preprocess import Preprocessing
+from vitkit.errors import WeightsError
 from vitkit.models.patches import as_pair
 from vitkit.weights import LoadReport, build_and_load, is_own_checkpoint, read_checkpoint
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_classifier", "load_model", "published_names"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,53 @@ def load_model(
         loaded.section,
         loaded.report,
     )
+
+
+def load_classifier(source: str | Path, **overrides: Any) -> LoadedModel:
+    """As :func:`load_model`, of weights that tell classes apart.
+
+    Raises:
+        WeightsError: also where there is no classifier, or a part of the model has no weights: what
+            it says would be left to chance.
+    """
+    loaded = load_model(source, **overrides)
+    if not loaded.section.get("num_classes"):
+        raise WeightsError(
+            f"{source} has no classifier; fine-tune it first (vitkit train ... "
+            f"model.weights={source}), or look at its features: vitkit probe {source}"
+        )
+    if loaded.report.embeds:
+        raise WeightsError(
+            f"{source}: its head makes embeddings of images and no scores of classes; fine-tune it "
+            f"first (vitkit train ... model.weights={source}), or look at its features: vitkit "
+            f"probe {source}"
+        )
+    if new := loaded.report.new:
+        raise WeightsError(
+            f"{source} has no weights that fit {', '.join(new[:3])}; leave out settings of the "
+            f"model that ask for others, or fine-tune it first (model.weights={source})"
+        )
+    return loaded
+
+
+def published_names(loaded: LoadedModel) -> tuple[str, ...]:
+    """What ImageNet calls the classes of one of its published classifiers, which does not say.
+
+    For people to read, never to match data by: a folder of ImageNet calls them by their numbers in
+    WordNet.
+
+    Args:
+        loaded: with the head that it came with.
+
+    Returns:
+        By index; empty where the source states names of its own, or nothing says that it is one.
+    """
+    report, count = loaded.report, int(loaded.section.get("num_classes") or 0)
+    if report.class_names or not (report.published_as or report.of_imagenet):
+        return ()
+    if any(name.startswith("head") for name in report.new):
+        return ()
+    return models.imagenet_names(count, report.published_as)
 
 
 def _from_checkpoint(path: str | Path) -> LoadedModel:

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import torch
 
-from vitkit.app.build import picture_section
+from vitkit.app.build import fitted_data
 from vitkit.app.devices import memory_advice
 from vitkit.app.encoders import Encoder, open_encoder
 from vitkit.app.facts import environment_facts
 from vitkit.app.features import cached_features
 from vitkit.app.leavings import left
 from vitkit.app.progress import counted
-from vitkit.app.subjects import Source
+from vitkit.app.sources import Source
 from vitkit.config import Overrides, override_words
-from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, Split
 from vitkit.errors import DataError
 from vitkit.evaluation.few_shot import (
@@ -95,7 +94,7 @@ def probe(
     overrides = override_words(overrides)
     encoder = open_encoder(source, overrides, data_name=data.info.name if data else None)
     if data is None:
-        data = _data_for(encoder, progress=progress)
+        data = fitted_data(encoder.config, encoder.preprocessing, progress=progress)
     train, val, test = (_required(data, split) for split in ("train", "val", "test"))
     with memory_advice("lower data.eval_batch_size"):
         parts = {
@@ -182,15 +181,3 @@ def _required(data: ImageData, split: str) -> Split:
         more = "; set data.val_fraction, such as 0.1" if split == "val" else ""
         raise DataError(f"{data.info.name} has no {split} images, and probing needs some{more}")
     return images
-
-
-def _data_for(encoder: Encoder, *, progress: bool) -> ImageData:
-    """The data that the settings name, as the model takes them."""
-    pictures, want = picture_section(encoder.config), encoder.preprocessing
-    with counted("reading", "files", show=progress) as tell:
-        return load_data(
-            pictures,
-            img_size=want.img_size,
-            in_chans=want.in_chans,
-            on_file=tell,
-        )

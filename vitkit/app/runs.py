@@ -87,7 +87,7 @@ def _no_such_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"cannot write the run folder {folder}: {error.strerror}; "
-            "set run.root to a folder you may write"
+            "set run.root, or run.dir if you gave it, to a folder you may write"
         ) from error
 
 

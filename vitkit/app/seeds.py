@@ -87,7 +87,7 @@ def _same_recipe(config: RunConfig, path: Path) -> None:
     if differ:
         raise RunError(
             f"{path} is another recipe (its {', '.join(differ)} differ); "
-            "give this one a run.name of its own"
+            "give this one a run.name, or run.dir, of its own"
         )
 
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vitkit.app.batches import eval_loader
+from vitkit.app.other_sets import other_measures
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
-from vitkit.app.suites import predictions_of, split_of
-from vitkit.data.imagenet import IMAGENET_A, IMAGENET_CLASSES, IMAGENET_R
-from vitkit.data.shifted import (
-    Published,
-    read_cifar10_1,
-    read_cifar10h,
-    read_cifar_c,
-    read_imagenet_c,
-    read_imagenet_folder,
-    read_imagenet_real,
-)
+from vitkit.app.suites import split_of
 from vitkit.data.splits import Split
-from vitkit.errors import DataError
-from vitkit.evaluation.adversarial import fgsm, pgd
-from vitkit.evaluation.classification import Predictions
+from vitkit.evaluation.adversarial import fgsm, pgd, pgd_l2
+from vitkit.evaluation.config import EvalConfig
 from vitkit.evaluation.corruptions.catalogue import CORRUPTIONS, SEVERITIES, SMALLEST, corrupt
 from vitkit.evaluation.perturbations import (
     lower_resolution,
@@ -36,36 +25,29 @@ from vitkit.evaluation.perturbations import (
     shuffle_patches,
     white_noise,
 )
-from vitkit.evaluation.robustness import ALEXNET_ERRORS, mean_corruption_error
-from vitkit.evaluation.scores import require_finite, soft_nll
+from vitkit.evaluation.robustness import corruption_measures
+from vitkit.evaluation.scores import require_finite
 from vitkit.evaluation.standard import Measured
 from vitkit.records import Plain
 
 __all__ = ["shift_facts", "shift_measures"]
 
-OCCLUDED = (0.25, 0.5, 0.75)
+TENTHS = range(1, 10)
+"""Of the patches that occlusion drops; none dropped is the clean image."""
 OCCLUSION_GRIDS = ((14, 14), (8, 8), (4, 4))
 SHUFFLED = ((2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (14, 14), (16, 16))
 NOISES = (0.05, 0.1, 0.2, 0.4)
 RESOLUTIONS = (0.75, 0.5, 0.25)
+CLEAN = "changed/clean/acc"
+"""What the accuracy on the images is called that nothing was done to."""
 FEWEST_PIXELS = 2
 """Side of a patch below which it is none."""
 
-CIFAR10 = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-
 Change = Callable[[Tensor, Tensor], Tensor]
 """uint8 images (B, channels, height, width), places in the split (B,) -> uint8 images."""
+
+Attack = Callable[..., Tensor]
+"""Takes what :func:`fgsm` takes, and gives what it gives."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +77,15 @@ def shift_measures(subject: Subject, split: str, *, progress: bool = True) -> Me
     named by what was done. Corruptions need 32 pixels a side and are left out below.
     """
     options = subject.config.eval
-    others = _other_sets(subject, progress=progress)  # first: a wrong folder is told at once
+    # First: a wrong folder is told at once.
+    others = other_measures(subject, split, progress=progress)
     some = _Images.of(split_of(subject, split), options.shift_images)
     measured = Measured()
-    size = subject.preprocessing.img_size
-    if min(size) >= SMALLEST:
-        measured.add(_corruptions(subject, some, progress=progress))
-    measured.add(_changes(subject, some, progress=progress))
+    changes = _changes(subject, some, progress=progress)
+    if min(subject.preprocessing.img_size) >= SMALLEST:
+        clean = changes.metrics[CLEAN]
+        measured.add(_corruptions(subject, some, clean, progress=progress))
+    measured.add(changes)
     attacked = _Images.of(some.images, options.attack_images, some.places)
     measured.add(_attacks(subject, attacked, progress=progress))
     metrics = {f"{split}/{name}": value for name, value in measured.metrics.items()}
@@ -127,45 +111,27 @@ def shift_facts(subject: Subject, images: int) -> dict[str, Plain]:
     return facts
 
 
-def _corruptions(subject: Subject, some: _Images, *, progress: bool) -> Measured:
+def _corruptions(subject: Subject, some: _Images, clean: float, *, progress: bool) -> Measured:
+    """All corruptions at all severities; ``clean`` is the accuracy without any."""
     options = subject.config.eval
     kinds = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
 
     changes = [_placed(corrupt, name=n, severity=s, seed=options.seed) for n, s in kinds]
     right = _accuracies(subject, some, changes, "corrupted", progress=progress)
     found = dict(zip(kinds, right, strict=True))
-    return _corrupted("corrupted", "corruptions", found, options.mce_baseline == "alexnet")
-
-
-def _corrupted(
-    prefix: str, table: str, found: Mapping[tuple[str, int], float], over_alexnet: bool
-) -> Measured:
-    """Accuracy under each corruption, and the mean error over those that count.
-
-    Args:
-        prefix: of the metrics.
-        table: name of the table of severities.
-        found: (corruption, severity) -> accuracy.
-        over_alexnet: also the errors over AlexNet's.
-    """
-    names = list(dict.fromkeys(name for name, _ in found))
-    errors = {name: [1 - found[name, severity] for severity in SEVERITIES] for name in names}
-    metrics = {
-        f"{prefix}/{name}/acc": 1 - sum(values) / len(values) for name, values in errors.items()
-    }
-    metrics[f"{prefix}/err"] = mean_corruption_error(errors)
-    if over_alexnet:
-        metrics[f"{prefix}/mce"] = mean_corruption_error(errors, ALEXNET_ERRORS)
-    columns = {f"severity_{s}": [found[name, s] for name in names] for s in SEVERITIES}
-    return Measured(metrics, {table: {"corruption": names, **columns}})
+    over_alexnet = options.mce_baseline == "alexnet"
+    return corruption_measures(
+        "corrupted", "corruptions", found, clean=clean if over_alexnet else None
+    )
 
 
 def _changes(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     """Occlusion, shuffling, noise and fewer pixels."""
     size, seed = subject.preprocessing.img_size, subject.config.eval.seed
-    changes: dict[str, Change] = {"changed/clean/acc": lambda images, places: images}
+    changes: dict[str, Change] = {CLEAN: lambda images, places: images}
     for grid in [g for g in OCCLUSION_GRIDS if _divides(g, size)][:1]:
-        for share in OCCLUDED:
+        for tenths in TENTHS:
+            share = tenths / 10
             changes[f"occluded/{share:g}/acc"] = _placed(
                 occlude_patches, grid=grid, share=share, seed=seed
             )
@@ -226,10 +192,8 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
     def predict(images: Tensor) -> Tensor:
         return subject.predict(images * 255)
 
-    kinds = [
-        (kind, epsilon) for kind in ("fgsm", "pgd") for epsilon in dict.fromkeys(options.epsilons)
-    ]
-    hits = dict.fromkeys(kinds, 0)
+    attacks = _attacks_by_name(options)
+    hits = dict.fromkeys(attacks, 0)
     clean = done = 0
     count = len(some.places)
     loader = eval_loader(some.images, subject.pictures, subject.device)
@@ -241,18 +205,25 @@ def _attacks(subject: Subject, some: _Images, *, progress: bool) -> Measured:
             clean += int(right.sum())
             # What is wrong without an attack is wrong with it.
             images, targets, places = images[right], targets[right], places[right]
-            for kind, epsilon in kinds if len(targets) else ():
-                attack = fgsm
-                if kind == "pgd":
-                    attack = partial(
-                        pgd, steps=options.pgd_steps, indices=places, seed=options.seed
-                    )
-                changed = attack(predict, images, targets, epsilon / 255)
-                hits[kind, epsilon] += int(_right(predict, changed, targets).sum())
+            walk: dict[str, Any] = {"steps": options.pgd_steps, "seed": options.seed}
+            for name, (attack, epsilon) in attacks.items() if len(targets) else ():
+                more = {} if attack is fgsm else {**walk, "indices": places}
+                changed = attack(predict, images, targets, epsilon, **more)
+                hits[name] += int(_right(predict, changed, targets).sum())
             done += len(positions)
             tell(done, count)
-    metrics = {f"{kind}/{epsilon:g}_255/acc": n / count for (kind, epsilon), n in hits.items()}
+    metrics = {f"{name}/acc": n / count for name, n in hits.items()}
     return Measured({"attacked/clean/acc": clean / count, **metrics})
+
+
+def _attacks_by_name(options: EvalConfig) -> dict[str, tuple[Attack, float]]:
+    """What is tried, and its epsilon on [0, 1]; the names of the usual ones count in 255ths."""
+    pixels = {f"{epsilon:g}_255": epsilon / 255 for epsilon in options.epsilons}
+    usual: dict[str, Attack] = {"fgsm": fgsm, "pgd": pgd}
+    attacks: dict[str, tuple[Attack, float]] = {}
+    for kind, attack in usual.items():
+        attacks |= {f"{kind}/{name}": (attack, epsilon) for name, epsilon in pixels.items()}
+    return attacks | {f"pgd_l2/{e:g}": (pgd_l2, e) for e in options.epsilons_l2}
 
 
 def _right(predict: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
@@ -273,149 +244,3 @@ def _frozen(subject: Subject) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-def _other_sets(subject: Subject, *, progress: bool) -> Measured:
-    """Those whose folders were named."""
-    options, want = subject.config.eval, subject.preprocessing
-    measured = Measured()
-    if options.cifar10_1 is not None:
-        _require_cifar10(subject, "eval.cifar10_1")
-        found = _on(subject, read_cifar10_1(options.cifar10_1, want), "CIFAR-10.1", progress)
-        measured.metrics |= {f"cifar10_1/{k}": v for k, v in found.metrics().items()}
-    if options.cifar10h is not None:
-        measured.add(_cifar10h(subject, options.cifar10h, progress=progress))
-    folders = {
-        "imagenet_v2": (options.imagenet_v2, None),
-        "imagenet_a": (options.imagenet_a, IMAGENET_A),
-        "imagenet_r": (options.imagenet_r, IMAGENET_R),
-        "imagenet_sketch": (options.imagenet_sketch, None),
-    }
-    for name, (folder, classes) in folders.items():
-        if folder is None:
-            continue
-        _require_imagenet(subject, f"eval.{name}")
-        images = read_imagenet_folder(
-            folder,
-            want,
-            setting=f"eval.{name}",
-            classes=classes,
-            class_names=subject.data.info.class_names,
-            max_pixels=subject.pictures.max_pixels,
-        )
-        found = _among(_on(subject, images, name, progress), classes)
-        measured.metrics |= {f"{name}/{k}": v for k, v in found.metrics().items()}
-    if options.imagenet_real is not None:
-        measured.add(_imagenet_real(subject, options.imagenet_real, progress=progress))
-    if options.cifar_c is not None:
-        measured.add(_cifar_c(subject, options.cifar_c, progress=progress))
-    if options.imagenet_c is not None:
-        measured.add(_imagenet_c(subject, options.imagenet_c, progress=progress))
-    return measured
-
-
-def _cifar_c(subject: Subject, folder: str, *, progress: bool) -> Measured:
-    """The published files of CIFAR-10-C or CIFAR-100-C."""
-    info = subject.data.info
-    if info.num_classes == len(CIFAR10):
-        _require_cifar10(subject, "eval.cifar_c")
-    elif info.name != "cifar100":
-        raise DataError(
-            f"eval.cifar_c needs a model of CIFAR-10's or CIFAR-100's classes; this one knows "
-            f"{info.num_classes} ({info.name})"
-        )
-    sets = read_cifar_c(folder, subject.preprocessing, info.num_classes)
-    found = _on_each(subject, sets, "CIFAR-C", progress=progress)
-    return _corrupted("cifar_c", "cifar_c", found, over_alexnet=False)
-
-
-def _imagenet_c(subject: Subject, folder: str, *, progress: bool) -> Measured:
-    """The published folders of ImageNet-C, also over AlexNet's errors."""
-    _require_imagenet(subject, "eval.imagenet_c")
-    sets = read_imagenet_c(
-        folder,
-        subject.preprocessing,
-        class_names=subject.data.info.class_names,
-        max_pixels=subject.pictures.max_pixels,
-    )
-    found = _on_each(subject, sets, "ImageNet-C", progress=progress)
-    return _corrupted("imagenet_c", "imagenet_c", found, over_alexnet=True)
-
-
-def _on_each(
-    subject: Subject, sets: Sequence[Published], what: str, *, progress: bool
-) -> dict[tuple[str, int], float]:
-    """(corruption, severity) -> accuracy on each of the published sets."""
-    found: dict[tuple[str, int], float] = {}
-    with counted(f"evaluating {what}", "sets", show=progress) as tell:
-        for published in sets:
-            known = _on(subject, published.read(), what, False).metrics()
-            found[published.corruption, published.severity] = known["acc"]
-            tell(len(found), len(sets))
-    return found
-
-
-def _on(subject: Subject, images: Split, what: str, progress: bool) -> Predictions:
-    views = subject.config.eval.tta
-    found = predictions_of(subject, images, what, views=views, progress=progress)
-    require_finite(found.logits)
-    return found
-
-
-def _among(predictions: Predictions, classes: Sequence[int] | None) -> Predictions:
-    """Only some classes are asked for: the others' logits are left out before the comparison."""
-    if classes is None:
-        return predictions
-    order = torch.tensor(classes)
-    targets = torch.searchsorted(order, predictions.targets)
-    return Predictions(predictions.logits[:, order], targets, predictions.indices)
-
-
-def _cifar10h(subject: Subject, path: str, *, progress: bool) -> Measured:
-    """Against what people said: cross-entropy, and accuracy against their commonest answer."""
-    shares = torch.from_numpy(read_cifar10h(path))
-    _require_cifar10(subject, "eval.cifar10h")
-    test = split_of(subject, "test")
-    if subject.data.info.name != "cifar10" or len(test) != len(shares):
-        raise DataError(
-            f"eval.cifar10h belongs to the {len(shares):,} test images of cifar10; given "
-            f"{len(test):,} of {subject.data.info.name}"
-        )
-    found = _on(subject, test, "CIFAR-10H", progress)
-    said = shares.argmax(1)
-    people = -torch.xlogy(shares, shares).sum(1).mean()
-    return Measured(
-        {
-            "cifar10h/acc": float((found.logits.argmax(1) == said).double().mean()),
-            "cifar10h/loss": soft_nll(found.logits, shares),
-            "cifar10h/loss_of_people": float(people),
-        }
-    )
-
-
-def _imagenet_real(subject: Subject, folder: str, *, progress: bool) -> Measured:
-    """Right is whatever people see in the picture."""
-    _require_imagenet(subject, "eval.imagenet_real")
-    real = read_imagenet_real(folder, subject.preprocessing, max_pixels=subject.pictures.max_pixels)
-    found = _on(subject, real.images, "ImageNet-ReaL", progress)
-    predicted = found.logits.argmax(1).tolist()
-    hits = sum(p in labels for p, labels in zip(predicted, real.labels, strict=True))
-    return Measured({"imagenet_real/acc": hits / len(predicted)})
-
-
-def _require_cifar10(subject: Subject, setting: str) -> None:
-    info = subject.data.info
-    if tuple(info.class_names) != CIFAR10:
-        raise DataError(
-            f"{setting} needs a model of CIFAR-10's ten classes; this one knows "
-            f"{info.num_classes} ({info.name})"
-        )
-
-
-def _require_imagenet(subject: Subject, setting: str) -> None:
-    info = subject.data.info
-    if info.num_classes != IMAGENET_CLASSES:
-        raise DataError(
-            f"{setting} needs a model of ImageNet's {IMAGENET_CLASSES:,} classes; this one knows "
-            f"{info.num_classes} ({info.name})"
-        )

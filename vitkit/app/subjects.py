@@ -16,15 +16,28 @@ from vitkit.app.build import (
     build,
     build_data,
     build_from_checkpoint,
+    fitted_data,
     picture_section,
     with_classes_of,
+    with_classes_of_weights,
 )
 from vitkit.app.devices import best_device
 from vitkit.app.expectations import FITTING, fitting_of
-from vitkit.app.pretrained import load_model
-from vitkit.app.runs import find_checkpoint
+from vitkit.app.pretrained import load_classifier, load_model
+from vitkit.app.sources import (
+    OfTimm,
+    Opened,
+    Source,
+    Weights,
+    model_settings,
+    opened_source,
+    require_data,
+    require_read,
+    short_name,
+)
 from vitkit.config import RunConfig, load_config
 from vitkit.data.config import ImageDataConfig
+from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, WeightsError
@@ -32,35 +45,18 @@ from vitkit.models.presets import TIMM_PREFIX
 from vitkit.records import Plain
 from vitkit.weights import Checkpoint, read_checkpoint, stated_by_config
 
-__all__ = [
-    "TIMM_SOURCE",
-    "Source",
-    "Subject",
-    "folder_of",
-    "is_of_timm",
-    "open_subject",
-    "opened_source",
-    "require_read",
-    "subject_of_checkpoint",
-]
+__all__ = ["Subject", "folder_elsewhere", "folder_of", "open_subject", "subject_of_checkpoint"]
 
 CUTS = ("data.val_fraction=", "data.split_seed=")
 """Settings that cut other validation images out of the training ones than a run did."""
 
-READ = ("data.", "eval.", "trainer.accelerator", "run.report", "model.img_size")
-"""How the settings begin that an evaluation of a checkpoint reads; it has the others itself."""
-
-READ_OF_TIMM = ("data.", "eval.", "model.", "trainer.accelerator", "run.report", "run.root")
-"""The same of a model of timm, whose section and place are still open."""
+READ_ELSEWHERE = ("data.", "eval.", "model.", "trainer.accelerator", "run.report", "run.root")
+"""How the settings begin that an evaluation of other weights than a checkpoint's reads: what they
+do not say themselves, and where the records go, is open.
+"""
 
 SIZES = ("model.img_size", "data.img_size")
 """Either says the size of both; see :func:`_one_size`."""
-
-TIMM_SOURCE = "timm:"
-"""In front of the name of one of timm's models."""
-
-Source = str | Path | tuple[str, str | Path]
-"""A run folder or checkpoint; ``timm:<name>`` with a file of weights."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +75,7 @@ class Subject:
         folder: where the records go.
         facts: about the model, plain values.
         own_val: whether its validation images are none that it was trained on.
+        notes: what a person should know about how its weights were read, a line each.
     """
 
     model: nn.Module
@@ -92,6 +89,7 @@ class Subject:
     folder: Path
     facts: dict[str, Plain]
     own_val: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def pictures(self) -> ImageDataConfig:
@@ -104,34 +102,23 @@ class Subject:
         return logits
 
 
-def opened_source(source: Source) -> Source | Checkpoint:
-    """The checkpoint that a source stands for; a model of timm as it is.
-
-    Raises:
-        ConfigError: a model of timm without weights.
-        RunError: nothing there.
-        WeightsError: damaged, or not ours.
-    """
-    if isinstance(source, tuple) or is_of_timm(source):
-        return source
-    if str(source).startswith(TIMM_PREFIX) and not Path(source).exists():
-        name = str(source).removeprefix(TIMM_PREFIX)
-        raise ConfigError(f"{source}: give its weights too: {TIMM_SOURCE}{name} weights=FILE")
-    return read_checkpoint(find_checkpoint(source))
-
-
-def is_of_timm(source: Source) -> bool:
-    """Whether a source is one of timm's models by its name, perhaps with a file of weights."""
-    return str(source[0] if isinstance(source, tuple) else source).startswith(TIMM_SOURCE)
-
-
 def folder_of(path: Path) -> Path:
     """Where records about a checkpoint go: its run's folder, or beside it."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
+def folder_elsewhere(config: RunConfig, place: str) -> Path:
+    """Where records about weights go that are no run's: ``<run.root>/eval/<place>``.
+
+    Args:
+        config: of the evaluation.
+        place: what it is called after; what no folder can be called becomes a dash.
+    """
+    return Path(config.run.root) / "eval" / place.replace("/", "-").replace(":", "-")
+
+
 def open_subject(
-    source: Source | Checkpoint,
+    source: Source | Opened,
     overrides: Sequence[str] = (),
     *,
     data: ImageData | None = None,
@@ -140,7 +127,7 @@ def open_subject(
     """The model that a source stands for.
 
     Args:
-        source: see :data:`Source`; or a checkpoint that was read.
+        source: see :data:`~vitkit.app.sources.Source`; or what was opened of one.
         overrides: ``"section.key=value"`` strings.
         data: data of your own in place of the source's.
         progress: show a bar on a terminal while data are read.
@@ -148,19 +135,12 @@ def open_subject(
     Raises:
         VitkitError: nothing there, damaged, or data that does not fit its classes.
     """
-    if isinstance(source, Checkpoint):
-        return subject_of_checkpoint(source, overrides, data=data, progress=progress)
-    name, weights = source if isinstance(source, tuple) else (source, None)
-    if isinstance(name, str) and name.startswith(TIMM_SOURCE):
-        model = name.removeprefix(TIMM_SOURCE)
-        return _of_timm(model, weights, overrides, data=data, progress=progress)
-    if weights is not None:
-        raise ConfigError(
-            f"weights={weights}: {name} brings its own weights; only {TIMM_SOURCE}<name> needs a "
-            "file"
-        )
-    path = find_checkpoint(name)
-    return subject_of_checkpoint(path, overrides, data=data, progress=progress)
+    opened = source if isinstance(source, Opened) else opened_source(source)
+    if isinstance(opened, OfTimm):
+        return _of_timm(opened, overrides, data=data, progress=progress)
+    if isinstance(opened, Weights):
+        return _of_weights(opened.place, overrides, data=data, progress=progress)
+    return subject_of_checkpoint(opened, overrides, data=data, progress=progress)
 
 
 def subject_of_checkpoint(
@@ -219,32 +199,6 @@ def subject_of_checkpoint(
     )
 
 
-def require_read(
-    overrides: Sequence[str], read: Sequence[str] = READ, *, own_statistics: bool = True
-) -> None:
-    """Refuse settings that would change nothing.
-
-    Args:
-        overrides: ``"section.key=value"`` strings.
-        read: how those begin that change something.
-        own_statistics: the model brings mean and deviation.
-
-    Raises:
-        ConfigError: there are some, all of them named.
-    """
-    keys = [override.partition("=")[0].strip() for override in overrides]
-    allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in read)
-    faults = [
-        f"{key}: changes nothing here, where {allowed} are read; leave it out"
-        for key in keys
-        if not key.startswith(tuple(read))
-    ]
-    if own_statistics and "data.normalize" in keys:
-        faults.append("data.normalize: the checkpoint has its own mean and std; leave it out")
-    if faults:
-        raise ConfigError(faults)
-
-
 def _one_size(overrides: Sequence[str]) -> list[str]:
     """An image size that is given for the model or the data holds for both."""
     sizes = [o.partition("=")[2] for o in overrides if o.partition("=")[0].strip() in SIZES]
@@ -262,23 +216,93 @@ def _at_size(path: Path, size: tuple[int, int]) -> tuple[nn.Module, dict[str, An
     return loaded.model, loaded.section
 
 
+def _of_weights(
+    place: str | Path, overrides: Sequence[str], *, data: ImageData | None, progress: bool
+) -> Subject:
+    """Weights of any layout that is read, with the preprocessing that they state."""
+    shown = str(place)
+    require_data(shown, overrides, at_hand=data is not None)
+    require_read(overrides, READ_ELSEWHERE, own_statistics=False)
+    ours, others = model_settings(_one_size(overrides))
+    config = load_config(base={}, overrides=others)
+    loaded = load_classifier(place, **ours)
+    own = loaded.preprocessing
+    config = _fitted_as_trained(config, own, overrides)
+    if data is None:
+        data = fitted_data(config, own, progress=progress)
+    _require_shape(shown, own, data.info)
+    count = int(loaded.section["num_classes"])
+    data, matched = with_classes_of_weights(shown, loaded.class_names, count, data)
+    normalize = picture_section(config).normalize
+    preprocessing = replace(own, **fitting_of(data.info))
+    if normalize != "auto":
+        preprocessing = replace(preprocessing, mean=data.info.mean, std=data.info.std)
+    notes = [*loaded.report.notes, *_overridden(own, preprocessing, normalize)]
+    if matched == "by order":
+        first, last = data.info.class_names[0], data.info.class_names[-1]
+        notes.append(
+            f"the {count} classes are matched by their order, from {first!r} to {last!r}: the "
+            "weights do not call them so"
+        )
+    device = best_device(config.trainer.accelerator)
+    return Subject(
+        model=loaded.model.to(device),
+        section=dict(loaded.section),
+        preprocessing=preprocessing,
+        data=data,
+        config=config,
+        device=device,
+        path=Path(place),
+        weights_name="trained",
+        folder=folder_elsewhere(config, f"{short_name(place)}-{data.info.name}"),
+        facts={
+            "checkpoint": shown,
+            "weights": "trained",
+            "model": str(loaded.section["name"]),
+            "format": loaded.report.format,
+            "data": data.info.name,
+            "classes_matched": matched,
+            "normalize": "the weights'" if normalize == "auto" else normalize,
+            **fitting_of(data.info),
+        },
+        notes=tuple(notes),
+    )
+
+
+def _require_shape(shown: str, want: Preprocessing, info: DataInfo) -> None:
+    """See that images are as the model takes them, which those that were handed in may not be.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    takes, given = (want.in_chans, *want.img_size), (info.in_chans, *info.img_size)
+    if takes != given:
+        raise ConfigError(
+            f"{shown} takes images of {takes} (channels, height, width), those of {info.name} are "
+            f"{given}; hand in others, or set model.img_size={list(info.img_size)} and "
+            f"model.in_chans={info.in_chans} to fit the weights to them"
+        )
+
+
+def _overridden(own: Preprocessing, used: Preprocessing, normalize: str) -> list[str]:
+    """A line for each thing about pictures that is not as the weights state it."""
+    notes = [
+        f"pictures have {key} {getattr(used, key)} here, {getattr(own, key)} by the weights"
+        for key in FITTING
+        if getattr(used, key) != getattr(own, key)
+    ]
+    if (used.mean, used.std) != (own.mean, own.std):
+        notes.append(f"data.normalize={normalize} overrides the weights' own mean and std")
+    return notes
+
+
 def _of_timm(
-    name: str,
-    weights: str | Path | None,
-    overrides: Sequence[str],
-    *,
-    data: ImageData | None,
-    progress: bool,
+    timm: OfTimm, overrides: Sequence[str], *, data: ImageData | None, progress: bool
 ) -> Subject:
     """A model of timm by its name and a file of weights."""
-    shown = TIMM_SOURCE + name
-    if weights is None:
-        raise ConfigError(
-            f"{shown}: which weights? Put weights=FILE behind it (.safetensors, .pth, .bin)"
-        )
-    if data is None and not any(o.startswith("data.name=") for o in overrides):
-        raise ConfigError(f"{shown}: on which data? Say so, as in data.name=cifar10 data.root=data")
-    require_read(overrides, READ_OF_TIMM, own_statistics=False)
+    name, weights, shown = timm.name, timm.weights, timm.shown
+    require_data(shown, overrides, at_hand=data is not None)
+    require_read(overrides, READ_ELSEWHERE, own_statistics=False)
     section = {"name": TIMM_PREFIX + name, "weights": str(weights)}
     config = load_config(base={"model": section}, overrides=overrides)
     config = _fitted_as_stated(name, config, overrides)
@@ -299,7 +323,6 @@ def _of_timm(
         _require_size(shown, built, overrides)
     device = best_device(config.trainer.accelerator)
     preprocessing, statistics = _as_timm_has_it(built.model, built.preprocessing, config)
-    place = f"{TIMM_PREFIX}{name}-{built.info.name}".replace("/", "-")
     return Subject(
         model=built.model.eval().to(device),
         section=built.section,
@@ -309,7 +332,7 @@ def _of_timm(
         device=device,
         path=Path(weights),
         weights_name="trained",
-        folder=Path(config.run.root) / "eval" / place,
+        folder=folder_elsewhere(config, f"{TIMM_PREFIX}{name}-{built.info.name}"),
         facts={
             "checkpoint": str(weights),
             "weights": "trained",

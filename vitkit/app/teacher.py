@@ -18,7 +18,7 @@ from vitkit.errors import ConfigError, WeightsError
 from vitkit.models.registry import create_model
 from vitkit.training.distillation import Teacher
 from vitkit.training.task_config import DistillConfig
-from vitkit.weights import load_weights, read_checkpoint
+from vitkit.weights import load_weights, own_checkpoint, read_checkpoint
 
 __all__ = ["build_teacher"]
 
@@ -27,7 +27,8 @@ def build_teacher(distill: DistillConfig, built: Built) -> Teacher | None:
     """What ``task.distill`` names; None if it names nothing.
 
     Raises:
-        ConfigError: a bare file without the name of its model, or statistics that do not fit.
+        ConfigError: a bare file without the name of its model, a name for a checkpoint that knows
+            its own, or statistics that do not fit.
         VitkitError: no such file, or a model of other classes.
     """
     if distill.teacher is None:
@@ -51,6 +52,11 @@ def build_teacher(distill: DistillConfig, built: Built) -> Teacher | None:
 
 def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) -> Teacher:
     assert distill.model is not None and distill.teacher is not None
+    if own_checkpoint(distill.teacher) is not None:
+        raise ConfigError(
+            f"task.distill.model: {distill.teacher} is of vitkit and says itself what it holds; "
+            "leave it out"
+        )
     model = create_model(distill.model, num_classes=info.num_classes, in_chans=info.in_chans)
     report = load_weights(model, distill.teacher)
     if report.new:
@@ -58,8 +64,9 @@ def _from_bare_file(distill: DistillConfig, info: DataInfo, own: Preprocessing) 
             f"task.distill.teacher: {distill.teacher} has no {report.new[0]} for {distill.model} "
             f"of {info.num_classes} classes, so it would guess; give weights of these classes"
         )
-    mean = distill.mean or IMAGENET[0]
-    std = distill.std or IMAGENET[1]
+    stated = report.preprocessing
+    mean = distill.mean or tuple(stated.get("mean") or IMAGENET[0])
+    std = distill.std or tuple(stated.get("std") or IMAGENET[1])
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != info.in_chans:
             raise ConfigError(

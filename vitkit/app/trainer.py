@@ -14,19 +14,16 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from vitkit.app import assemble
+from vitkit.app.announcement import announce
 from vitkit.app.assemble import Run
-from vitkit.app.devices import (
-    best_device,
-    concrete_precision,
-    memory_advice,
-    multiplies_bfloat16,
-)
+from vitkit.app.devices import memory_advice
 from vitkit.app.facts import environment_facts, peak_memory_mb
 from vitkit.app.invocation import is_child, restart_command
 from vitkit.app.jobs import Job, job_class
 from vitkit.app.leavings import forget, keep_in
 from vitkit.app.lengths import as_extended, longer, note_length
 from vitkit.app.reporter import report_training
+from vitkit.app.resolve import concrete, require_read_with_own_data, resolve_config
 from vitkit.app.runs import (
     discard_run_folder,
     finished_results,
@@ -34,7 +31,7 @@ from vitkit.app.runs import (
     require_unused,
     resumable_checkpoint,
 )
-from vitkit.config import Overrides, RunConfig, dump_yaml, load_config, to_plain
+from vitkit.config import Overrides, RunConfig, dump_yaml, load_config
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, Interrupted, TrainingError
@@ -42,7 +39,7 @@ from vitkit.records import Record, write_text
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import Clock
 from vitkit.training.checkpoints import Checkpoints
-from vitkit.training.progress import TrainingProgress, clock
+from vitkit.training.progress import TrainingProgress
 from vitkit.weights import read_checkpoint
 
 __all__ = ["TrainResult", "resume", "train", "try_one_batch"]
@@ -88,7 +85,9 @@ def train(
         VitkitError: whatever a person can put right; see :mod:`vitkit.errors`.
     """
     timer = Clock(since)
-    resolved = _concrete(_resolve(config, overrides))
+    if data is not None:
+        require_read_with_own_data(overrides)
+    resolved = concrete(resolve_config(config, overrides))
     require_unused(resolved)
     job = job_class(resolved)(resolved, data, progress=progress)
     folder = make_run_folder(resolved)
@@ -137,7 +136,7 @@ def resume(
         config = as_extended(begun, folder)
     else:
         config = longer(begun, extend, path, finished=results is not None)
-    config = _concrete(config)  # what another machine decided may not be had on this one
+    config = concrete(config)  # what another machine decided may not be had on this one
     # The weights that it began with may be gone; the checkpoint has better ones.
     bare = config.model_copy(
         update={"model": config.model.without_weights(), "task": config.task.without_weights()}
@@ -174,7 +173,7 @@ def _reopen(folder: Path, config: RunConfig, results: Path | None, planned: int)
 
 def try_one_batch(config: RunConfig) -> Job:
     """Build everything and take one training and one validation step; leave nothing on disk."""
-    config = _concrete(config)
+    config = concrete(config)
     job = job_class(config)(config)
     trainer = assemble.make_trainer(
         config,
@@ -232,7 +231,7 @@ def _fit(
         epoch, done = divmod(step, run.plan.steps_per_epoch)
         train_loader.load_state_dict({"epoch": epoch, "next_batch": done * accumulate})
     if run.show and trainer.is_global_zero:
-        _announce(run, trainer, step)
+        announce(run, trainer, step)
     task = assemble.make_task(run)
     if when_built is not None:
         when_built()
@@ -305,7 +304,7 @@ def _finish(
             facts["weights"] = f"{'best' if early else 'last'}, {said['weights']}"
     facts |= {
         "model": config.model.name,
-        "data": config.data.name,
+        "data": run.job.data_name,
         "task": config.task.name,
         "parameters": sum(p.numel() for p in run.job.model.parameters()),
         "trainable_parameters": sum(
@@ -366,36 +365,3 @@ def _measuring(tested: Path) -> AbstractContextManager[None]:
         f"data.eval_batch_size is too large. The training is done: measure {tested} by vitkit "
         "eval, or vitkit probe if it is a pre-training's, with a lower data.eval_batch_size"
     )
-
-
-def _resolve(
-    config: RunConfig | Mapping[str, Any] | str | Path | None, overrides: Overrides
-) -> RunConfig:
-    if isinstance(config, RunConfig):
-        return load_config(base=to_plain(config), overrides=overrides) if overrides else config
-    if isinstance(config, str | Path):
-        return load_config([config], overrides)
-    return load_config([], overrides, base=config)
-
-
-def _concrete(config: RunConfig) -> RunConfig:
-    """The config with its precision decided, so that the run's own files say what ran."""
-    device = best_device(config.trainer.accelerator)
-    precision = concrete_precision(config.trainer.precision, device)
-    trainer = config.trainer.model_copy(update={"precision": precision})
-    return config.model_copy(update={"trainer": trainer})
-
-
-def _announce(run: Run, trainer: Trainer, step: int | None) -> None:
-    settings = run.config.trainer
-    parameters = sum(p.numel() for p in run.job.model.parameters())
-    print(f"model  {run.config.model.name}: {parameters:,} parameters")
-    print(*run.job.lines(), sep="\n")
-    if settings.precision == "bf16-mixed" and not multiplies_bfloat16(trainer.strategy.root_device):
-        print("note   bfloat16 is emulated on this machine and slow; trainer.precision=auto is not")
-    length = f"{run.plan.total_steps:,} steps"
-    if settings.max_time:
-        length = f"{clock(settings.max_time)} from the start, at most {length},"
-    print(f"run    {run.folder}: {length} in {settings.precision}", flush=True)
-    if step is not None:
-        print(f"resume after step {step:,} of {run.plan.total_steps:,}", flush=True)

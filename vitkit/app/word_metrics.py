@@ -22,7 +22,7 @@ from vitkit.app.devices import best_device
 from vitkit.app.leavings import left
 from vitkit.app.progress import counted
 from vitkit.app.subjects import folder_of
-from vitkit.app.words import Translator
+from vitkit.app.translator import Translator
 from vitkit.config import RunConfig
 from vitkit.data.text.config import TextDataConfig
 from vitkit.data.text.corpus import WindowEvalLoader

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitkit.cli.commands import models_and_settings
+from vitkit.cli.arguments import models_and_settings
 from vitkit.cli.options import Debug, Quiet
 from vitkit.cli.output import results_are_on_disk
 from vitkit.errors import ConfigError
@@ -24,7 +24,7 @@ WIDTH = 80
 
 def inspect(
     source: Annotated[
-        str, typer.Argument(metavar="RUN|CHECKPOINT|timm:NAME", help="A trained model.")
+        str, typer.Argument(metavar="RUN|CHECKPOINT|WEIGHTS|timm:NAME", help="A trained model.")
     ],
     pictures: Annotated[
         list[str] | None,
@@ -45,6 +45,16 @@ def inspect(
         str | None,
         typer.Option(metavar="CLASS", help="Class to explain; the predicted one by default."),
     ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Heads of a layer in the rollout: mean, max, min; mean by default."),
+    ] = None,
+    discard: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE", help="Smallest entries left out by the rollout, such as 0.9."
+        ),
+    ] = None,
     embedding: Annotated[
         str | None,
         typer.Option(help="Map of the data's test images: pca, tsne or umap."),
@@ -55,14 +65,15 @@ def inspect(
     """Look inside a model: where it looks, what for, and what becomes of its tokens.
 
     Writes pictures, inspect.npz and inspect.json: attention of every layer and head, rollout,
-    relevance for a class, likeness to the class token, lengths of tokens, attention distances;
-    without a picture what depends on the weights alone, filters and positions. A model of timm
-    takes weights=FILE behind its name, and needs data.name. Examples:
+    relevance and Grad-CAM for a class, likeness to the class token, lengths of tokens, how far and
+    how widely heads look; without a picture what depends on the weights alone, filters and
+    positions. A model of timm takes weights=FILE behind its name, and needs data.name. Examples:
 
     \b
         vitkit inspect runs/flowers/20260101-120000 rose.jpg
         vitkit inspect runs/flowers/20260101-120000 rose.jpg --target tulip
         vitkit inspect runs/flowers/20260101-120000 --embedding tsne
+        vitkit inspect vit.safetensors rose.jpg
         vitkit inspect timm:NAME weights=a.pth data.name=cifar10 model.img_size=32
     """
     from vitkit.app import inspect as look_inside
@@ -70,7 +81,7 @@ def inspect(
     files, settings = _files_and_settings(pictures or [])
     models, settings = models_and_settings([source, *settings])
     if not models:
-        raise ConfigError(f"{source}: name a run, a checkpoint or timm:<name> first")
+        raise ConfigError(f"{source}: name a run, a checkpoint, weights or timm:<name> first")
     found = look_inside(
         models[0],
         files,
@@ -78,6 +89,8 @@ def inspect(
         out=out,
         layers=_numbers(layers),
         target=target,
+        fusion=fusion,
+        discard=discard,
         embedding=embedding,
         progress=not quiet,
     )

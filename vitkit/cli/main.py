@@ -15,7 +15,17 @@ import typer
 from typer.main import get_command
 
 from vitkit.app.invocation import is_child
-from vitkit.cli import averaging, commands, inspection, probing, reports, words
+from vitkit.cli import (
+    averaging,
+    checking,
+    commands,
+    evaluation,
+    inspection,
+    probing,
+    reports,
+    training,
+    words,
+)
 from vitkit.cli.output import lasting_output, loss
 from vitkit.errors import ConfigError, Interrupted, VitkitError
 
@@ -40,9 +50,9 @@ def main() -> NoReturn:
     """The ``vitkit`` command."""
     app = _app()
     app.command("train", short_help="Train a model, test it, keep the results.")(
-        _command(commands.train)
+        _command(training.train)
     )
-    app.command("eval", short_help="Evaluate a run or checkpoint.")(_command(commands.evaluate))
+    app.command("eval", short_help="Evaluate runs or weights.")(_command(evaluation.evaluate))
     app.command("predict", short_help="Name the classes of pictures.")(_command(commands.predict))
     app.command("inspect", short_help="Look inside a model.")(_command(inspection.inspect))
     app.command("probe", short_help="Measure what frozen features are worth.")(
@@ -58,7 +68,7 @@ def main() -> NoReturn:
     app.command("average", short_help="Average checkpoints of a run.")(_command(averaging.average))
     app.command("models", short_help="List the models.")(_command(commands.models))
     app.command("check-data", short_help="Look through a data set before training.")(
-        _command(commands.check_data)
+        _command(checking.check_data)
     )
     app.callback(invoke_without_command=True)(commands.vitkit)
     _run(app, "vitkit")
@@ -67,14 +77,14 @@ def main() -> NoReturn:
 def run_train() -> NoReturn:
     """``python train.py`` is ``vitkit train``."""
     app = _app()
-    app.command("train")(_command(commands.train))
+    app.command("train")(_command(training.train))
     _run(app, "train.py")
 
 
 def run_eval() -> NoReturn:
     """``python eval.py`` is ``vitkit eval``."""
     app = _app()
-    app.command("eval")(_command(commands.evaluate))
+    app.command("eval")(_command(evaluation.evaluate))
     _run(app, "eval.py")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitkit.cli.commands import models_and_settings
+from vitkit.cli.arguments import models_and_settings
 from vitkit.cli.options import Debug, Quiet
 from vitkit.cli.output import results_are_on_disk, tell_notes
 from vitkit.errors import ConfigError

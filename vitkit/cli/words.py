@@ -72,6 +72,10 @@ def generate(
         require_nothing_drawn(
             temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, greedy=greedy
         )
+    elif greedy:
+        require_nothing_drawn(
+            "--greedy", temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
     if prompt == "-":
         prompt = utf8_text(sys.stdin.buffer.read(), STDIN)
     writer = load_writer(source)

@@ -1,5 +1,6 @@
 """What a person asked for, checked: files and overrides in, one :class:`RunConfig` out."""
 
+from vitkit.config.idle import idle_settings
 from vitkit.config.load import (
     Overrides,
     describe_keys,
@@ -17,6 +18,7 @@ __all__ = [
     "RunSection",
     "describe_keys",
     "dump_yaml",
+    "idle_settings",
     "load_config",
     "override_words",
     "split_arguments",

@@ -23,6 +23,9 @@ TYPES = {
     "tuple_type": "a list",
     "finite_number": "a finite number",
 }
+MOST = 3
+"""Places of a key in other sections that are worth naming; ``name`` is in nearly all of them."""
+
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
@@ -71,7 +74,7 @@ def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
     kind, given, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "extra_forbidden":
         close = _elsewhere(key, known) or _sibling(key, known) or _by_last_part(key, known)
-        return f"unknown key; did you mean {close[0]}?" if close else "unknown key"
+        return f"unknown key; did you mean {' or '.join(close)}?" if close else "unknown key"
     if kind == "literal_error":
         allowed = str(context.get("expected", "")).replace(" or ", ", ")
         close = nearest(str(given), [part.strip("' ") for part in allowed.split(",")], n=1)
@@ -87,9 +90,10 @@ def _text(details: ErrorDetails, key: str, known: list[str]) -> str:
 
 
 def _elsewhere(key: str, known: list[str]) -> list[str]:
-    """The same name in another section: ``model.lr`` -> ``optimizer.lr``."""
+    """The same name in other sections: ``model.lr`` -> ``optimizer.lr``; not of what has many."""
     last = "." + key.rsplit(".", 1)[-1]
-    return [name for name in known if name.endswith(last)][:1]
+    found = [name for name in known if name.endswith(last)]
+    return found if len(found) <= MOST else []
 
 
 def _sibling(key: str, known: list[str]) -> list[str]:

@@ -17,9 +17,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from vitkit.config.layers import layered
 from vitkit.errors import nearest
 
-__all__ = ["EXTENDS", "Document", "dump_sections", "merge", "parse_value", "read_file"]
+__all__ = ["EXTENDS", "Document", "dump_sections", "parse_value", "read_file"]
 
 EXTENDS = "extends"
 """The key by which a file names the file that it builds on, relative to its own folder."""
@@ -170,7 +171,7 @@ def read_file(path: Path, faults: list[str], above: tuple[Path, ...] = ()) -> Do
         return Document(values, reader.origins)
     base = read_file(path.parent / target, faults, (*above, path.resolve()))
     origins = base.origins | reader.origins
-    return Document(merge(base.values, values), origins)
+    return Document(layered(base.values, values), origins)
 
 
 def _read_text(path: Path, faults: list[str]) -> str | None:
@@ -213,18 +214,6 @@ def _yaml_files(folder: Path) -> list[str]:
         return []
     names = (p.name for p in folder.iterdir() if p.suffix in {".yaml", ".yml"})
     return sorted(name for name in names if not name.startswith("."))
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """A new mapping: ``above`` over ``below``, mappings merged key by key, all else replaced."""
-    result = dict(below)
-    for key, value in above.items():
-        old = result.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            result[key] = merge(old, value)
-        else:
-            result[key] = value
-    return result
 
 
 def dump_sections(values: Mapping[str, Any], header: str = "") -> str:

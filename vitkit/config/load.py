@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from vitkit.config.default import EMBEDDED_DEFAULT
 from vitkit.config.faults import fault_lines, field_keys, located
-from vitkit.config.files import dump_sections, merge, parse_value, read_file
+from vitkit.config.files import dump_sections, parse_value, read_file
+from vitkit.config.layers import fitting, layered, merge, name_in
 from vitkit.config.run import RunConfig, contradictions, to_plain
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.kinds import DATA_CONFIGS, data_class
@@ -53,13 +54,19 @@ SYNONYMS = {
     "bs": "data.batch_size",
     "data": "data.name",
     "dataset": "data.name",
+    "decay": "ema.decay",
     "epochs": "trainer.max_epochs",
     "gpus": "trainer.devices",
     "learning_rate": "optimizer.lr",
     "lr": "optimizer.lr",
     "model": "model.name",
     "optimizer": "optimizer.name",
+    "root": "data.root",
+    "seed": "run.seed",
+    "tokenizer": "data.tokenizer",
+    "vocab_size": "data.vocab_size",
     "wd": "optimizer.weight_decay",
+    "window": "data.window",
     "workers": "data.num_workers",
 }
 """What other programs call them."""
@@ -67,10 +74,10 @@ SYNONYMS = {
 OWN_CHOICES = ("data.name=", "model.name=")
 """Overrides that leave the embedded default: its recipe fits its own data and model only."""
 
-OWN_TASK = "task.name="
-OWN_OPTIMIZER = "optimizer.name="
 LEARNED_SO = ("task", "ema")
 """Sections of the embedded default that fit its own task only."""
+
+USUAL_TASK = ClassificationConfig.model_fields["name"].default
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -124,7 +131,8 @@ def load_config(
 ) -> RunConfig:
     """Merge ``base``, then the files from left to right, then the overrides; check the whole.
 
-    With no file, no base and no choice of data or model, the embedded default is the base.
+    With no file, no base and no choice of data or model, the embedded default is the base. Who
+    names another optimiser than an earlier layer does leaves that one's rates and moments behind.
 
     Args:
         files: YAML files of sections, or one.
@@ -138,20 +146,21 @@ def load_config(
     files = [files] if isinstance(files, str | Path) else files
     overrides = override_words(overrides)
     faults: list[str] = []
+    given = [_spelled_out(_nested(override, faults)) for override in overrides]
     values: dict[str, Any] = _spelled_out(base or {})
     if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):
         values = dict(EMBEDDED_DEFAULT)
-        if any(o.startswith(OWN_TASK) for o in overrides):
+        if any(name_in("task", layer) not in (None, USUAL_TASK) for layer in given):
             values = {name: part for name, part in values.items() if name not in LEARNED_SO}
-        if any(o.startswith(OWN_OPTIMIZER) for o in overrides):
-            values.pop("optimizer", None)  # the rate of another one
     origins: dict[str, str] = {}
     for file in files:
         document = read_file(Path(file), faults)
-        values = merge(values, _spelled_out(document.values))
+        values = layered(values, _spelled_out(document.values))
         origins |= document.origins
-    for override in overrides:
-        values = merge(values, _spelled_out(_nested(override, faults)))
+    for layer in given:  # all names first: the order of settings on a line means nothing
+        values = fitting(values, layer)
+    for override, layer in zip(overrides, given, strict=True):
+        values = merge(values, layer)
         origins.pop(override.partition("=")[0], None)
     sections = _checked(values, faults)
     if not faults:

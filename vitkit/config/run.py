@@ -49,7 +49,7 @@ def contradictions(config: RunConfig) -> list[str]:
     """Faults that no section can see alone, a line each."""
     trainer, data, schedule = config.trainer, config.data, config.schedule
     faults = []
-    if schedule.min_lr > config.optimizer.lr:
+    if schedule.name != "constant" and schedule.min_lr > config.optimizer.lr:
         faults.append(
             f"schedule.min_lr: given {schedule.min_lr}, above optimizer.lr {config.optimizer.lr}"
         )
@@ -66,6 +66,7 @@ def contradictions(config: RunConfig) -> list[str]:
             f"data.name={data.name} is {data.kind}; change one of the two"
         )
     faults += _distilling(config.task)
+    faults += _balanced_twice(config)
     if trainer.monitor == "val/acc" and config.task.metric[0] != "val/acc":
         faults.append(f"trainer.monitor: {config.task.name} has no val/acc; set val/loss or auto")
     if trainer.early_stopping_patience and not data.may_validate:
@@ -102,6 +103,16 @@ def _misread(config: RunConfig) -> list[str]:
     fitting = [n for n, preset in PRESETS.items() if READS.get(preset.family, "images") == kind]
     hint = f"; take a model such as {', '.join(fitting[:3])}" if fitting else ""
     return [f"model.name: {name} reads {reads}, but data.name={config.data.name} is {kind}{hint}"]
+
+
+def _balanced_twice(config: RunConfig) -> list[str]:
+    weights = getattr(config.task, "class_weights", "none")
+    if weights != "balanced" or getattr(config.data, "sampling", "shuffle") != "balanced":
+        return []
+    return [
+        "task.class_weights: these and data.sampling=balanced each even out the classes; take one "
+        "of them"
+    ]
 
 
 def _distilling(task: TaskConfig) -> list[str]:

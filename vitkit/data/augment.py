@@ -18,7 +18,7 @@ from vitkit.data.policies import ColorJitter, Policy, make_policy
 from vitkit.data.random import epoch_order, position_noise, position_uniform, uniform_table
 from vitkit.errors import DataError
 
-__all__ = ["Augment", "crop_boxes", "random_boxes"]
+__all__ = ["BOX_DRAWS", "RESIZED_CROP", "Augment", "crop_boxes", "random_boxes"]
 
 CROP_Y, CROP_X, FLIP = range(3)
 """The draws of an image: which of its random numbers decides what."""
@@ -37,6 +37,8 @@ class Augment:
     """Training augmentation in tensors, on any device, reproducible from (seed, epoch, position).
 
     In order: crop, flip, policy, colour jitter; then, on normalised images, cutout and erasing.
+    Pictures that are decoded anew for each epoch are cropped before they are images:
+    :mod:`vitkit.data.crops`.
     What an image draws is worked out on the CPU, where positions are: it is the same on every
     device and waits for none. Only of several processes each waits once a batch, for torch sends
     its positions to the device. Pixels are changed, and noise made, where the images are.

@@ -28,6 +28,9 @@ __all__ = ["DataReport", "check_data"]
 SHOWN = 5
 """Pairs of duplicates that are named."""
 
+DAMAGED_SHOWN = 20
+"""Damaged files that are named, unless all are asked for."""
+
 FILES = {"image_folder": find_images, "unlabelled": find_pictures}
 """Data sets of files that are looked at as they are, before they are resized."""
 
@@ -56,8 +59,12 @@ class DataReport:
     examples: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """For printing; fits 80 columns but for paths."""
+    def lines(self, *, all_damaged: bool = False) -> list[str]:
+        """For printing; fits 80 columns but for paths.
+
+        Args:
+            all_damaged: name every damaged file, however many there are.
+        """
         splits = list(self.counts)
         lines = [f"{self.name}: {len(self.class_names)} classes"]
         lines.append(f"{'class':<24}" + "".join(f"{name:>10}" for name in splits))
@@ -75,7 +82,10 @@ class DataReport:
                 f"balance: the largest class has {max(train) / min(train):.2f} x the smallest"
             )
         lines.append(f"damaged files: {len(self.damaged)}")
-        lines += [f"  {bad.path}: {bad.reason}" for bad in self.damaged[:20]]
+        named = self.damaged if all_damaged else self.damaged[:DAMAGED_SHOWN]
+        lines += [f"  {bad.path}: {bad.reason}" for bad in named]
+        if rest := len(self.damaged) - len(named):
+            lines.append(f"  and {rest:,} more; vitkit check-data --all names every one")
         for (one, two), count in sorted(self.duplicates.items()):
             where = f"within {one}" if one == two else f"between {one} and {two}"
             lines.append(f"duplicates {where}: {count}")

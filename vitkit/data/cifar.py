@@ -125,7 +125,10 @@ def _arrays(folder: Path, files: Mapping[str, str], labels_key: str) -> Arrays:
 
 def _read(path: Path, md5: str) -> dict[str, Any]:
     if not path.is_file():
-        raise DataError(f"{path} is missing; fetch the data anew with data.download=true")
+        raise DataError(
+            f"{path} is missing; delete the folder {path.parent} and fetch it anew with "
+            "data.download=true"
+        )
     content = path.read_bytes()
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise DataError(

@@ -165,6 +165,11 @@ class ImageDataConfig(DataConfig):
     download: bool | str = Field(
         False, description="fetch the files if they are absent: true, or the address of a mirror"
     )
+    sampling: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="training images of an epoch: each once, or as many of every class: the images "
+        "of rare ones several times",
+    )
     repeats: int = Field(
         1, ge=1, description="times that each image appears in an epoch, each time changed anew"
     )
@@ -219,6 +224,15 @@ class ImageDataConfig(DataConfig):
     synthetic_size: int = Field(1000, ge=1, description="synthetic: number of images of all splits")
     synthetic_classes: int = Field(10, ge=2, description="synthetic: number of classes")
     augment: AugmentConfig = Field(AugmentConfig(), description="random changes in training")
+
+    @model_validator(mode="after")
+    def _turns_need_each_image_once(self) -> ImageDataConfig:
+        if self.sampling == "balanced" and self.augment.flip == "alternate":
+            raise ValueError(
+                "augment.flip=alternate mirrors each image in every other epoch, and "
+                "sampling=balanced does not show each once in an epoch; set augment.flip=random"
+            )
+        return self
 
     @property
     def may_validate(self) -> bool:

@@ -6,7 +6,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,12 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitkit.data.preprocess import Fit, picture_to_tensor
+from vitkit.data.preprocess import Choose, Fit, picture_to_tensor
 from vitkit.data.raw import RawData, Request
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, stratified_split
 from vitkit.errors import DataError, nearest
 
 __all__ = [
+    "FORMATS",
+    "READ_ERRORS",
     "SUFFIXES",
     "TEST_FRACTION",
     "BadFile",
@@ -27,15 +31,23 @@ __all__ = [
     "decoded",
     "find_images",
     "open_picture",
+    "opened",
     "pictures_in",
     "read",
     "read_splits",
-    "require_pixels",
+    "what_is_wrong",
 ]
 
 T = TypeVar("T")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
+"""In Pillow's words, what a picture's file may hold, whatever its suffix says. Pillow knows dozens
+more, old and rarely looked at, and hands PostScript to another program."""
+
+READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises over a file that it cannot read."""
+
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = (224, 224)
 TEST_FRACTION = 0.2
@@ -78,38 +90,67 @@ class Decoder:
 
     def __call__(self, path: object) -> Tensor:
         """uint8 (channels, height, width)."""
-        return self.fit(open_picture(Path(str(path)), self.in_chans, self.max_pixels))
+        return self.fit(self._whole(path))
+
+    def cropped(self, path: object, choose: Choose) -> Tensor:
+        """A part of the whole picture, at that size; see :class:`~vitkit.data.crops.Cropping`."""
+        return self.fit.cropped(self._whole(path), choose)
+
+    def _whole(self, path: object) -> Tensor:
+        return open_picture(Path(str(path)), self.in_chans, self.max_pixels)
 
 
 def open_picture(path: Path, in_chans: int, max_pixels: int) -> Tensor:
     """A file's picture, uint8 (channels, height, width); of an animation the first frame.
 
     Raises:
-        DataError: empty, no picture, truncated, or more than ``max_pixels``.
+        DataError: empty, no picture, of another format than :data:`FORMATS`, truncated, or more
+            than ``max_pixels``.
     """
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: empty file")
-        with Image.open(path) as picture:
-            require_pixels(path, picture, max_pixels)
+        with opened(path, max_pixels) as picture:
             picture.load()
             return picture_to_tensor(picture, in_chans)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: {_reason(error)}") from error
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: {what_is_wrong(error)}") from error
 
 
-def require_pixels(path: str | Path, picture: Image.Image, max_pixels: int) -> None:
-    """Refuse a picture too large to decode, by what its head says.
+@contextmanager
+def opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+    """A picture whose head is read, and no more yet: here alone are pictures' files opened.
 
     Raises:
-        DataError: it has more than ``max_pixels``.
+        DataError: it has more than ``max_pixels``, by what its head says.
+        OSError, ValueError, SyntaxError, DecompressionBombError: what Pillow says of a file that
+            is none of :data:`FORMATS`, or damaged; :func:`what_is_wrong` has better words.
     """
-    pixels = picture.width * picture.height
-    if pixels > max_pixels:
-        raise DataError(
-            f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,} (vitkit predict: "
-            "--max-pixels)"
-        )
+    with Image.open(path, formats=_formats()) as picture:
+        pixels = picture.width * picture.height
+        if pixels > max_pixels:
+            raise DataError(
+                f"{path}: {pixels:,} pixels, data.max_pixels is {max_pixels:,} (vitkit predict: "
+                "--max-pixels)"
+            )
+        yield picture
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that the Pillow which is installed has a reader for."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def what_is_wrong(error: Exception) -> str:
+    """In a few words, with a file of which Pillow says :data:`READ_ERRORS`."""
+    text = str(error)
+    if "truncated" in text:
+        return "truncated image"
+    if "cannot identify" in text:
+        return f"no readable picture (read are {', '.join(FORMATS)})"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
@@ -332,12 +373,3 @@ def pictures_in(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "truncated" in text:
-        return "truncated image"
-    if "cannot identify" in text:
-        return "no readable picture"
-    return text.splitlines()[0] if text else type(error).__name__

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGENET_A", "IMAGENET_CLASSES", "IMAGENET_R"]
+import re
+from collections.abc import Sequence
+
+__all__ = ["IDENTIFIER", "IMAGENET_A", "IMAGENET_CLASSES", "IMAGENET_R", "are_identifiers"]
 
 IMAGENET_CLASSES = 1000
+
+IDENTIFIER = r"n\d{8}"
+"""What a class is called in WordNet, and a folder of its pictures with it."""
+
+
+def are_identifiers(names: Sequence[str]) -> bool:
+    """Whether classes are called by ImageNet-1k's identifiers, in order: that of its models."""
+    if len(names) != IMAGENET_CLASSES or list(names) != sorted(names):
+        return False
+    return all(re.fullmatch(IDENTIFIER, name) for name in names)
 
 
 def _indices(text: str) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from vitkit.data.crops import CroppedPictures, RandomCrop
 from vitkit.data.epochs import EpochLoader, Shares
 from vitkit.data.random import epoch_order
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
@@ -36,7 +37,8 @@ class Batch(NamedTuple):
 class TrainLoader(EpochLoader[Batch]):
     """Micro-batches of one epoch after the other.
 
-    An epoch's order is a permutation of the images, each ``repeats`` times in a row;
+    An epoch's order is a permutation of the images (or, ``balanced``, a draw that evens out their
+    classes), each ``repeats`` times in a row;
     :class:`Shares` says who takes which places. Those left over at an epoch's end are dropped, so
     that every batch has one shape.
 
@@ -46,14 +48,19 @@ class TrainLoader(EpochLoader[Batch]):
         micro_batches: parts in which a process takes its share of a step.
         seed: of the permutations.
         repeats: places of each image in an epoch, side by side: repeated augmentation.
+        balanced: an epoch has as many images of each class, of :func:`balanced_epoch`, not each
+            image once.
         rank, world_size: which process this is, of how many.
         device: where batches are yielded; resident images move there once.
         num_workers: processes that decode streamed images.
         prefetch_factor: batches that each of them prepares ahead.
         persistent_workers: keep them from one epoch to the next.
+        crop: what is cut out of streamed pictures as they are decoded, as
+            :func:`~vitkit.data.crops.crop_of` finds it; batches are not to be cropped again then.
 
     Raises:
-        DataError: the batch size does not divide, or an epoch would have no step.
+        DataError: the batch size does not divide, an epoch would have no step, or a crop of images
+            that are held.
     """
 
     def __init__(
@@ -64,12 +71,14 @@ class TrainLoader(EpochLoader[Batch]):
         micro_batches: int = 1,
         seed: int = 0,
         repeats: int = 1,
+        balanced: bool = False,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
         num_workers: int = 0,
         prefetch_factor: int = 2,
         persistent_workers: bool = False,
+        crop: RandomCrop | None = None,
     ) -> None:
         self.shares = Shares(batch_size, micro_batches, rank, world_size)
         self.size, self.repeats = len(split), repeats
@@ -80,8 +89,9 @@ class TrainLoader(EpochLoader[Batch]):
                 f"data.batch_size {batch_size}; lower data.batch_size"
             )
         self.seed = seed
+        self.classes = torch.as_tensor(split.targets).cpu() if balanced else None
         workers = _workers(num_workers, prefetch_factor, persistent_workers)
-        self._source = _source(split, device, workers)
+        self._source = _source(split, device, workers, crop)
 
     def __len__(self) -> int:
         """Micro-batches of a full epoch, also where only its rest will be yielded."""
@@ -90,9 +100,9 @@ class TrainLoader(EpochLoader[Batch]):
 
     def batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """See :meth:`EpochLoader.batches`."""
-        order = epoch_order(self.size, self.seed, epoch, self.repeats)
+        order = epoch_order(self.size, self.seed, epoch, self.repeats, balanced=self.classes)
         places = [self.shares.places(index) for index in range(first, len(self))]
-        yield from self._source.batches([order[p] for p in places], places)
+        yield from self._source.batches([order[p] for p in places], places, epoch)
 
     def close(self) -> None:
         """End the worker processes, if any; another epoch would start them anew."""
@@ -154,7 +164,9 @@ class _ResidentSource:
         self.split = replace(split, images=split.images.to(device))
         self.targets, self.device = split.targets.to(device), device
 
-    def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
+    def batches(
+        self, indices: list[Tensor], places: list[Tensor], epoch: int = 0
+    ) -> Iterator[Batch]:
         if not indices:
             return
         # Sent once: a copy a batch would wait for all that is queued on the device.
@@ -166,27 +178,59 @@ class _ResidentSource:
         """Nothing."""
 
 
+class _Asked:
+    """What a split is asked for, batch by batch: indices, or, of pictures that are cropped by where
+    they stand, (index, epoch, position). Made when its turn comes: those of a whole epoch are many.
+    """
+
+    def __init__(self, *, placed: bool) -> None:
+        self.placed, self.epoch = placed, 0
+        self.batches: list[tuple[Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        epoch = self.epoch
+        for chosen, places in self.batches:
+            indices = chosen.tolist()
+            if not self.placed:
+                yield indices
+                continue
+            where = zip(indices, places.tolist(), strict=True)
+            yield [(index, epoch, position) for index, position in where]
+
+
 class _StreamedSource:
-    """Batches decoded by worker processes; what is decoded depends on the index alone.
+    """Batches decoded by worker processes; what is decoded depends on the index alone, or on that
+    and its place in the epoch.
 
     The loader is made once: its workers may outlive an epoch, and then get the next one's indices.
     """
 
     def __init__(
-        self, split: StreamedSplit, device: torch.device | str, workers: dict[str, Any]
+        self,
+        split: StreamedSplit,
+        device: torch.device | str,
+        workers: dict[str, Any],
+        crop: RandomCrop | None,
     ) -> None:
         self.device = torch.device(device)
-        self._indices: list[list[int]] = []
+        pictures: Dataset[Any] = split if crop is None else CroppedPictures(split, crop)
+        self._asked = _Asked(placed=crop is not None)
         self._loader: DataLoader[Any] = DataLoader(
-            split,
-            batch_sampler=self._indices,
+            pictures,
+            batch_sampler=self._asked,
             pin_memory=self.device.type == "cuda",
             **workers,
         )
 
-    def batches(self, indices: list[Tensor], places: list[Tensor]) -> Iterator[Batch]:
+    def batches(
+        self, indices: list[Tensor], places: list[Tensor], epoch: int = 0
+    ) -> Iterator[Batch]:
         on_gpu = self.device.type == "cuda"
-        self._indices[:] = [chosen.tolist() for chosen in indices]
+        self._asked.epoch = epoch
+        self._asked.batches = list(zip(indices, places, strict=True))
         try:
             for (images, targets), place in zip(self._loader, places, strict=True):
                 yield Batch(
@@ -219,8 +263,13 @@ def _workers(count: int, prefetch_factor: int, persistent: bool) -> dict[str, An
 
 
 def _source(
-    split: Split, device: torch.device | str, workers: dict[str, Any]
+    split: Split,
+    device: torch.device | str,
+    workers: dict[str, Any],
+    crop: RandomCrop | None = None,
 ) -> _ResidentSource | _StreamedSource:
-    if isinstance(split, ResidentSplit):
-        return _ResidentSource(split, device)
-    return _StreamedSource(split, device, workers)
+    if isinstance(split, StreamedSplit):
+        return _StreamedSource(split, device, workers, crop)
+    if crop is not None:
+        raise DataError("images that are held are cropped in batches, by Augment; leave crop out")
+    return _ResidentSource(split, device)

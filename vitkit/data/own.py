@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vitkit.data.config import ImageDataConfig
-from vitkit.data.preprocess import Fit, as_image
+from vitkit.data.preprocess import Choose, Fit, as_image
 from vitkit.data.raw import RawData, Request
 from vitkit.data.sources import prepared
 from vitkit.data.splits import ImageData, ResidentSplit, Split, StreamedSplit, picture_digest
@@ -125,6 +125,11 @@ class _OwnPictures:
         assert isinstance(index, int)
         return self.fitted(self.pair(index)[0])
 
+    def cropped(self, index: object, choose: Choose) -> Tensor:
+        """A part of the picture as it is; see :class:`~vitkit.data.crops.Cropping`."""
+        assert isinstance(index, int) and self.fit is not None
+        return self.fit.cropped(self.pair(index)[0], choose)
+
 
 def _own_splits(own: Mapping[str, _OwnPictures], request: Request) -> dict[str, Split]:
     """The splits of a person's own data: in memory if all of them fit."""
@@ -136,10 +141,10 @@ def _own_splits(own: Mapping[str, _OwnPictures], request: Request) -> dict[str, 
     own = {which: replace(pictures, fit=fit) for which, pictures in own.items()}
     count = sum(len(pictures.dataset) for pictures in own.values())
     held = _may_be_held(own["train"].fitted(first).numel() * count, request.config)
-    return {which: _own_split(pictures, held) for which, pictures in own.items()}
+    return {which: _own_split(pictures, held, request) for which, pictures in own.items()}
 
 
-def _own_split(pictures: _OwnPictures, held: bool) -> Split:
+def _own_split(pictures: _OwnPictures, held: bool, request: Request) -> Split:
     """A split. Each item is read once, some twice more, to see whether they stay the same."""
     which = pictures.which
     random = pictures.random_item()
@@ -163,7 +168,9 @@ def _own_split(pictures: _OwnPictures, held: bool) -> Split:
         )
     if held:
         return ResidentSplit(torch.stack(images), torch.tensor(targets), torch.tensor(keys))
-    decode = replace(pictures, shape=shapes.pop())
+    shape = shapes.pop()
+    # Pictures of one size need no fitting, but their crops do.
+    decode = replace(pictures, shape=shape, fit=pictures.fit or request.fit(shape[1:]))
     return StreamedSplit(list(range(len(targets))), targets, decode, torch.tensor(keys))
 
 

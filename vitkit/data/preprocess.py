@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,8 @@ from torchvision.transforms.v2 import functional as tv
 from vitkit.errors import DataError
 
 __all__ = [
+    "Box",
+    "Choose",
     "Fit",
     "Picture",
     "Preprocessing",
@@ -30,6 +32,12 @@ __all__ = [
 Picture = Image.Image | np.ndarray[Any, Any] | Tensor
 """A picture in memory: of PIL, a uint8 array (height, width[, channels]) or a uint8 tensor
 ([channels, ]height, width)."""
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of a part of a picture, in pixels."""
+
+Choose = Callable[[tuple[int, int]], Box]
+"""(height, width) of a picture -> a part of it."""
 
 THINNEST = 16
 """Times longer than what is wanted of it that a picture is resized whole."""
@@ -75,18 +83,41 @@ class Fit:
         """uint8 (..., channels, height, width): the shorter side is resized to :attr:`size` over
         ``crop_pct``, then the centre is cut out.
         """
-        height, width = self.size
-        rows, columns = images.shape[-2:]
-        if self.crop_mode == "squash":
-            rows, columns = height, width
-        else:
-            images = _not_too_thin(images, height / width)
-            rows, columns = images.shape[-2:]
-        factor = max(height / rows, width / columns) / self.crop_pct
-        larger = (max(height, round(rows * factor)), max(width, round(columns * factor)))
+        if self.crop_mode != "squash":
+            images = _not_too_thin(images, self.size[0] / self.size[1])
+        larger = self.resized(int(images.shape[-2]), int(images.shape[-1]))
         batch = images if images.ndim > 3 else images[None]
-        fitted = tv.center_crop(resize_images(batch, larger, self.interpolation), [height, width])
+        fitted = tv.center_crop(resize_images(batch, larger, self.interpolation), list(self.size))
         return fitted if images.ndim > 3 else fitted[0]
+
+    def resized(self, rows: int, columns: int) -> tuple[int, int]:
+        """(height, width) of a picture before its centre is cut out, in whole pixels: what is over
+        is dropped, as timm and torchvision do.
+
+        Args:
+            rows, columns: height and width of the picture.
+        """
+        height, width = (_whole_pixels(side / self.crop_pct) for side in self.size)
+        if self.crop_mode == "squash":
+            return height, width
+        if height * columns >= width * rows:
+            return height, height * columns // rows
+        return width * rows // columns, width
+
+    def cropped(self, image: Tensor, choose: Choose) -> Tensor:
+        """A part of an image, brought to :attr:`size` with or without its proportions.
+
+        Args:
+            image: uint8 (channels, height, width).
+            choose: of which size of picture -> the part. Where pictures are squashed it is a part
+                of the squashed one, cut out of the image before that costs pixels.
+        """
+        rows, columns = int(image.shape[-2]), int(image.shape[-1])
+        seen = self.size if self.crop_mode == "squash" else (rows, columns)
+        top, left, height, width = choose(seen)
+        y, x = _span(top, height, seen[0], rows), _span(left, width, seen[1], columns)
+        part = image[:, y, x]
+        return resize_images(part.contiguous()[None], self.size, self.interpolation)[0]
 
 
 @dataclass(frozen=True)
@@ -202,6 +233,16 @@ def picture_to_tensor(picture: Image.Image, in_chans: int) -> Tensor:
     array = np.array(picture.convert("L" if in_chans == 1 else "RGB"))
     tensor = torch.from_numpy(array)
     return tensor[None] if in_chans == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def _span(start: int, length: int, seen: int, own: int) -> slice:
+    """Which of a side's ``own`` pixels some of the ``seen`` ones cover."""
+    return slice(start * own // seen, -(-(start + length) * own // seen))
+
+
+def _whole_pixels(side: float) -> int:
+    """Rounded down, but not for the noise of a division: 224 / (224 / 248) is 248."""
+    return math.floor(side + 1e-6)
 
 
 def _not_too_thin(image: Tensor, aspect: float) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = [
+    "balanced_epoch",
     "epoch_order",
     "epoch_permutation",
     "position_index",
@@ -33,12 +34,49 @@ def epoch_permutation(size: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(size, generator=generator)
 
 
-def epoch_order(size: int, seed: int, epoch: int, repeats: int = 1) -> Tensor:
+def balanced_epoch(targets: Tensor, seed: int, epoch: int) -> Tensor:
+    """An epoch in which all classes are alike frequent, int64 (N,) on the CPU: of a rare class each
+    image comes several times, of a frequent one some come, others in other epochs.
+
+    Args:
+        targets: class of each image, int64 (N,), N above 0.
+        seed: of the run.
+        epoch: from 0.
+    """
+    size = len(targets)
+    generator = torch.Generator().manual_seed(_place(seed, epoch, 0xBA1A))
+    mixed = torch.randperm(size, generator=generator)
+    by_class = mixed[targets[mixed].argsort(stable=True)]
+    _, counts = targets.unique(return_counts=True)
+    quotas = torch.full_like(counts, size // len(counts))
+    # What is left over goes to some classes, to others in other epochs.
+    quotas[torch.randperm(len(counts), generator=generator)[: size % len(counts)]] += 1
+    which = torch.arange(len(counts)).repeat_interleave(quotas)
+    turn = torch.arange(size) - (quotas.cumsum(0) - quotas)[which]
+    chosen = by_class[(counts.cumsum(0) - counts)[which] + turn % counts[which]]
+    return chosen[torch.randperm(size, generator=generator)]
+
+
+def epoch_order(
+    size: int, seed: int, epoch: int, repeats: int = 1, *, balanced: Tensor | None = None
+) -> Tensor:
     """The image at each place of an epoch, int64 (size * repeats,) on the CPU.
 
     The copies of an image lie side by side (Hoffer et al., arXiv 1901.09335).
+
+    Args:
+        size: images.
+        seed: of the run.
+        epoch: from 0.
+        repeats: places of each image that the epoch has.
+        balanced: classes of the images, of which each is to come alike often; see
+            :func:`balanced_epoch`.
     """
-    return epoch_permutation(size, seed, epoch).repeat_interleave(repeats)
+    if balanced is None:
+        once = epoch_permutation(size, seed, epoch)
+    else:
+        once = balanced_epoch(balanced, seed, epoch)
+    return once.repeat_interleave(repeats)
 
 
 def position_uniform(seed: int, epoch: int, positions: Tensor, draw: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vitkit.data.config import MAX_PIXELS
 from vitkit.data.folder import open_picture, pictures_in
-from vitkit.data.imagenet import IMAGENET_CLASSES
+from vitkit.data.imagenet import IDENTIFIER, IMAGENET_CLASSES
 from vitkit.data.preprocess import Preprocessing, to_channels
 from vitkit.data.splits import ResidentSplit, Split, StreamedSplit
 from vitkit.errors import DataError
@@ -37,7 +37,6 @@ __all__ = [
     "read_imagenet_real",
 ]
 
-IDENTIFIER = r"n\d{8}"
 CIFAR10_TEST = 10_000
 SEVERITIES = 5
 

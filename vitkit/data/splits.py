@@ -107,7 +107,8 @@ class StreamedSplit(Dataset[tuple[Tensor, int]]):
             :class:`Strings`.
         targets: class index of each image.
         decode: item -> uint8 (channels, height, width), of one shape for all items, which it may
-            state as its own ``shape``.
+            state as its own ``shape``. Where it is a :class:`~vitkit.data.crops.Cropping`, random
+            crops of a training are cut out of whole pictures.
         keys: as of :class:`ResidentSplit`.
     """
 

@@ -8,6 +8,7 @@ are 15.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,9 @@ from vitkit.evaluation.classification import HELD
 
 __all__ = [
     "BINS",
+    "NEGLIGIBLE",
     "Reliability",
+    "adaptive_class_error",
     "adaptive_edges",
     "classwise_error",
     "equal_width_edges",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 BINS = 15
+NEGLIGIBLE = 0.01
+"""Probabilities up to here are left out of the thresholded error, as in Nixon et al.'s paper."""
 COLDEST, HOTTEST = 0.01, 100.0
 """Temperatures that are tried: where every image is right, the best would be 0."""
 STEPS = 100
@@ -105,13 +110,54 @@ def classwise_error(
 
     Source: Kull et al., "Beyond temperature scaling", arXiv 1910.12656.
     """
+    errors = [
+        reliability(share, targets == label, edges).expected_error
+        for label, share in enumerate(_class_shares(logits, temperature))
+    ]
+    return sum(errors) / len(errors)
+
+
+def adaptive_class_error(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ranges: int = BINS,
+    above: float = 0.0,
+    temperature: float = 1.0,
+) -> float:
+    """Adaptive calibration error (ACE): each class's own probabilities in ranges of equally many
+    images, and the plain mean of the gaps over the ranges of all classes. Above a threshold the
+    thresholded one (TACE): the tiny probabilities of the many classes that an image surely is not
+    would hide the rest.
+
+    Args:
+        logits: (N, classes).
+        targets: int64 (N,).
+        ranges: of each class, between quantiles as of :func:`adaptive_edges`; those that ties leave
+            empty do not count.
+        above: probabilities that are no larger are left out before the ranges are made, and classes
+            of which none is left do not count. 0: all are kept.
+        temperature: that the logits are divided by.
+
+    Source: Nixon et al., "Measuring calibration in deep learning", arXiv 1904.01685, section 3.
+    """
+    total, count = 0.0, 0
+    for label, share in enumerate(_class_shares(logits, temperature)):
+        kept = share > above if above > 0 else torch.ones_like(share, dtype=torch.bool)
+        if kept.any():
+            some = share[kept]
+            found = reliability(some, (targets == label)[kept], adaptive_edges(some, ranges))
+            total += float((found.accuracy - found.confidence).abs().sum())
+            count += int((found.count > 0).sum())
+    return total / max(count, 1)
+
+
+def _class_shares(logits: Tensor, temperature: float) -> Iterator[Tensor]:
+    """Each class's probability of all images, float64 (N,), one class after the other."""
     rows = logits.split(max(1, HELD // logits.shape[1]))
     total = torch.cat([(part.to(torch.float64) / temperature).logsumexp(1) for part in rows])
-    errors = []
     for label in range(logits.shape[1]):
-        share = (logits[:, label].to(torch.float64) / temperature - total).exp()
-        errors.append(reliability(share, targets == label, edges).expected_error)
-    return sum(errors) / len(errors)
+        yield (logits[:, label].to(torch.float64) / temperature - total).exp()
 
 
 def retained_accuracy(confidence: Tensor, right: Tensor) -> float:

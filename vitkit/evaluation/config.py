@@ -18,6 +18,11 @@ def _numbers(value: Any) -> Any:
     return tuple(float(v) for v in numbers)
 
 
+def _numbers_if_any(value: Any) -> Any:
+    """The same, or an empty list: none of it."""
+    return () if isinstance(value, list | tuple) and not value else _numbers(value)
+
+
 class EvalConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_nan=False):
     """How a finished model is measured; training does not look at it."""
 
@@ -42,6 +47,11 @@ class EvalConfig(BaseModel, extra="forbid", frozen=True, strict=True, allow_inf_
     )
     epsilons: Annotated[tuple[float, ...], BeforeValidator(_numbers)] = Field(
         (2.0, 8.0), description="largest change of a pixel by an attack, in 255ths"
+    )
+    epsilons_l2: Annotated[tuple[float, ...], BeforeValidator(_numbers_if_any)] = Field(
+        (0.5,),
+        description="longest change of a whole image by an attack (Euclidean, 1 = one value from "
+        "black to white); [] = no such attack",
     )
     pgd_steps: int = Field(20, ge=1, description="steps of projected gradient descent")
     cifar10_1: str | None = Field(None, description="folder of CIFAR-10.1's npy files")

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from vitkit.evaluation.calibration import (
+    NEGLIGIBLE,
     Reliability,
+    adaptive_class_error,
     adaptive_edges,
     classwise_error,
     equal_width_edges,
@@ -64,9 +66,11 @@ def standard_suite(
     ``loss`` (negative log-likelihood, nats an image), ``acc``, ``acc5``; ``precision``, ``recall``,
     ``f1`` (means over classes); ``brier`` (summed over classes, 0 to 2); ``ece`` (15 bins of equal
     width), ``ece_adaptive`` (15 of equally many images), ``ece_rms``, ``ece_max``,
-    ``ece_classwise``; ``aurra`` (accuracy over how many images are answered); bootstrap intervals
-    as ``*_low``, ``*_high``, for accuracy also Wilson's; with ``validation`` the ``temperature``
-    fitted on it and ``*_scaled`` what the numbers are then.
+    ``ece_classwise``; ``ace`` and ``tace``, of all classes' probabilities and of those above 0.01
+    (see :func:`~vitkit.evaluation.calibration.adaptive_class_error`); ``aurra`` (accuracy over how
+    many images are answered); bootstrap intervals as ``*_low``, ``*_high``, for accuracy also
+    Wilson's; with ``validation`` the ``temperature`` fitted on it and ``*_scaled`` what the numbers
+    are then.
 
     Args:
         predictions: of the split that is reported.
@@ -135,6 +139,10 @@ def _calibration(
     measured.metrics[f"ece_classwise{suffix}"] = classwise_error(
         predictions.logits, predictions.targets, equal.edges, temperature
     )
+    for name, above in (("ace", 0.0), ("tace", NEGLIGIBLE)):
+        measured.metrics[f"{name}{suffix}"] = adaptive_class_error(
+            predictions.logits, predictions.targets, above=above, temperature=temperature
+        )
     measured.tables[f"reliability{suffix}"] = _columns(equal)
     measured.tables[f"reliability_adaptive{suffix}"] = _columns(adaptive)
     return equal

@@ -5,8 +5,10 @@ ViTs (plain, distilled, with a stem), compact Transformers and hybrids, and timm
 and DeiT; whatever else is given gets one clear error. No function changes a model or its gradients.
 """
 
+from vitkit.explain.cams import grad_cam
 from vitkit.explain.distances import attention_distance, mean_attention_distance
 from vitkit.explain.embeddings import METHODS, embedding_map, pooled_features
+from vitkit.explain.entropies import attention_entropy, mean_attention_entropy
 from vitkit.explain.filters import PatchFilters, patch_filters, principal_components
 from vitkit.explain.gradients import relevance
 from vitkit.explain.maps import attention_maps
@@ -22,12 +24,15 @@ __all__ = [
     "PatchFilters",
     "ShapeStep",
     "attention_distance",
+    "attention_entropy",
     "attention_maps",
     "attention_rollout",
     "block_tokens",
     "class_token_similarity",
     "embedding_map",
+    "grad_cam",
     "mean_attention_distance",
+    "mean_attention_entropy",
     "patch_filters",
     "pooled_features",
     "position_similarity",

@@ -20,7 +20,7 @@ from vitkit.explain.anatomy import Anatomy, anatomy_of
 from vitkit.explain.maps import recorded_weights
 from vitkit.nn import evaluating
 
-__all__ = ["relevance"]
+__all__ = ["checked_targets", "relevance", "require_classes"]
 
 
 def relevance(model: nn.Module, images: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -56,8 +56,8 @@ def relevance(model: nn.Module, images: Tensor, targets: Tensor | None = None) -
         with recorded_weights(layers) as maps, _watched(layers) as (outputs, values):
             tokens = anatomy.features(pictures)
         logits: Tensor = anatomy.head(tokens)
-        _require_classes(model, logits)
-        chosen = logits.gather(1, _checked(targets, logits)[:, None]).sum()
+        require_classes("relevance", model, logits)
+        chosen = logits.gather(1, checked_targets(targets, logits)[:, None]).sum()
         *slopes, towards = torch.autograd.grad(chosen, [*outputs, tokens])
     with torch.no_grad():
         rows = _view(anatomy, tokens, towards)
@@ -100,18 +100,35 @@ def _keep_values(attn: Any, values: list[Tensor], _: Any, inputs: Any, qkv: Tens
     values.append(v.repeat_interleave(heads // groups, dim=1))
 
 
-def _require_classes(model: nn.Module, logits: Tensor) -> None:
-    """Refuse features, of which any number would be taken for a class, and logits of each token."""
+def require_classes(what: str, model: nn.Module, logits: Tensor) -> None:
+    """Refuse features, of which any number would be taken for a class, and logits of each token.
+
+    Args:
+        what: needs classes.
+        model: whose output it is.
+        logits: of the model.
+
+    Raises:
+        EvaluationError: they are none.
+    """
     if logits.ndim != 2 or getattr(model, "num_classes", None) == 0:
         raise EvaluationError(
-            f"relevance asks what speaks for a class, and {type(model).__name__} gives "
+            f"{what} asks what speaks for a class, and {type(model).__name__} gives "
             f"{tuple(logits.shape)}, not (images, classes): build it with num_classes and a "
             "global_pool, or look at its attention maps"
         )
 
 
-def _checked(targets: Tensor | None, logits: Tensor) -> Tensor:
-    """One class an image, int64 (B,)."""
+def checked_targets(targets: Tensor | None, logits: Tensor) -> Tensor:
+    """One class an image, int64 (B,): the predicted one where none is asked for.
+
+    Args:
+        targets: as of :func:`relevance`.
+        logits: (B, classes).
+
+    Raises:
+        ConfigError: a class that does not exist, or not one an image.
+    """
     if targets is None:
         return logits.argmax(dim=1)
     batch, classes = logits.shape

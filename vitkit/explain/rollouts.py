@@ -2,7 +2,7 @@
 
 Source: Abnar & Zuidema, "Quantifying attention flow in Transformers", arXiv 2005.00928, section 3.
 Fusing heads by their maximum or minimum and leaving out the smallest entries are common additions
-for pictures, and off unless asked for.
+for pictures (jacobgil/vit-explain), and off unless asked for.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ FUSIONS = {"mean": "mean", "max": "amax", "min": "amin"}
 """How the heads of a layer become one map -> torch's name of it."""
 
 
-def rollout(maps: Tensor, *, fusion: str = "mean", discard: float = 0.0) -> Tensor:
+def rollout(
+    maps: Tensor, *, fusion: str = "mean", discard: float = 0.0, class_token: bool = True
+) -> Tensor:
     """What each token of the last layer is made of, in tokens of the first.
 
     Args:
         maps: (B, L, H, N, N), first layer first, as of :func:`attention_maps`.
         fusion: one of :data:`FUSIONS`.
         discard: share of each fused map's entries, the smallest, that are set to zero.
+        class_token: token 0 is one: what it keeps of itself is not set to zero, though it counts
+            among the smallest.
 
     Returns:
         (B, N, N); rows sum to one.
@@ -37,7 +41,7 @@ def rollout(maps: Tensor, *, fusion: str = "mean", discard: float = 0.0) -> Tens
     Raises:
         ConfigError: another fusion, or a share outside [0, 1).
     """
-    fused = _fused(maps, fusion, discard)
+    fused = _fused(maps, fusion, discard, class_token)
     out = torch.eye(fused.shape[-1], device=fused.device, dtype=fused.dtype)
     for layer in fused.unbind(dim=1):
         out = _with_residual(layer) @ out
@@ -57,7 +61,7 @@ def attention_rollout(
     Args:
         model: vitkit's or timm's, all of whose blocks have attention.
         images: its input, float (B, channels, height, width).
-        fusion, discard: as of :func:`rollout`.
+        fusion, discard: as of :func:`rollout`, whose ``class_token`` is the model's.
 
     Returns:
         float32 (B, rows, columns), not negative. Sums to one, less what stays with prefix tokens.
@@ -71,14 +75,15 @@ def attention_rollout(
     layers = anatomy.all_attending("rollout")
     with evaluating(model), recorded_weights(layers) as maps:
         tokens = anatomy.features(images)
-    fused = _fused(torch.stack(maps, dim=1), fusion, discard)
+    has_class = "class token" in anatomy.prefix_names
+    fused = _fused(torch.stack(maps, dim=1), fusion, discard, has_class)
     view = _view(anatomy, tokens)
     for layer in reversed(fused.unbind(dim=1)):  # a row at a time: no product of whole maps
         view = torch.einsum("bn,bnm->bm", view, _with_residual(layer))
     return anatomy.on_grid(view, images)
 
 
-def _fused(maps: Tensor, fusion: str, discard: float) -> Tensor:
+def _fused(maps: Tensor, fusion: str, discard: float, class_token: bool) -> Tensor:
     """(B, L, H, N, N) -> (B, L, N, N)."""
     if fusion not in FUSIONS:
         raise ConfigError(f"fusion {fusion!r}; allowed: {', '.join(FUSIONS)}")
@@ -90,7 +95,10 @@ def _fused(maps: Tensor, fusion: str, discard: float) -> Tensor:
         return fused
     flat = fused.flatten(2)
     smallest = flat.topk(count, dim=-1, largest=False).indices
-    return flat.scatter(-1, smallest, 0.0).view_as(fused)
+    left = flat.scatter(-1, smallest, 0.0)
+    if class_token:
+        left[..., 0] = flat[..., 0]
+    return left.view_as(fused)
 
 
 def _with_residual(fused: Tensor) -> Tensor:

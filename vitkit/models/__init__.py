@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vitkit.models.resnet import CifarResNet
     from vitkit.models.seq2seq import EncoderDecoder
     from vitkit.models.text import CausalLanguageModel, TextTransformer
-    from vitkit.models.timm_baseline import build_timm, timm_config, timm_names
+    from vitkit.models.timm_baseline import build_timm, imagenet_names, timm_config, timm_names
     from vitkit.models.vit import VisionTransformer
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "continuations",
     "create_model",
     "generate",
+    "imagenet_names",
     "list_models",
     "register_model",
     "stream",
@@ -72,6 +73,7 @@ _HOMES = {
     "continuations": "decoding",
     "create_model": "registry",
     "generate": "decoding",
+    "imagenet_names": "timm_baseline",
     "list_models": "registry",
     "register_model": "registry",
     "stream": "decoding",

@@ -62,7 +62,7 @@ Widths = Annotated[tuple[int, ...], BeforeValidator(_widths)]
 Above0 = Annotated[float, Field(gt=0.0)]
 Norm = Literal["layernorm", "rmsnorm"]
 Mixer = Literal["mlp", "swiglu"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
 class ModelConfig(BaseModel):

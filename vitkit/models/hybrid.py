@@ -212,7 +212,7 @@ class HybridClassifier(Recomputing):
         mixer_drop_rate: dropout behind each MLP of a mixer, and none inside; unless given,
             ``proj_drop_rate`` in both places, as in timm.
         drop_path_rate: stochastic depth of the last block; the first has 0.
-        act_layer: ``gelu``, ``gelu_tanh``, ``relu``, ``silu``, everywhere.
+        act_layer: ``gelu``, ``gelu_tanh``, ``quick_gelu``, ``relu``, ``silu``, everywhere.
         norm_eps: epsilon of the LayerNorms.
         bn_eps, bn_momentum: of the BatchNorms; the momentum is the new batch's share.
 

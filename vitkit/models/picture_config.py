@@ -72,16 +72,18 @@ class ViTConfig(WideTrunkConfig):
     whiten_patches: bool | None = Field(
         None, description="set the patch embedding that training begins with from the images"
     )
-    global_pool: Literal["", "token", "avg", "max", "map"] | None = Field(
-        None, description="what the head reads: class token, mean, maximum, attention, all tokens"
+    global_pool: Literal["", "token", "avg", "max", "map", "token_avg"] | None = Field(
+        None,
+        description="what the head reads: class token, mean, maximum, attention, class token "
+        "beside mean, all tokens",
     )
     class_token: bool | None = Field(None, description="prepend a learned class token")
-    pos_embed: Literal["learn", "sincos2d", "rotary", "relative", "none", ""] | None = Field(
-        None, description="position scheme"
-    )
+    pos_embed: (
+        Literal["learn", "sincos2d", "rotary", "rotary_centred", "relative", "none", ""] | None
+    ) = Field(None, description="position scheme")
     rope_base: Above0 | None = Field(None, description="base of the rotary wavelengths")
     rope_ref_grid: Pair | None = Field(
-        None, description="[rows, columns] that rotary positions are rescaled to"
+        None, description="[rows, columns] that pos_embed=rotary is rescaled to"
     )
     rel_pos_locality: Annotated[float, Field(ge=0.0)] | None = Field(
         None, description="relative positions: how steeply the first biases fall; 0: none at first"

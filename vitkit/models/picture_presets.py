@@ -34,6 +34,22 @@ _DEIT3_SHAPES = (
     *(("small", 16, 224), ("small", 16, 384), ("medium", 16, 224), ("base", 16, 224)),
     *(("base", 16, 384), ("large", 16, 224), ("large", 16, 384), ("huge", 14, 224)),
 )
+# embed_dim, depth, num_heads, mlp_ratio, kind of MLP; Meta's short name. Source: arXiv 2508.10104,
+# as in timm, which calls those with biases of q, k and v "qkvb" and counts the MLP's width alike.
+_DINOV3_SIZES: dict[str, tuple[int, int, int, float, str, str]] = {
+    "tiny": (192, 12, 3, 4.0, "mlp", ""),
+    "small": (384, 12, 6, 4.0, "mlp", "s16"),
+    "small_plus": (384, 12, 6, 4.0, "swiglu", "s16plus"),
+    "base": (768, 12, 12, 4.0, "mlp", "b16"),
+    "large": (1024, 24, 16, 4.0, "mlp", "l16"),
+    "huge_plus": (1280, 32, 20, 4.0, "swiglu", "h16plus"),
+    "7b": (4096, 40, 32, 2.0, "swiglu", "7b16"),
+}
+# Both with the exact GELU and with OpenAI's. Source: arXiv 2103.00020, as in timm.
+_CLIP_SHAPES = (
+    *(("base", 32, 224), ("base", 16, 224), ("large", 14, 224), ("large", 14, 336)),
+    ("huge", 14, 224),
+)
 _SO400M_SHAPES = ((14, 224, "gelu"), (14, 378, "gelu"), (16, 256, "gelu_tanh"))
 
 # Convolutional stems: channels of the first, second and last layers, blocks.
@@ -41,6 +57,7 @@ _STEM_SIZES: dict[str, tuple[int, int, int, int]] = {
     "nano": (48, 64, 128, 1),
     "micro": (64, 64, 160, 1),
     "mini": (64, 64, 192, 2),
+    "small": (64, 64, 256, 2),
 }
 
 # Layers: (depth, num_heads, mlp_ratio, embed_dim); arXiv 2104.05704.
@@ -120,10 +137,31 @@ def _vits() -> Iterator[tuple[str, Preset]]:
         kwargs = _vit("so400m", patch, pixels, 1000, **more)
         doc = f"shape-optimised ViT of SigLIP, map pooling, patch {patch}, {pixels} px (timm)"
         yield f"vit_so400m_patch{patch}_siglip_{pixels}", Preset("vit", kwargs, doc)
+    for act, suffix, told in (("gelu", "", "GELU"), ("quick_gelu", "_quickgelu", "QuickGELU")):
+        for size, patch, pixels in _CLIP_SHAPES:
+            more = {"pre_norm": True, "norm_eps": 1e-5, "act_layer": act}
+            kwargs = _vit(size, patch, pixels, 1000, **more)
+            doc = f"image tower of CLIP, {size}, patch {patch}, {pixels} px, {told} (timm)"
+            yield f"vit_{size}_patch{patch}_clip{suffix}_{pixels}", Preset("vit", kwargs, doc)
     for size, patch, pixels in _DEIT3_SHAPES:
         doc = f"DeiT III {size}: LayerScale, positions on patches only, {pixels} px (timm)"
         kwargs = _vit(size, patch, pixels, 1000, no_embed_class=True, init_values=1e-6)
         yield f"deit3_{size}_patch{patch}_{pixels}", Preset("vit", kwargs, doc)
+
+
+def _dinov3() -> Iterator[tuple[str, Preset]]:
+    for size, (embed_dim, depth, num_heads, mlp_ratio, mlp, _) in _DINOV3_SIZES.items():
+        shape: Kwargs = {"img_size": 256, "patch_size": 16, "num_classes": 1000}
+        shape |= {"embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}
+        shape |= {"mlp_ratio": mlp_ratio, "init_values": 1e-5, "reg_tokens": 4}
+        shape |= {"pos_embed": "rotary_centred", "norm_eps": 1e-5, "dynamic_img_size": True}
+        shape |= {"mlp_layer": mlp} if mlp == "swiglu" else {}
+        name = f"vit_{size}_patch16_dinov3"
+        what = f"DINOv3 {size.replace('_', ' ')}: registers, rotary positions of patch centres"
+        if size != "tiny":
+            yield name, Preset("vit", {**shape, "qkv_bias": False}, f"{what} (timm)")
+        if size != "7b":
+            yield f"{name}_qkvb", Preset("vit", shape, f"{what}, biases of q, k and v (timm)")
 
 
 def _distilled() -> Iterator[tuple[str, Preset]]:
@@ -244,6 +282,7 @@ def picture_presets() -> Iterator[tuple[str, Preset]]:
     """(name, preset), in the order in which people read them."""
     yield from _small_vits()
     yield from _vits()
+    yield from _dinov3()
     yield from _distilled()
     yield from _compacts()
     yield from _mixers()
@@ -264,6 +303,10 @@ def picture_aliases() -> Iterator[tuple[str, str]]:
             yield f"vit_{short}{patch}", name
             yield f"vit_{short}/{patch}", name
             yield f"google/vit-{size}-patch{patch}-224", name
+    for size, patch, pixels in _CLIP_SHAPES[:-1]:
+        end = "" if pixels == 224 else f"-{pixels}"
+        name = f"vit_{size}_patch{patch}_clip_quickgelu_{pixels}"
+        yield f"openai/clip-vit-{size}-patch{patch}{end}", name
     yield "vit_g/14", "vit_giant_patch14_224"
     yield "vit_g_14", "vit_giant_patch14_224"
     yield "vit_so400m_patch14_224", "vit_so400m_patch14_siglip_224"
@@ -273,6 +316,10 @@ def picture_aliases() -> Iterator[tuple[str, str]]:
             yield alias, target
         yield f"facebook/deit-{size}-patch16-224", target
     yield "deit_base_patch16_384", "vit_base_patch16_384"
+    for size, (*_, short) in _DINOV3_SIZES.items():
+        if short:
+            suffix = "" if size == "7b" else "_qkvb"
+            yield f"dinov3_vit{short}", f"vit_{size}_patch16_dinov3{suffix}"
     for size, short in (("tiny", "ti"), ("small", "s")):
         for alias in (f"vit_{short}/4", f"vit_{short}_4", f"vit_{size}_32"):
             yield alias, f"vit_{size}_patch4_32"

@@ -83,8 +83,7 @@ class PixelTextClassifier(Recomputing):
             if self.in_chans == 3:
                 # A sum, not a product of matrices: that would be in bfloat16 under autocast, which
                 # cannot tell neighbouring levels apart.
-                luma = torch.tensor(LUMA, device=images.device)
-                images = (images.float() * luma[:, None, None]).sum(dim=1)
+                images = (images.float() * _luma(images.device)).sum(dim=1)
             return _levels(images, 256).flatten(1)
         if self.color == "rgb":
             first_word = 256 * torch.arange(3, device=images.device)
@@ -125,6 +124,14 @@ class PixelTextClassifier(Recomputing):
                 f"image size {self.img_size[0]} x {self.img_size[1]} is not a multiple of "
                 f"pixel_pool {self.pixel_pool}"
             )
+
+
+def _luma(device: torch.device) -> Tensor:
+    """Shares of the channels in a grey level, float32 (3, 1, 1).
+
+    Filled in where they are needed: a list of numbers would be sent from the CPU, and waited for.
+    """
+    return torch.cat([torch.full((1, 1, 1), share, device=device) for share in LUMA])
 
 
 def _levels(values: Tensor, count: int) -> Tensor:

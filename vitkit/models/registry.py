@@ -66,6 +66,9 @@ MODELS: dict[str, Builder] = {
 def create_model(model: str | ModelConfig, **overrides: Any) -> nn.Module:
     """Build a model, with fresh weights.
 
+    Of a model whose first layer is whitened (``whiten_stem``) that layer is frozen at random values
+    until ``init_from_images`` has set it from a sample of the inputs, as a training of ours does.
+
     Args:
         model: a name (see :func:`list_models`; ``timm/<model>`` for timm's), or a checked config.
         overrides: fields of the family's config class, such as ``num_classes``, ``img_size``.
@@ -146,7 +149,10 @@ def _faults(name: str, error: ValidationError) -> list[str]:
             close = nearest(key, fields)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             if key == "pretrained":
-                hint = f"; published weights: vitkit.load_model('timm/{name}', num_classes=...)"
+                hint = (
+                    "; published weights: vitkit.load_model(SOURCE, num_classes=...), where SOURCE "
+                    "is a file, a folder or a name such as 'timm/vit_tiny_patch16_224'"
+                )
             lines[key] = f"model {name}: unknown argument {key!r}{hint}"
         elif key in lines:  # another branch of the same union
             lines[key] += f" or {_lowered(fault['msg'])}"

@@ -52,7 +52,8 @@ class TextTransformer(Recomputing):
         norm_layer, norm_eps: ``layernorm`` or ``rmsnorm``, and its epsilon.
         norm_first: pre-norm blocks (True) or post-norm (arXiv 1706.03762).
         final_norm: norm after the blocks.
-        mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``relu``, ``silu``.
+        mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``quick_gelu``,
+            ``relu``, ``silu``.
 
     Raises:
         ValueError: options that are unknown or contradict each other.

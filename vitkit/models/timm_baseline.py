@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import timm
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from vitkit.errors import ConfigError, UnknownNameError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 
-__all__ = ["build_timm", "timm_config", "timm_names"]
+__all__ = ["build_timm", "imagenet_names", "timm_config", "timm_names"]
 
 
 def timm_names() -> list[str]:
@@ -27,6 +29,34 @@ def timm_config(model: str) -> dict[str, Any]:
     """
     config = timm.get_pretrained_cfg(model, allow_unregistered=True)
     return {} if config is None else dict(config.to_dict())
+
+
+def imagenet_names(num_classes: int, model: str = "") -> tuple[str, ...]:
+    """What the classes of ImageNet are called, in the order in which models give them.
+
+    A class's first word, as in torchvision; all its words where another class begins alike, and its
+    number in WordNet behind them where another has the very same.
+
+    Args:
+        num_classes: 1000, or as many as one of timm's larger subsets has.
+        model: timm's name of published weights, tag included: their classifier must have as many.
+
+    Returns:
+        By index, no two alike; empty where ImageNet has no such subset, or timm no such weights.
+    """
+    if model and _classes_published(model) != num_classes:
+        return ()
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    if subset is None:
+        return ()
+    info = ImageNetInfo(subset)
+    words = [str(each) for each in info.label_descriptions()]
+    first = [each.partition(",")[0] for each in words]
+    begins, whole = Counter(first), Counter(words)
+    return tuple(
+        short if begins[short] == 1 else long if whole[long] == 1 else f"{long} ({number})"
+        for short, long, number in zip(first, words, info.label_names(), strict=True)
+    )
 
 
 def build_timm(
@@ -67,11 +97,22 @@ def build_timm(
     except (AssertionError, TypeError, ValueError) as error:
         raise ConfigError(f"model {TIMM_PREFIX}{model}: {_first_line(error)}") from error
     except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise ConfigError(f"model {TIMM_PREFIX}{model}: {_first_line(error)}") from error
         raise WeightsError(
             f"model {TIMM_PREFIX}{model}: no pretrained weights: {_first_line(error)}; "
             "check the tag and the network, or set pretrained=false"
         ) from error
     return built
+
+
+def _classes_published(model: str) -> int:
+    """Of the classifier that timm publishes under a name; 0 if it publishes none."""
+    try:
+        config = timm.get_pretrained_cfg(model, allow_unregistered=True)
+    except RuntimeError:  # the architecture is timm's, the tag somebody else's
+        return 0
+    return 0 if config is None or not config.has_weights else int(config.num_classes)
 
 
 def _is_built_for_a_size(model: str) -> bool:

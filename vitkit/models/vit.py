@@ -21,6 +21,7 @@ from vitkit.models.pooling import AttentionPoolLatent
 from vitkit.models.stem import ConvStem
 from vitkit.nn import (
     BlockContext,
+    CentredRotary2d,
     Dropout,
     Recomputing,
     RelativeBias2d,
@@ -35,8 +36,8 @@ from vitkit.nn import (
 
 __all__ = ["VisionTransformer"]
 
-POOLS = ("", "token", "avg", "max", "map")
-POSITIONS = ("learn", "sincos2d", "rotary", "relative", "none", "")
+POOLS = ("", "token", "avg", "max", "map", "token_avg")
+POSITIONS = ("learn", "sincos2d", "rotary", "rotary_centred", "relative", "none", "")
 
 
 class VisionTransformer(Recomputing):
@@ -51,7 +52,9 @@ class VisionTransformer(Recomputing):
         whiten_patches: :meth:`init_from_images` sets the patch embedding that training begins with.
         in_chans: channels of the pictures.
         num_classes: classes of the head; 0 leaves it out.
-        global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``''`` (none).
+        global_pool: ``token`` (class token), ``avg``, ``max``, ``map`` (attention), ``token_avg``
+            (class token and mean of the patches side by side, as DINOv2's classifiers read them:
+            2 C), ``''`` (none).
         embed_dim, depth, num_heads, mlp_ratio: C, number of blocks, H, MLP width over C.
         head_dim: D; embed_dim / num_heads unless given.
         qkv_bias, qk_norm: see :class:`vitkit.nn.Attention`.
@@ -59,10 +62,12 @@ class VisionTransformer(Recomputing):
         init_values: LayerScale's first value; None leaves it out.
         class_token: prepend a learned token.
         reg_tokens: register tokens behind the class token (arXiv 2309.16588).
-        pos_embed: ``learn``, ``sincos2d`` (fixed), ``rotary`` (2-D axial), ``relative`` (a bias of
-            each layer, see :class:`vitkit.nn.RelativeBias2d`) or ``none``.
+        pos_embed: ``learn``, ``sincos2d`` (fixed), ``rotary`` (2-D axial), ``rotary_centred`` (by
+            patch centres in [-1, 1], see :class:`vitkit.nn.CentredRotary2d`), ``relative`` (a bias
+            of each layer, see :class:`vitkit.nn.RelativeBias2d`) or ``none``.
         rope_base: base of the rotary wavelengths.
-        rope_ref_grid: (rows, columns) that rotary positions are rescaled to; None: plain indices.
+        rope_ref_grid: (rows, columns) that ``rotary`` positions are rescaled to; None: plain
+            indices.
         rel_pos_locality: how steeply first relative biases fall around each head's neighbour.
         no_embed_class: learned positions for the patches only, not for class and registers.
         pre_norm: norm before the blocks; the patch projection then has no bias.
@@ -74,7 +79,8 @@ class VisionTransformer(Recomputing):
         proj_drop_rate, attn_drop_rate, drop_path_rate: see :func:`vitkit.nn.encoder_blocks`.
         norm_layer, norm_eps: ``layernorm`` or ``rmsnorm``, and its epsilon.
         norm_first: pre-norm blocks (True) or post-norm.
-        mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``relu``, ``silu``.
+        mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``quick_gelu``,
+            ``relu``, ``silu``.
 
     Raises:
         ValueError: options that contradict each other, or a size the patch does not divide.
@@ -130,8 +136,7 @@ class VisionTransformer(Recomputing):
         _check_options(global_pool, pos_embed, class_token)
         norm = make_norm(norm_layer, norm_eps)
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
-        self.num_features = embed_dim
-        self.global_pool = global_pool
+        self._set_pool(global_pool)
         self.has_class_token = class_token
         self.num_prefix_tokens = self.num_head_tokens * class_token + reg_tokens
         self.no_embed_class = no_embed_class
@@ -174,11 +179,12 @@ class VisionTransformer(Recomputing):
         self.reg_token = nn.Parameter(torch.zeros(1, reg_tokens, embed_dim)) if reg_tokens else None
         self.pos_embed: nn.Parameter | Tensor | None
         self._make_positions(pos_embed)
-        self.rotary = (
-            Rotary2d(head_dim or embed_dim // num_heads, base=rope_base, ref_grid=rope_ref_grid)
-            if pos_embed == "rotary"
-            else None
-        )
+        head_width = head_dim or embed_dim // num_heads
+        self.rotary: Rotary2d | None = None
+        if pos_embed == "rotary":
+            self.rotary = Rotary2d(head_width, base=rope_base, ref_grid=rope_ref_grid)
+        elif pos_embed == "rotary_centred":
+            self.rotary = CentredRotary2d(head_width, base=rope_base)
         self.rel_pos = (
             RelativeBias2d(
                 depth,
@@ -212,6 +218,7 @@ class VisionTransformer(Recomputing):
             drop_path_rate=drop_path_rate,
         )
         after_pool = global_pool in ("avg", "max") if fc_norm is None else fc_norm
+        _check_norm(global_pool, after_pool)
         self.norm = norm(embed_dim) if final_norm and not after_pool else nn.Identity()
         self.attn_pool = self._make_pool() if global_pool == "map" else None
         self.fc_norm = norm(embed_dim) if final_norm and after_pool else nn.Identity()
@@ -244,7 +251,9 @@ class VisionTransformer(Recomputing):
         return x if pre_logits else self.head(x)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, C) -> one vector an image (B, C); unchanged where there is no pooling."""
+        """Tokens (B, N, C) -> one vector an image, (B, C), or (B, 2 C) with ``token_avg``;
+        unchanged where there is no pooling.
+        """
         patches = tokens[:, self.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool.pool(patches)
@@ -254,6 +263,8 @@ class VisionTransformer(Recomputing):
             return patches.mean(dim=1)
         if self.global_pool == "max":
             return patches.amax(dim=1)
+        if self.global_pool == "token_avg":
+            return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=1)
         return tokens
 
     def get_intermediate_layers(
@@ -301,12 +312,14 @@ class VisionTransformer(Recomputing):
         """A fresh head for another number of classes, and another pooling if given.
 
         Raises:
-            ValueError: an unknown pooling, or token pooling without a class token.
+            ValueError: an unknown pooling, one that reads the class token without such a token, or
+                ``token_avg`` before a norm.
         """
         fresh: list[nn.Module] = []
         if global_pool is not None and global_pool != self.global_pool:
             _check_options(global_pool, "learn", self.has_class_token)
-            self.global_pool = global_pool
+            _check_norm(global_pool, not isinstance(self.fc_norm, nn.Identity))
+            self._set_pool(global_pool)
             self.attn_pool = self._make_pool() if global_pool == "map" else None
             fresh += [] if self.attn_pool is None else [self.attn_pool]
         self.num_classes = num_classes
@@ -316,7 +329,7 @@ class VisionTransformer(Recomputing):
             part.to(like.device, like.dtype).apply(init_vit_weights)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from C to num_classes."""
+        """The last layer, from what :meth:`pool` gives to num_classes."""
         return self.head
 
     @property
@@ -345,7 +358,12 @@ class VisionTransformer(Recomputing):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def _make_head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def _set_pool(self, kind: str) -> None:
+        """The pooling, and the width of what it gives."""
+        self.global_pool = kind
+        self.num_features = self.embed_dim * (2 if kind == "token_avg" else 1)
 
     def _prefix(self) -> list[Tensor]:
         """Tokens before the patches' (1, n, C)."""
@@ -428,5 +446,13 @@ class VisionTransformer(Recomputing):
 def _check_options(global_pool: str, pos_embed: str, class_token: bool) -> None:
     check_option("global_pool", global_pool, POOLS)
     check_option("pos_embed", pos_embed, POSITIONS)
-    if global_pool == "token" and not class_token:
-        raise ValueError("global_pool 'token' reads the class token; class_token must be True")
+    if global_pool in ("token", "token_avg") and not class_token:
+        raise ValueError(
+            f"global_pool {global_pool!r} reads the class token; class_token must be True"
+        )
+
+
+def _check_norm(global_pool: str, after_pool: bool) -> None:
+    """Refuse a norm of C channels behind a pooling that gives twice as many."""
+    if global_pool == "token_avg" and after_pool:
+        raise ValueError("global_pool 'token_avg' pools normed tokens; fc_norm must be False")

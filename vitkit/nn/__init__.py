@@ -6,8 +6,6 @@ D head width, C embedding width. A bool mask's True means "may attend", everywhe
 
 from vitkit.nn.attention import Attention, KeyValueCache
 from vitkit.nn.blocks import (
-    ACTIVATIONS,
-    NORMS,
     Block,
     BlockContext,
     CompactBlock,
@@ -15,12 +13,8 @@ from vitkit.nn.blocks import (
     DropPath,
     LayerCache,
     LayerScale,
-    Mlp,
-    SwiGlu,
     drop_path_ramp,
     is_hooked,
-    make_activation,
-    make_norm,
 )
 from vitkit.nn.direct import direct_calls
 from vitkit.nn.dropout import Dropout
@@ -35,9 +29,6 @@ from vitkit.nn.positions import (
     Alibi,
     RelativeBias,
     RelativeBias2d,
-    Rotary1d,
-    Rotary2d,
-    Rotation,
     alibi_slopes,
     grid_positions,
     relative_positions,
@@ -49,6 +40,8 @@ from vitkit.nn.positions import (
 from vitkit.nn.products import Linear, linear
 from vitkit.nn.record import record_attention
 from vitkit.nn.recurrent import CELLS, Recurrent, RecurrentState
+from vitkit.nn.rotary import CentredRotary2d, Rotary1d, Rotary2d, Rotation
+from vitkit.nn.tokenwise import ACTIVATIONS, NORMS, Mlp, SwiGlu, make_activation, make_norm
 from vitkit.nn.trunk import Recomputing, Trunk, encoder_blocks, make_mlp
 
 __all__ = [
@@ -60,6 +53,7 @@ __all__ = [
     "Attention",
     "Block",
     "BlockContext",
+    "CentredRotary2d",
     "CompactBlock",
     "ConvMixerBlock",
     "DecoderBlock",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.functional import attention, attention_weights
 from vitkit.nn.masks import combine_masks
-from vitkit.nn.positions import Rotation
 from vitkit.nn.products import Linear, linear
+from vitkit.nn.rotary import Rotation
 
 __all__ = ["Attention", "KeyValueCache"]
 
@@ -159,7 +159,8 @@ class Attention(nn.Module):
             mask: bool (True = may attend) or float, broadcastable to (B, H, N, M).
             is_causal: aligned at the end; combines with ``mask``.
             rotary: turns q and k; a pair turns each by its own positions.
-            bias: float, added to the scores, broadcastable to (B, H, N, M).
+            bias: float and finite, added to the scores, broadcastable to (B, H, N, M); what hides
+                keys is a mask.
             cache: self attention appends to it and attends to all it holds; cross attention fills
                 it once and reads it from then on.
 
@@ -167,12 +168,17 @@ class Attention(nn.Module):
             (B, N, C).
         """
         q, k, v = self.project(x, context, rotary, cache)
-        mask = combine_masks(mask, bias)
         if self.recorder is not None:
-            self.recorder(self._weights(q, k, mask, is_causal))
-        dropout_p = self.attn_drop if self.training else 0.0
+            self.recorder(self._weights(q, k, combine_masks(mask, bias), is_causal))
         x = attention(
-            q, k, v, mask=mask, is_causal=is_causal, dropout_p=dropout_p, scale=self.scale
+            q,
+            k,
+            v,
+            mask=mask,
+            bias=bias,
+            is_causal=is_causal,
+            dropout_p=self.attn_drop if self.training else 0.0,
+            scale=self.scale,
         )
         return self.merge(x)
 

@@ -9,15 +9,16 @@ from functools import partial
 from torch import nn
 
 from vitkit.nn.attention import Attention
-from vitkit.nn.blocks import Mlp, SwiGlu, globally_hooked, is_hooked
+from vitkit.nn.blocks import globally_hooked, is_hooked
 from vitkit.nn.modes import Changes
 from vitkit.nn.products import Linear
+from vitkit.nn.tokenwise import Mlp, QuickGelu, SwiGlu
 
 __all__ = ["direct_calls"]
 
 KNOWN = (
     *(Attention, Mlp, SwiGlu, Linear, nn.Linear, nn.LayerNorm, nn.RMSNorm),
-    *(nn.GELU, nn.SiLU, nn.ReLU),
+    *(nn.GELU, QuickGelu, nn.SiLU, nn.ReLU),
 )
 """Layers that others only call."""
 

@@ -66,11 +66,12 @@ def attention(
     v: Tensor,
     *,
     mask: Tensor | None = None,
+    bias: Tensor | None = None,
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention: softmax(q k^T scale + mask) v.
+    """Scaled dot-product attention: softmax(q k^T scale + mask + bias) v.
 
     Args:
         q: queries, (B, H, N, D).
@@ -78,6 +79,8 @@ def attention(
         v: values, (B, G, M, D').
         mask: bool (True = may attend) or float (added to the scaled scores), broadcastable to
             (B, H, N, M).
+        bias: float, finite, added to the scaled scores, broadcastable to (B, H, N, M). What hides
+            keys is a mask: a bias leaves no query without keys, so none is looked for.
         is_causal: query i sees keys up to M - N + i: aligned at the end, as a cache needs.
             Combines exactly with ``mask``.
         dropout_p: probability of dropping an attention weight; the caller passes 0 in evaluation.
@@ -94,13 +97,15 @@ def attention(
     grouped queries: Ainslie et al., arXiv 2305.13245.
     """
     device = q.device.type
+    # Of causal order alone the first queries see nothing where there are fewer keys.
+    may_be_empty = mask is not None or (is_causal and q.shape[2] > k.shape[2])
+    mask = combine_masks(mask, bias)
     if _autocasts(device):
         dtype = torch.get_autocast_dtype(device)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
         with torch.autocast(device, enabled=False):
-            return _dispatch(
-                q.to(dtype), k.to(dtype), v.to(dtype), mask, is_causal, dropout_p, scale
-            )
-    return _dispatch(q, k, v, mask, is_causal, dropout_p, scale)
+            return _dispatch(q, k, v, mask, may_be_empty, is_causal, dropout_p, scale)
+    return _dispatch(q, k, v, mask, may_be_empty, is_causal, dropout_p, scale)
 
 
 def attention_weights(
@@ -174,6 +179,7 @@ def _dispatch(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    may_be_empty: bool,
     is_causal: bool,
     dropout_p: float,
     scale: float | None,
@@ -185,7 +191,7 @@ def _dispatch(
             # One token, as with a cache: the heads of a group become its queries, and no key is
             # copied. The newest token sees every key, so there is no order left to keep.
             q = q.reshape(q.shape[0], groups, heads // groups, q.shape[3])
-            out = _dispatch(q, k, v, mask, False, dropout_p, scale)
+            out = _dispatch(q, k, v, mask, may_be_empty, False, dropout_p, scale)
             return out.reshape(out.shape[0], heads, 1, out.shape[3])
         k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
     name: str = _forced
@@ -195,7 +201,7 @@ def _dispatch(
         if needs_grad and mask is not None and mask.requires_grad and q.device.type == "cpu":
             name = "explicit"  # torch's own has no gradient for a mask there and falls back, slower
     if name == "fused":
-        return _fused(q, k, v, mask, is_causal, dropout_p, scale)
+        return _fused(q, k, v, mask, may_be_empty, is_causal, dropout_p, scale)
     weights = _softmax_scores(q, k, _with_causal(q, k, mask, is_causal), scale)
     if dropout_p > 0.0:
         weights = dropout(weights, dropout_p)
@@ -207,6 +213,7 @@ def _fused(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    may_be_empty: bool,
     is_causal: bool,
     dropout_p: float,
     scale: float | None,
@@ -220,7 +227,7 @@ def _fused(
     if mask is not None:
         mask = torch.atleast_2d(mask)  # torch's kernels refuse fewer axes
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        if q.device.type not in SAFE_WHEN_EMPTY:
+        if may_be_empty and q.device.type not in SAFE_WHEN_EMPTY:
             empty = _empty_rows(mask)
             mask = mask.masked_fill(empty, True if mask.dtype == torch.bool else 0.0)
     out = F.scaled_dot_product_attention(

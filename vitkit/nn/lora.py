@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.nn.attention import Attention
-from vitkit.nn.blocks import Mlp, SwiGlu
 from vitkit.nn.foreign import is_timm_attention, is_timm_mlp
 from vitkit.nn.heads import classifiers
 from vitkit.nn.products import Linear, linear
+from vitkit.nn.tokenwise import Mlp, SwiGlu
 
 __all__ = ["LORA_TARGETS", "LoraLinear", "add_lora", "merge_lora", "merge_lora_state"]
 

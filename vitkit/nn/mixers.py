@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.nn.attention import NormLayer
-from vitkit.nn.blocks import NO_CONTEXT, BlockContext, DropPath, Mlp, make_activation
+from vitkit.nn.blocks import NO_CONTEXT, BlockContext, DropPath
 from vitkit.nn.dropout import dropout_or_none, through
 from vitkit.nn.products import Linear
 from vitkit.nn.recurrent import Recurrent, real_tokens
+from vitkit.nn.tokenwise import Mlp, make_activation
 
 __all__ = ["ConvMixerBlock", "MixerBlock", "RecurrentBlock", "TwiceActivatedMlp"]
 

@@ -1,15 +1,14 @@
-"""Where a token is: sin-cos tables, resizing of learned ones, rotary angles, biases of distances.
+"""Where a token is: sin-cos tables, resizing of learned ones, biases of distances.
 
 A learned table is a parameter of the model that owns it (timm's ``pos_embed``); what can be
-computed about it is here. A new scheme is a new small class that yields a :class:`Rotation`
-(turns q and k) or a float mask (added to the scores).
+computed about it is here. A new scheme is a new small class: here one that yields a float mask
+(added to the scores), in :mod:`vitkit.nn.rotary` one that yields a :class:`vitkit.nn.Rotation`
+(turns q and k).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +18,8 @@ __all__ = [
     "Alibi",
     "RelativeBias",
     "RelativeBias2d",
-    "Rotary1d",
-    "Rotary2d",
-    "Rotation",
     "alibi_slopes",
+    "geometric_frequencies",
     "grid_positions",
     "relative_positions",
     "resize_offsets",
@@ -30,8 +27,6 @@ __all__ = [
     "sincos_1d",
     "sincos_2d",
 ]
-
-Pairing = Literal["interleaved", "half", "axial"]
 
 
 def sincos_1d(length: int, embed_dim: int, *, base: float = 10000.0, offset: int = 0) -> Tensor:
@@ -45,7 +40,7 @@ def sincos_1d(length: int, embed_dim: int, *, base: float = 10000.0, offset: int
     if embed_dim % 2:
         raise ValueError(f"sin-cos positions need an even width, given {embed_dim}")
     positions = torch.arange(offset, offset + length, dtype=torch.float64)
-    angles = positions[:, None] * _frequencies(embed_dim // 2, base)
+    angles = positions[:, None] * geometric_frequencies(embed_dim // 2, base)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
@@ -60,7 +55,7 @@ def sincos_2d(grid: tuple[int, int], embed_dim: int, *, base: float = 10000.0) -
     """
     if embed_dim % 4:
         raise ValueError(f"2-D sin-cos positions need a width divisible by 4, given {embed_dim}")
-    angles = grid_positions(grid)[:, :, None] * _frequencies(embed_dim // 4, base)
+    angles = grid_positions(grid)[:, :, None] * geometric_frequencies(embed_dim // 4, base)
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
 
@@ -107,113 +102,6 @@ def _resampled_by_products(image: Tensor, size: tuple[int, int]) -> Tensor:
         down = _resampled(rows, (size[0], rows.shape[-1]))[0, 0]
         across = _resampled(columns, (columns.shape[-2], size[1]))[0, 0]
         return down @ image @ across
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Turns pairs of channels of q or k by the angles of their tokens' positions.
-
-    Attributes:
-        cos, sin: (N, R) or broadcastable to (B, H, N, R); R may be less than the head width D,
-            then the first R channels turn.
-        pairing: which channels form a pair: ``interleaved`` (0, 1), (2, 3), ...; ``half``
-            (i, i + R/2); ``axial`` half-split within each half of the channels.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    pairing: Pairing = "interleaved"
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, H, N, D) -> the same, turned in float32 and cast back."""
-        width = self.cos.shape[-1]
-        turning = x if width == x.shape[-1] else x[..., :width]
-        turned = (turning * self.cos + _rotate_half(turning, self.pairing) * self.sin).to(x.dtype)
-        return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
-
-    def __getitem__(self, tokens: slice) -> Rotation:
-        """The rotation of some of the tokens."""
-        return Rotation(self.cos[..., tokens, :], self.sin[..., tokens, :], self.pairing)
-
-    def with_prefix(self, count: int) -> Rotation:
-        """The same behind ``count`` tokens that do not turn (class token, registers)."""
-        if count == 0:
-            return self
-        shape = (*self.cos.shape[:-2], count, self.cos.shape[-1])
-        cos = torch.cat([self.cos.new_ones(shape), self.cos], dim=-2)
-        return Rotation(cos, torch.cat([self.sin.new_zeros(shape), self.sin], -2), self.pairing)
-
-
-class Rotary1d(nn.Module):
-    """Rotary positions along a sequence.
-
-    Args:
-        head_dim: D, even.
-        base: wavelengths run from 2 pi to 2 pi base.
-        pairing: ``interleaved`` (RoFormer, timm) or ``half`` (Hugging Face's LLaMA).
-
-    Source: Su et al., "RoFormer", arXiv 2104.09864.
-    """
-
-    def __init__(
-        self, head_dim: int, *, base: float = 10000.0, pairing: Pairing = "interleaved"
-    ) -> None:
-        super().__init__()
-        if head_dim % 2:
-            raise ValueError(f"rotary positions need an even head width, given {head_dim}")
-        self.head_dim, self.base, self.pairing = head_dim, base, pairing
-
-    def forward(self, positions: Tensor) -> Rotation:
-        """Rotation of tokens at ``positions``, int or float (N,) or (B, 1, N)."""
-        angles = _angles(positions, _frequencies(self.head_dim // 2, self.base))
-        return _rotation(angles, self.pairing)
-
-
-class Rotary2d(nn.Module):
-    """Rotary positions on a grid: half of the pairs turn by the row, half by the column.
-
-    Args:
-        head_dim: D, a multiple of 4.
-        base: 10000 in EVA-02 and timm, 100 in CroCo and DUSt3R.
-        pairing: ``interleaved`` (EVA-02, timm), ``half`` (DINOv3) or ``axial`` (CroCo, DUSt3R).
-        ref_grid: positions are rescaled to this grid, so that a model keeps its angles at another
-            image size; None keeps plain indices.
-
-    Source: the 2-D form of arXiv 2104.09864 as used in EVA-02 (arXiv 2303.11331) and CroCo v2
-    (arXiv 2211.10408).
-    """
-
-    def __init__(
-        self,
-        head_dim: int,
-        *,
-        base: float = 10000.0,
-        pairing: Pairing = "interleaved",
-        ref_grid: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__()
-        if head_dim % 4:
-            raise ValueError(f"2-D rotary positions need a head width in 4s, given {head_dim}")
-        self.head_dim, self.base, self.pairing, self.ref_grid = head_dim, base, pairing, ref_grid
-
-    def forward(
-        self, grid: tuple[int, int], *, device: torch.device | str | None = None
-    ) -> Rotation:
-        """Rotation of a whole grid, row by row."""
-        positions = grid_positions(grid)
-        if self.ref_grid is not None:
-            positions = positions * torch.tensor(
-                [ref / now for ref, now in zip(self.ref_grid, grid, strict=True)]
-            )
-        return self.at(positions.to(device, _widest(device), non_blocking=True))
-
-    def at(self, positions: Tensor) -> Rotation:
-        """Rotation of tokens at (row, column) ``positions``, (..., N, 2)."""
-        angles = _angles(positions, _frequencies(self.head_dim // 4, self.base))
-        if self.pairing == "axial":
-            angles = torch.cat([angles, angles], dim=-1).flatten(-2)
-            return Rotation(angles.cos().float(), angles.sin().float(), "axial")
-        return _rotation(angles.flatten(-2), self.pairing)
 
 
 class Alibi(nn.Module):
@@ -388,38 +276,6 @@ def relative_positions(
     return torch.arange(num_keys, device=device)[None, :] - query[:, None]
 
 
-def _frequencies(count: int, base: float) -> Tensor:
-    """base^(-i / count) for i = 0 ... count - 1, float64."""
+def geometric_frequencies(count: int, base: float) -> Tensor:
+    """base^(-i / count) for i = 0 ... count - 1: float64 (count,)."""
     return base ** (-torch.arange(count, dtype=torch.float64) / count)
-
-
-def _widest(device: torch.device | str | None) -> torch.dtype:
-    """The longest float of a device: Apple's has no float64."""
-    name = device.type if isinstance(device, torch.device) else str(device)
-    return torch.float32 if name.startswith("mps") else torch.float64
-
-
-def _angles(positions: Tensor, frequencies: Tensor) -> Tensor:
-    """(...) and (F,) -> (..., F), where the positions are."""
-    dtype = _widest(positions.device)
-    frequencies = frequencies.to(positions.device, dtype, non_blocking=True)
-    return positions.to(dtype)[..., None] * frequencies
-
-
-def _rotation(angles: Tensor, pairing: Pairing) -> Rotation:
-    """Angles (..., N, D / 2), one per pair, spread over both channels of each pair."""
-    if pairing == "interleaved":
-        angles = angles.repeat_interleave(2, dim=-1)
-    else:
-        angles = torch.cat([angles, angles], dim=-1)
-    return Rotation(angles.cos().float(), angles.sin().float(), pairing)
-
-
-def _rotate_half(x: Tensor, pairing: Pairing) -> Tensor:
-    """(a, b) -> (-b, a) in every pair of channels."""
-    if pairing == "interleaved":
-        return torch.stack([-x[..., 1::2], x[..., 0::2]], dim=-1).flatten(-2)
-    halves = 2 if pairing == "half" else 4
-    parts = x.chunk(halves, dim=-1)
-    turned = [p for a, b in zip(parts[0::2], parts[1::2], strict=True) for p in (-b, a)]
-    return torch.cat(turned, dim=-1)

@@ -13,15 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vitkit.nn.attention import Attention, NormLayer
-from vitkit.nn.blocks import (
-    NO_CONTEXT,
-    Block,
-    BlockContext,
-    LayerCache,
-    Mlp,
-    SwiGlu,
-    drop_path_ramp,
-)
+from vitkit.nn.blocks import NO_CONTEXT, Block, BlockContext, LayerCache, drop_path_ramp
+from vitkit.nn.tokenwise import Mlp, SwiGlu
 
 __all__ = ["Recomputing", "Trunk", "encoder_blocks", "make_mlp"]
 

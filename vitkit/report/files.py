@@ -30,15 +30,16 @@ __all__ = [
 
 T = TypeVar("T")
 
-FILES = ("results.json", "metrics.csv", "eval.json", "eval-shift.json", "eval-speed.json")
+SUITES = ("shift", "others", "speed")
+"""In the names of records beside ``eval.json``."""
+
+FILES = ("results.json", "metrics.csv", "eval.json", *(f"eval-{suite}.json" for suite in SUITES))
 """A folder with one of them is worth a page."""
 
 SEEDS = "seeds.json"
 
 AXES = ("step", "epoch", "seconds")
 """Columns of ``metrics.csv`` that are no curves."""
-
-SUITES = ("shift", "speed")
 
 DAMAGES = (
     *(ValueError, KeyError, TypeError, AttributeError, EOFError),
@@ -68,7 +69,7 @@ class Run:
         folder: the folder.
         suffix: of the files of an evaluation that shares it, such as ``-best``.
         results: ``results.json``.
-        standard, shift, speed: ``eval.json`` and its siblings.
+        standard, shift, others, speed: ``eval.json`` and its siblings.
         curves: name -> curve, of ``metrics.csv``.
         config: text of ``config.yaml``.
         predictions: ``predictions.npz``.
@@ -80,6 +81,7 @@ class Run:
     results: Record | None = None
     standard: Record | None = None
     shift: Record | None = None
+    others: Record | None = None
     speed: Record | None = None
     curves: dict[str, Curve] = field(default_factory=dict)
     config: str = ""
@@ -99,7 +101,7 @@ class Run:
     @property
     def records(self) -> list[Record]:
         """Those there are, what was measured most carefully first."""
-        found = (self.standard, self.results, self.shift, self.speed)
+        found = (self.standard, self.results, self.shift, self.others, self.speed)
         return [record for record in found if record is not None]
 
     @property
@@ -168,6 +170,7 @@ def read_run(folder: Path, suffix: str = "") -> Run:
         results=_results(folder, suffix),
         standard=_read(folder / f"eval{suffix}.json", Record.read),
         shift=_read(folder / f"eval-shift{suffix}.json", Record.read),
+        others=_read(folder / f"eval-others{suffix}.json", Record.read),
         speed=_read(folder / f"eval-speed{suffix}.json", Record.read),
         curves=_read(folder / "metrics.csv", _read_curves) or {},
         config=_read(folder / "config.yaml", lambda path: path.read_text(encoding="utf-8")) or "",

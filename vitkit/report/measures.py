@@ -102,27 +102,30 @@ def shift(run: Run, command: str) -> Section:
         run: whose evaluation is shown.
         command: that runs the suite.
     """
-    record = run.shift
-    if record is None:
+    # Of a set that both suites measured the one that measures nothing else counts.
+    records = [record for record in (run.others, run.shift) if record is not None]
+    if not records:
         return Section("shift", "Robustness", quiet("Not measured yet: ", command))
-    clean = {MADE: _clean(record, run)}  # the published files have pictures of their own
-    parts = [_corruptions(record, key, title, clean.get(key)) for key, title in CORRUPTED]
-    parts.append(_changes(record))
+    clean = {MADE: _clean(run)}  # the published files have pictures of their own
+    parts = [_corruptions(records, key, title, clean.get(key)) for key, title in CORRUPTED]
+    parts.append(_changes(records))
     if not any(parts):
         return Section("shift", "Robustness", quiet("The suite's record holds no accuracies."))
     return Section("shift", "Robustness", element("div", joined(parts), class_="figures"))
 
 
-def _corruptions(record: Record, key: str, title: str, clean: float | None) -> Markup | None:
+def _corruptions(
+    records: Sequence[Record], key: str, title: str, clean: float | None
+) -> Markup | None:
     """A heat map as a table: a row each corruption, a column each severity.
 
     Args:
-        record: of the suite.
+        records: of the suites, the first that has the table counts.
         key: of its table.
         title: of the figure.
         clean: accuracy without them, if it is known.
     """
-    values = record.tables.get(key)
+    values = next((record.tables[key] for record in records if key in record.tables), None)
     if values is None:
         return None
     names = [str(name).replace("_", " ") for name in values["corruption"]]
@@ -166,8 +169,11 @@ def _corruptions(record: Record, key: str, title: str, clean: float | None) -> M
     )
 
 
-def _clean(record: Record, run: Run) -> float | None:
+def _clean(run: Run) -> float | None:
     """Accuracy on the images that the suite changed; of older records that of the whole split."""
+    record = run.shift
+    if record is None:
+        return None
     split = str(record.facts.get("split", "test"))
     found = record.metrics.get(f"{split}/changed/clean/acc")
     return run.measured("acc") if found is None and split == run.split else found
@@ -191,17 +197,19 @@ def _heat(accuracy: float, best: float) -> Markup:
     )
 
 
-def _changes(record: Record) -> Markup | None:
-    """All other accuracies of the suite."""
-    kept = {
-        name: value
-        for name, value in record.metrics.items()
-        if name.endswith("/acc") and not set(name.split("/")) & set(OF_TABLES)
-    }
+def _changes(records: Sequence[Record]) -> Markup | None:
+    """All other accuracies of the suites; of two by one name the first record's."""
+    kept: dict[str, float] = {}
+    said: dict[str, str] = {}
+    for record in reversed(records):
+        split = str(record.facts.get("split", "test"))
+        for name, value in record.metrics.items():
+            if name.endswith("/acc") and not set(name.split("/")) & set(OF_TABLES):
+                kept[name] = value
+                said[name] = _said(name.removeprefix(f"{split}/").removesuffix("/acc"))
     if not kept:
         return None
-    split = str(record.facts.get("split", "test"))
-    names = [_said(name.removeprefix(f"{split}/").removesuffix("/acc")) for name in kept]
+    names = [said[name] for name in kept]
     columns = [
         Column("change", names, str),
         Column("accuracy", list(kept.values()), percent, bar=True),

@@ -47,14 +47,17 @@ def eval_command(run: Run, suite: str = "") -> str:
         suite: of the command, if not the usual one.
     """
     words = [str(run.folder)]
-    records = [record for record in (run.standard, run.shift, run.speed) if record is not None]
+    found = (run.standard, run.shift, run.others, run.speed)
+    records = [record for record in found if record is not None]
     checkpoint = records[0].facts.get("checkpoint") if records else None
     of_split = f"-{run.split}"
     another = run.suffix.removesuffix(of_split) or not run.config
     if another and isinstance(checkpoint, str):
         words, model = [checkpoint], str(run.fact("model"))
-        if not run.config and model.startswith("timm/"):
-            data = f"data.name={run.fact('data')}"
+        data = f"data.name={run.fact('data')}"
+        if not run.config and records[0].facts.get("format") is not None:  # weights, no checkpoint
+            words = [checkpoint, data]
+        elif not run.config and model.startswith("timm/"):
             words = [f"timm:{model.removeprefix('timm/')}", f"weights={checkpoint}", data]
     if run.suffix.endswith(of_split):  # its files are named so where all splits are asked for
         words += ["--split", run.split if suite else "all"]

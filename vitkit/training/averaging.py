@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -126,8 +125,8 @@ class WeightAverage(Callback):
         averaged, live = self._pairs(pl_module)
         with torch.no_grad():
             kept = [tensor.clone() for tensor in live]
-            _copy(live, averaged)
-            _copy(averaged, kept)
+            torch._foreach_copy_(live, averaged)
+            torch._foreach_copy_(averaged, kept)
         self._swapped = not self._swapped
 
 
@@ -141,8 +140,3 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     """Parameters and floating-point buffers that belong to the state dict."""
     state = network.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
-
-
-def _copy(destination: Iterable[Tensor], source: Iterable[Tensor]) -> None:
-    for to, from_ in zip(destination, source, strict=True):
-        to.copy_(from_)

@@ -94,17 +94,12 @@ class TrainingTask(LightningModule):
         seed = step_seed(self.seed, self.current_epoch, batch_idx, self.global_rank)
         random.seed(seed)  # this and the next for models of a person's own
         np.random.seed(seed % 2**32)
-        if self.device.type == "cpu":
-            # As torch.manual_seed, which also looks for accelerators, with a stack trace for each.
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
+        _seed_torch(seed, self.device.type)
 
     def configure_optimizers(self) -> Any:
         """One optimiser; the learning rate is a function of how far the training is."""
-        dtype = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else torch.float32
         optimizer = build_optimizer(
-            self.model, self.optimizer_config, fused=self.fused, dtype=dtype
+            self.model, self.optimizer_config, fused=self.fused, dtype=self._products()
         )
         schedule = self.schedule
         floor = schedule.min_lr / self.optimizer_config.lr
@@ -123,6 +118,15 @@ class TrainingTask(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _products(self) -> torch.dtype:
+        """Number format of Muon's products: bfloat16 in a training in bfloat16, and wherever a CUDA
+        device multiplies it, as the method's authors always have it; else float32.
+        """
+        fast = self.device.type == "cuda" and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+        return torch.bfloat16 if fast or self.trainer.precision == "bf16-mixed" else torch.float32
 
     def configure_gradient_clipping(
         self,
@@ -220,6 +224,21 @@ class TrainingTask(LightningModule):
             for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             scheduler._last_lr = rates
+
+
+def _seed_torch(seed: int, device: str) -> None:
+    """As ``torch.manual_seed``, which also asks for every other kind of accelerator, with a stack
+    trace for each that has not been used.
+    """
+    if device not in ("cpu", "cuda", "mps"):
+        torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    elif device == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def step_seed(seed: int, epoch: int, micro_batch: int, rank: int) -> int:

@@ -14,6 +14,12 @@ from vitkit.nn import evaluating
 
 __all__ = ["Clock", "StepPlan", "TimeKeeper"]
 
+LOOK_EVERY = 20
+"""Most steps between looks at the clock in several processes: for each look all wait."""
+
+LOOK_SECONDS = 1.0
+"""Most time between them, where a step is not longer."""
+
 
 class Clock:
     """Seconds a run has taken, over all its parts.
@@ -70,7 +76,7 @@ class TimeKeeper(Callback):
     steps later, and the examples still to be evaluated are counted at these rates. No step is begun
     that would not end in time if it took as long as the last one; the first is always taken. What
     compiling took is no progress, and says nothing of the next step. Under several processes rank
-    0's clock is everyone's.
+    0's clock is everyone's; they look at it between steps, about once a second.
 
     Args:
         seconds: from the start of the run to its results; 0: no limit.
@@ -109,6 +115,8 @@ class TimeKeeper(Callback):
         self._step_seconds = 0.0
         self._validation_began = 0.0
         self._ended = False
+        self._next_look = 0
+        """In several processes the step, alike in all, behind which they look at the clock next."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The first learning rates go by what starting has taken. What had used up its time and was
@@ -140,7 +148,8 @@ class TimeKeeper(Callback):
             return
         if trainer.global_step != self._seen_step:
             self._end_step(trainer, pl_module, batch)
-        self._stop_in_time(trainer)
+        if trainer.world_size == 1 or self._all_look(trainer):
+            self._stop_in_time(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the time: the first validations may compile too."""
@@ -154,7 +163,8 @@ class TimeKeeper(Callback):
         """Log how long the run has taken, so that a curve can be drawn over time; validation may
         have left too little of it for another step.
         """
-        pl_module.log("seconds", self.clock.seconds(), rank_zero_only=True)
+        # As a tensor, which stays on the CPU.
+        pl_module.log("seconds", torch.tensor(self.clock.seconds()), rank_zero_only=True)
         if self.seconds:
             self._stop_in_time(trainer)
 
@@ -206,6 +216,10 @@ class TimeKeeper(Callback):
         self._compiling += seconds
         return True
 
+    def _all_look(self, trainer: Trainer) -> bool:
+        """Whether it is time for several processes to look at the clock: between steps alone."""
+        return self._step_began is None and trainer.global_step >= self._next_look
+
     def _stop_in_time(self, trainer: Trainer) -> None:
         """End the training if its time is used up, or would be within another step."""
         with_another = self._look(trainer)
@@ -220,9 +234,19 @@ class TimeKeeper(Callback):
         spent = self.clock.seconds() - self._compiling
         shares = [spent / budget, (spent + self._step_seconds) / budget]
         if trainer.world_size > 1:
-            shares = trainer.strategy.broadcast(shares, src=0)
+            own = [*shares, float(self._steps_to_next_look(budget - spent))]
+            *shares, steps = trainer.strategy.broadcast(own, src=0)
+            self._next_look = trainer.global_step + int(steps)
         self.plan.time_done = min(1.0, float(shares[0]))
         return float(shares[1])
+
+    def _steps_to_next_look(self, left: float) -> int:
+        """Steps that fit into a second, and into the time that is left; one if none does, or if it
+        is not known how long a step takes.
+        """
+        if not self._step_seconds:
+            return 1
+        return max(1, min(LOOK_EVERY, int(min(LOOK_SECONDS, left) / self._step_seconds)))
 
 
 def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:

@@ -26,6 +26,10 @@ from vitkit.training.base import CHECKPOINT_KEY
 
 __all__ = ["Checkpoints", "StopSignals", "numbered_checkpoints"]
 
+ASK_EVERY = 5
+"""Steps between questions among several processes whether one was told to stop: each waits. Few, as
+who stops a training kills it soon after."""
+
 LAST = "last.ckpt"
 NUMBERED = re.compile(r"step-(\d+)\.ckpt")
 
@@ -72,7 +76,8 @@ class Checkpoints(Checkpoint):
 
     On SIGINT, SIGTERM or SIGHUP it writes ``last.ckpt`` at the next boundary between optimiser
     steps and raises :class:`Interrupted`; after the last step of an epoch that is after its
-    validation.
+    validation. Several processes, of which one may have got the signal, ask each other at every
+    fifth such boundary and at an epoch's end.
 
     Args:
         folder: where the files go; made if absent.
@@ -172,7 +177,9 @@ class Checkpoints(Checkpoint):
         between_micro_batches, self._seen_step = step == self._seen_step, step
         if between_micro_batches or batch_idx + 1 >= trainer.num_training_batches:
             return  # at an epoch's end on_train_epoch_end does it, after validation
-        if self._told_to_stop(trainer):
+        # Each time that several processes ask each other, all wait.
+        asks = trainer.world_size == 1 or step % ASK_EVERY == 0
+        if asks and self._told_to_stop(trainer):
             self._stop_epoch = trainer.current_epoch + 1
         on_time = bool(self.every_n_steps) and step % self.every_n_steps == 0
         if self._stop_epoch is not None or on_time:

@@ -26,6 +26,7 @@ __all__ = [
     "Section",
     "TrainerConfig",
     "list_to_tuple",
+    "usual_of",
 ]
 
 
@@ -61,6 +62,15 @@ USUAL: dict[str, dict[str, Any]] = {
 
 TIMMS_OWN = ("betas", "eps")
 """What each of timm's optimisers has its own usual values for."""
+
+
+def usual_of(name: str) -> dict[str, Any]:
+    """What is usual for an optimiser where that is not AdamW's; timm's of the same name is the same
+    but for :data:`TIMMS_OWN`.
+    """
+    usual = USUAL.get(name.removeprefix(TIMM), {})
+    own = TIMMS_OWN if name.startswith(TIMM) else ()
+    return {key: value for key, value in usual.items() if key not in own}
 
 
 class OptimizerConfig(Section):
@@ -116,7 +126,7 @@ class OptimizerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _usual_for_its_name(cls, given: Any) -> Any:
-        usual = USUAL.get(str(given.get("name")), {}) if isinstance(given, dict) else {}
+        usual = usual_of(str(given.get("name"))) if isinstance(given, dict) else {}
         return {**usual, **given} if usual else given
 
     @model_serializer(mode="wrap")
@@ -159,7 +169,7 @@ class ScheduleConfig(Section):
         0.0,
         ge=0,
         description="learning rate at the end, unless constant; of inverse_sqrt the lowest; not "
-        "above optimizer.lr",
+        "above optimizer.lr; other rates end at the same share of theirs",
     )
 
     @model_validator(mode="before")
@@ -167,6 +177,15 @@ class ScheduleConfig(Section):
     def _warm_up_of_a_cycle(cls, given: Any) -> Any:
         is_cycle = isinstance(given, dict) and given.get("name") == "one_cycle"
         return {"warmup": 0.3, **given} if is_cycle else given
+
+    @model_validator(mode="after")
+    def _require_room(self) -> ScheduleConfig:
+        if self.name == "trapezoid" and self.warmup + self.decay > 1:
+            raise ValueError(
+                f"warmup {self.warmup} and decay {self.decay} are shares of one training; together "
+                "they are at most 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _require_a_warm_up(self) -> ScheduleConfig:

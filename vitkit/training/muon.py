@@ -35,7 +35,8 @@ class Muon(torch.optim.Optimizer):
         ns_steps: Newton-Schulz iterations.
         betas, eps: AdamW's.
         dtype: number format of the iteration's products; float32 unless the hardware is faster in
-            another. It needs no precision: the result is only nearly orthogonal anyway.
+            another. It needs no precision, and the source always takes bfloat16: the result is only
+            nearly orthogonal anyway.
         fused: AdamW's one-pass kernel.
     """
 
@@ -188,4 +189,6 @@ def _newton_schulz(x: Tensor, steps: int) -> Tensor:
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+    x = x.mT if tall else x
+    # There one kernel takes the steps of all weights, if each step lies in memory as its weight.
+    return x.contiguous() if x.is_cuda else x

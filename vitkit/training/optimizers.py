@@ -21,6 +21,9 @@ __all__ = ["build_optimizer", "parameter_groups"]
 NUMBERED = re.compile(r"(?:^|\.)(?:blocks|layers|stages)\.(\d+)\.")
 """The usual names of a stack of blocks, in our models and in timm's."""
 
+LOOKAHEAD = "lookahead_"
+"""What timm puts in front of the name of an optimiser that it wraps."""
+
 EMBEDS = re.compile(r"(?:^|\.)(?:patch_embed|tokenizer|words|target_words)\.")
 """What stands before the blocks, whatever numbers its own layers have and wherever it is listed; a
 table of words that the output shares is there too."""
@@ -186,7 +189,7 @@ def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> to
     name = config.name.removeprefix(TIMM)
     # Each of timm's has its own defaults; what was given is handed on, for it to take or refuse.
     more = config.given_to_timm()
-    if name.lower().split("_")[-1] not in _timm_optimizers().list_optimizers():
+    if name.lower().removeprefix(LOOKAHEAD) not in _timm_optimizers().list_optimizers():
         raise ConfigError(
             f"optimizer.name: timm has no optimiser {name!r}; timm.optim.list_optimizers() lists "
             "what it has"
@@ -198,6 +201,9 @@ def _timm_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> to
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"optimizer.name={config.name} refuses its settings: {error}") from error
     ignored = [key for key, value in more.items() if optimizer.defaults.get(key) != value]
+    fields = OptimizerConfig.model_fields
+    if config.momentum != fields["momentum"].default and "momentum" not in optimizer.defaults:
+        ignored.append("momentum")
     if ignored:
         raise ConfigError(f"optimizer.{ignored[0]}: {config.name} has none; leave it out")
     return optimizer

@@ -97,9 +97,7 @@ class PretrainingTask(SummedTask[MeanSums]):
         images, _, positions = batch
         means = self.measure(images, positions, self.current_epoch, training=True)
         loss = means["loss"]
-        self.log_step(loss)
-        for name in self.measures[1:]:
-            self.log(f"train/{name}", means[name], on_step=True, on_epoch=False)
+        self.log_step(loss, {f"train/{name}": means[name] for name in self.measures[1:]})
         self.learned().update(means, len(images))
         return loss
 

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import (
@@ -152,7 +153,8 @@ class TrainingProgress(Callback):
         self._started = None
         if self._epoch_seconds:
             rate = self._epoch_count / self._epoch_seconds
-            pl_module.log(f"{self.unit}_per_second", rate, rank_zero_only=True)
+            # As a tensor, which stays on the CPU.
+            pl_module.log(f"{self.unit}_per_second", torch.tensor(rate), rank_zero_only=True)
         else:
             rate = 0.0
         self._epoch_count = self._epoch_seconds = 0.0

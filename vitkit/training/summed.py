@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -26,6 +27,8 @@ class SummedTask(TrainingTask, Generic[S]):
 
     _train_sums: S | None = None
     _val_sums: S | None = None
+    _step: Mapping[str, Tensor | float] = MappingProxyType({})
+    """What is logged of the micro-batch that was learned from last."""
 
     @abstractmethod
     def new_sums(self) -> S:
@@ -53,13 +56,27 @@ class SummedTask(TrainingTask, Generic[S]):
         assert self._val_sums is not None
         return self._val_sums
 
-    def log_step(self, loss: Tensor) -> None:
-        """Watch a step's loss, and log it with the learning rate."""
+    def log_step(self, loss: Tensor, more: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        """Watch a step's loss; :meth:`on_train_batch_end` logs it.
+
+        Args:
+            loss: scalar.
+            more: what else to log of the step, by name: scalars.
+        """
         self.watch(loss)
-        self.log("train/loss", loss, on_step=True, on_epoch=False)
-        # As a tensor, which stays on the CPU: a number would be copied to the device, and waited
-        # for.
-        self.log("lr", torch.tensor(self.rate()), on_step=True, on_epoch=False)
+        others = {name: value.detach() for name, value in more.items()}
+        self._step = {"train/loss": loss.detach(), "lr": self.rate(), **others}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the step's loss and learning rate, if Lightning will write a row of it: logging takes
+        time, and is thrown away otherwise. The callbacks, which may end the training with this very
+        step, have been here before.
+        """
+        trainer: Any = self.trainer
+        every = trainer.log_every_n_steps
+        if every and (trainer.should_stop or trainer.global_step % every == 0):
+            for name, value in self._step.items():
+                self.log(name, _logged(value), on_step=True, on_epoch=False)
 
     def on_train_epoch_start(self) -> None:
         """Fresh sums."""
@@ -71,7 +88,7 @@ class SummedTask(TrainingTask, Generic[S]):
         self.stop_if_not_finite()
         if self._train_sums is not None:
             for name, value in self.train_metrics(self._reduced(self.learned())).items():
-                self.log(f"train/{name}", value)
+                self.log(f"train/{name}", _logged(value))
 
     def on_validation_epoch_start(self) -> None:
         """Fresh sums."""
@@ -80,7 +97,7 @@ class SummedTask(TrainingTask, Generic[S]):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the whole split, each example counted once over all processes."""
         for name, value in self.val_metrics(self._reduced(self.validated())).items():
-            self.log(f"val/{name}", value)
+            self.log(f"val/{name}", _logged(value))
 
     def epoch_summary(self, metrics: Mapping[str, float]) -> list[str]:
         """Losses. Of several processes the training's is one's share."""
@@ -107,3 +124,10 @@ class SummedTask(TrainingTask, Generic[S]):
             return sums
         total: Any = self.trainer.strategy.reduce(sums.sums.clone(), reduce_op="sum")
         return sums.with_sums(total)
+
+
+def _logged(value: Tensor | float) -> Tensor:
+    """What Lightning is given: a tensor on the CPU for a number, which it would send to the device,
+    and wait for.
+    """
+    return value if isinstance(value, Tensor) else torch.tensor(float(value))

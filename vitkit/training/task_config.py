@@ -72,10 +72,12 @@ class DistillConfig(Section):
         None, description="name of the model that a bare file of weights belongs to"
     )
     mean: Channels | None = Field(
-        None, description="a bare file's mean of each channel in [0, 1]; ImageNet's unless given"
+        None,
+        description="a bare file's mean of each channel in [0, 1]; unless given what the file "
+        "states, else ImageNet's",
     )
     std: Channels | None = Field(
-        None, description="a bare file's standard deviation; ImageNet's unless given"
+        None, description="a bare file's standard deviation; unless given as of the mean"
     )
     kind: Literal["soft", "hard"] = Field(
         "soft", description="match the teacher's distribution, or its decision"

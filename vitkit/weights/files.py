@@ -131,6 +131,12 @@ def _read_torch(path: Path) -> dict[str, Any]:
         raise WeightsError(
             f"{path} is not a checkpoint: neither a file of PyTorch's nor one of safetensors'"
         )
+    if _is_program(path):
+        raise WeightsError(
+            f"{path} is a TorchScript program, which cannot be read without running what is in it; "
+            f"if you trust it, make weights of it yourself, in Python: import torch; torch.save("
+            f"torch.jit.load({str(path)!r}, map_location='cpu').state_dict(), 'weights.pth')"
+        )
     try:
         with torch.serialization.safe_globals(PLAIN_CLASSES), warnings.catch_warnings():
             # A pickle of another protocol is refused or read: either way there is nothing to do.
@@ -163,6 +169,15 @@ def _looks_like_torch(path: Path) -> bool:
         return True
     with zipfile.ZipFile(path) as archive:
         return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a file is of ``torch.jit.save``, as OpenAI's CLIP is: code beside the tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        inner = {name.partition("/")[2] for name in archive.namelist()}
+    return "constants.pkl" in inner and any(name.startswith("code/") for name in inner)
 
 
 def _neighbours(path: Path) -> str:

@@ -19,6 +19,10 @@ NO_POSITIONS = (
     "built without positions, for the file has none; if they are computed, "
     'load_model(..., pos_embed="sincos2d") or "rotary"'
 )
+QUICK_GELU = (
+    "activation taken to be QuickGELU, as OpenAI's own weights have it; for a tower that was "
+    'trained again with GELU, load_model(..., act_layer="gelu")'
+)
 
 
 def guessed(
@@ -27,6 +31,7 @@ def guessed(
     stated: Mapping[str, Any],
     *,
     grid_known: bool,
+    act_known: bool,
 ) -> list[str]:
     """A line for each thing about a model that was guessed.
 
@@ -35,12 +40,15 @@ def guessed(
         tensors: by our names.
         stated: what was not left to guessing: by the format, beside the file or by the caller.
         grid_known: whether the grid of the positions is stated.
+        act_known: whether the activation is, by more than the format.
     """
     notes = []
     if "pos_embed" in tensors and not grid_known:
         notes.append(SQUARE)
     if section.get("pos_embed") == "none" and not stated.get("pos_embed"):
         notes.append(NO_POSITIONS)
+    if section.get("act_layer") == "quick_gelu" and not act_known:
+        notes.append(QUICK_GELU)
     if not stated.get("num_heads") and not is_like_its_preset(section):
         notes.append(
             f"num_heads taken to be {section['num_heads']}, for nothing says how many; if that is "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitkit.nn import classifier_names, classifiers
 
-__all__ = ["head_prefixes", "match_classes"]
+__all__ = ["head_prefixes", "match_classes", "otherwise_pooled"]
 
 HEADS = ("head.", "head_dist.")
 """How the names of classifiers begin in models that do not say which theirs are."""
@@ -57,3 +57,21 @@ def match_classes(
     rows = torch.tensor([row_of[name] for name in wanted])
     ordered = {name: tensors[name][rows] for name in heads}
     return {**tensors, **ordered}, "the head's rows are put in the order of these classes, by name"
+
+
+def otherwise_pooled(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of a classifier that reads class token and mean of the patches side by side, where
+    the model's reads one vector alone, or the other way round; empty of any other.
+
+    Args:
+        model: that the tensors are for.
+        tensors: in its names.
+    """
+    own, given = model.state_dict().get("head.weight"), tensors.get("head.weight")
+    token = tensors.get("cls_token")
+    if own is None or given is None or token is None or not own.ndim == given.ndim == 2:
+        return []
+    width = getattr(model, "embed_dim", 0)
+    if token.shape[-1] != width or {own.shape[1], given.shape[1]} != {width, 2 * width}:
+        return []
+    return [name for name in tensors if name.startswith("head.")]

@@ -32,7 +32,7 @@ from vitkit.weights.formats import (
     unwrapped,
 )
 from vitkit.weights.guesses import SQUARE, guessed, guessed_statistics
-from vitkit.weights.heads import head_prefixes, match_classes
+from vitkit.weights.heads import head_prefixes, match_classes, otherwise_pooled
 from vitkit.weights.load_report import LoadReport, some
 from vitkit.weights.shapes import infer_section, told
 from vitkit.weights.sources import Source, read_source
@@ -47,6 +47,7 @@ NORM_BEHIND = "fc_norm."
 HEAD = "head.weight"
 OTHER_OFFSETS = f"{OFFSETS} is of another grid: offsets that it lacks take its farthest bias"
 NORM_MOVED = "the norm before the pooling; the model has a new one behind it"
+OTHER_POOLING = "a head behind another pooling than the model's"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ class _Known:
 
     @property
     def resampling(self) -> Resampling:
-        return Resampling() if self.format is None else self.format.resampling
+        if self.format is None or self.source.stated.section is not None:
+            return Resampling()  # ours: as the model itself resizes them
+        return self.format.resampling
 
 
 def load_weights(
@@ -145,7 +148,10 @@ def build_and_load(
     if inferred:
         tensors, stated = known.translated.tensors, {**_arguments(known), **wanted}
         grid_known = _stated_grid(model, known) is not None or "img_size" in wanted
-        report.notes += guessed(section, tensors, stated, grid_known=grid_known)
+        act_known = "act_layer" in {**found.stated.arguments, **wanted}
+        report.notes += guessed(
+            section, tensors, stated, grid_known=grid_known, act_known=act_known
+        )
     return Loaded(model.eval(), section, report)
 
 
@@ -197,8 +203,8 @@ def _known(source: Source, own: set[str] | None) -> _Known | None:
 def _section(known: _Known, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The section of a model that its source does not spell out."""
     arguments = _arguments(known)
-    if overrides.get("num_heads"):
-        arguments["num_heads"] = overrides["num_heads"]
+    # No shape shows them, and presets differ in them.
+    arguments |= {key: overrides[key] for key in ("num_heads", "act_layer") if overrides.get(key)}
     section = _inferred(known.translated.tensors, arguments, overrides.get("img_size"))
     size = known.source.stated.preprocessing.get("img_size")
     if size is not None and all(a % b == 0 for a, b in zip(size, _patch(section), strict=True)):
@@ -243,19 +249,26 @@ def _patch(section: Mapping[str, Any]) -> tuple[int, int]:
 def _fill(
     model: nn.Module, known: _Known, *, strict: bool, class_names: Sequence[str] = ()
 ) -> LoadReport:
-    own, theirs = model.state_dict(), known.source.stated.class_names
-    tensors, matched = match_classes(model, known.translated.tensors, theirs, class_names)
+    own, given = model.state_dict(), known.translated.tensors
+    if heads := otherwise_pooled(model, given):
+        given = {name: tensor for name, tensor in given.items() if name not in heads}
+        known.translated.left.update(dict.fromkeys(heads, OTHER_POOLING))
+    theirs = known.source.stated.class_names
+    tensors, matched = match_classes(model, given, theirs, class_names)
     report = LoadReport(
         format=known.name,
         preprocessing=_preprocessing(known),
         class_names=theirs,
-        notes=[matched] if matched else [],
+        published_as=known.source.stated.published_as,
+        of_imagenet=known.format is not None and known.format.of_imagenet,
+        embeds=known.translated.embeds,
+        notes=[*known.translated.notes, *([matched] if matched else [])],
     )
     default = {} if known.format is None else known.format.preprocessing
     if default and not known.source.stated.preprocessing.get("mean"):
         report.notes.append(guessed_statistics(default, known.name))
     foreseen = head_prefixes(model)
-    if moved := _norm_before_pool(model, known.translated.tensors):
+    if moved := _norm_before_pool(model, given):
         tensors = {name: tensor for name, tensor in tensors.items() if name not in moved}
         known.translated.left.update(dict.fromkeys(moved, NORM_MOVED))
         foreseen += (NORM_BEHIND,)

@@ -22,6 +22,10 @@ class LoadReport:
         preprocessing: what the weights expect of a picture, fields of ``Preprocessing`` as plain
             values: stated by the source, else the format's documented default, else nothing.
         class_names: of the head, where the source states them.
+        published_as: timm's name of the published weights that the source says it is; empty if it
+            says none.
+        of_imagenet: whether classifiers of this layout are usually ImageNet's.
+        embeds: whether their head makes embeddings instead of scores of classes.
         notes: what else a person should know, a line each.
     """
 
@@ -32,6 +36,9 @@ class LoadReport:
     format: str = ""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    published_as: str = ""
+    of_imagenet: bool = False
+    embeds: bool = False
     notes: list[str] = field(default_factory=list)
 
     def begin_anew(self, names: Iterable[str], why: str) -> None:

@@ -120,6 +120,9 @@ def _vit(tensors: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, A
     has_class, has_fc_norm = "cls_token" in tensors, "fc_norm.weight" in tensors
     is_learned = "pos_embed" in tensors
     pool = "avg" if has_fc_norm or not has_class else "token"
+    head = tensors.get("head.weight")
+    if has_class and head is not None and head.shape[1] == 2 * kernel.shape[0]:
+        pool = "token_avg"
     rows, size = _rows_and_size(tensors, known, patch)
     out = _trunk(tensors, known) | {
         "in_chans": int(kernel.shape[1]),
@@ -232,11 +235,15 @@ def _rows_and_size(
 
 
 def _preset_like(family: str, arguments: Mapping[str, Any]) -> str | None:
-    """The first preset of a family that the arguments leave as it is, but for size and classes."""
-    for name, preset in PRESETS.items():
-        if preset.family == family and _fixed(preset.kwargs).items() <= arguments.items():
-            return name
-    return None
+    """The preset of a family that the arguments leave as it is, but for size and classes: of
+    several the one that says most, and of these the first.
+    """
+    said = {
+        name: len(fixed)
+        for name, preset in PRESETS.items()
+        if preset.family == family and (fixed := _fixed(preset.kwargs)).items() <= arguments.items()
+    }
+    return max(said, key=lambda name: said[name], default=None)
 
 
 def _fixed(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -204,13 +204,18 @@ def _of_run(folder: Path) -> Path | None:
 
 def _from_timm(name: str, model: nn.Module) -> Source:
     built: Any = model
-    config = {
+    config: dict[str, Any] = {
         "architecture": name.removeprefix(TIMM_PREFIX),
         "pretrained_cfg": dict(getattr(built, "pretrained_cfg", None) or {}),
     }
+    if getattr(built, "global_pool", None) in ("token", "avg", "max", "map"):
+        config["global_pool"] = built.global_pool  # no shape shows it of a mean of normed patches
     stated = from_config(config)
     arguments = {**stated.arguments, **_arguments_of(built)}
-    return Source(name, model.state_dict(), dataclasses.replace(stated, arguments=arguments))
+    stated = dataclasses.replace(
+        stated, arguments=arguments, published_as=name.removeprefix(TIMM_PREFIX)
+    )
+    return Source(name, model.state_dict(), stated)
 
 
 def _arguments_of(model: Any) -> dict[str, Any]:
@@ -220,7 +225,8 @@ def _arguments_of(model: Any) -> dict[str, Any]:
     block: Any = blocks[0] if stacked else None
     if block is None or not hasattr(getattr(block, "attn", None), "num_heads"):
         return {}
-    kinds = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "SiLU": "silu", "ReLU": "relu"}
+    kinds = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+    kinds |= {"SiLU": "silu", "ReLU": "relu"}
     kind = type(getattr(block.mlp, "act", nn.GELU())).__name__
     if kind not in kinds:
         allowed = ", ".join(sorted(set(ACTIVATIONS.values())))

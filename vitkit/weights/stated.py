@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
@@ -24,6 +26,9 @@ ACTIVATIONS = {
 RESAMPLE = {0: "bilinear", 1: "bicubic", 2: "bilinear", 3: "bicubic", 4: "bilinear", 5: "bilinear"}
 """PIL's numbers; what cannot be done in a batch is done by its nearest kin."""
 PIL_NUMBER = {"bilinear": 2, "bicubic": 3}
+CLIP_VISION: dict[str, Any] = {"num_attention_heads": 12, "layer_norm_eps": 1e-5}
+CLIP_VISION |= {"image_size": 224, "hidden_act": "quick_gelu"}
+"""What a ``config.json`` of CLIP leaves out where it is as of the first published model."""
 NOT_SHAPES = ("num_heads", "norm_eps", "act_layer", "global_pool", "dynamic_img_size")
 """Arguments of timm's models that their tensors do not show."""
 
@@ -37,12 +42,15 @@ class Stated:
         preprocessing: fields of ``Preprocessing``: mean, std, interpolation, crop_pct, ...
         class_names: by index; empty if unknown.
         section: the whole model section, where the source is ours.
+        published_as: timm's name of the published weights that the source says it is, tag
+            included; empty if it says none.
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     section: dict[str, Any] | None = None
+    published_as: str = ""
 
 
 def from_config(config: Mapping[str, Any]) -> Stated:
@@ -89,7 +97,8 @@ def processor_config(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
     height, width = preprocessing["img_size"]
     share = preprocessing.get("crop_pct", 1.0)
     is_squash = preprocessing.get("crop_mode") == "squash"
-    resized = [round(side / share) for side in (height, width)]
+    # Rounded down as pictures are, but not for the noise of a division.
+    resized = [math.floor(side / share + 1e-6) for side in (height, width)]
     # Their shorter side: of a model that is not square the longer one, or black bars would fill it.
     edge = max(resized)
     squash = {"height": resized[0], "width": resized[1]}
@@ -128,15 +137,22 @@ def _from_timm(config: Mapping[str, Any]) -> Stated:
         out["img_size"] = [int(side) for side in cfg["input_size"][1:]]
         arguments.setdefault("img_size", out["img_size"])
     labels = config.get("label_names") or cfg.get("label_names") or ()
-    return Stated(arguments, out, _names(labels))
+    return Stated(arguments, out, _names(labels), published_as=_published_as(config, cfg))
+
+
+def _published_as(config: Mapping[str, Any], cfg: Mapping[str, Any]) -> str:
+    """Architecture and tag of timm's; empty without a tag, which says of which weights."""
+    name, tag = str(config["architecture"]), str(cfg.get("tag") or "")
+    if "." in name:
+        return name
+    return f"{name}.{tag}" if name and tag else ""
 
 
 def _timm_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """What an architecture of timm fixes, and what was given to it, as far as no shape shows it."""
     name = str(config["architecture"]).partition(".")[0]
-    if "quickgelu" in name:
-        raise WeightsError(f"{name}: its activation is QuickGELU, which vitkit has not")
     out: dict[str, Any] = {"norm_eps": 1e-5} if "_clip_" in name else {}
+    out |= {"act_layer": "quick_gelu"} if "_quickgelu_" in name else {}
     preset = PRESETS.get(ALIASES.get(name, name))
     given = {**(preset.kwargs if preset else {}), **config.get("model_args", {})}
     if "global_pool" in config:
@@ -148,18 +164,37 @@ def _from_hugging_face(config: Mapping[str, Any]) -> Stated:
     if config["model_type"] == "gpt2":
         return _from_gpt2(config)
     arguments: dict[str, Any] = {}
+    tower = _tower(config)
     for ours, theirs in (("num_heads", "num_attention_heads"), ("norm_eps", "layer_norm_eps")):
-        if theirs in config:
-            arguments[ours] = config[theirs]
-    if size := config.get("image_size"):
+        if theirs in tower:
+            arguments[ours] = tower[theirs]
+    if size := tower.get("image_size"):
         arguments["img_size"] = [size, size] if isinstance(size, int) else list(size)
-    activation = str(config.get("hidden_act", "gelu"))
+    activation = str(tower.get("hidden_act", "gelu"))
     if activation not in ACTIVATIONS:
         allowed = ", ".join(sorted(ACTIVATIONS))
         raise WeightsError(f"config.json: hidden_act {activation!r}; vitkit has {allowed}")
     arguments["act_layer"] = ACTIVATIONS[activation]
+    if config["model_type"] == "dinov3_vit":
+        arguments |= _of_dinov3(config, activation)
     names = _names(config.get("id2label") or {})
     return Stated(arguments, {}, () if names[:1] == ("LABEL_0",) else names)
+
+
+def _tower(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What describes the model of pictures: of CLIP a part of the whole, with its defaults."""
+    if config["model_type"] not in ("clip", "clip_vision_model"):
+        return config
+    return {**CLIP_VISION, **(config.get("vision_config") or config)}
+
+
+def _of_dinov3(config: Mapping[str, Any], activation: str) -> dict[str, Any]:
+    """The base of the rotary wavelengths; a gate that the MLP has not is refused."""
+    if config.get("use_gated_mlp") and ACTIVATIONS[activation] != "silu":
+        raise WeightsError(
+            f"config.json: hidden_act {activation!r} of a gated MLP; vitkit's gate has silu"
+        )
+    return {"rope_base": float(config["rope_theta"])} if "rope_theta" in config else {}
 
 
 def _from_gpt2(config: Mapping[str, Any]) -> Stated:
@@ -191,6 +226,9 @@ def _names(labels: Any) -> tuple[str, ...]:
 def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
     """Size, share and manner of the crop of a processor that resizes."""
     resized, keeps_ratio = _side(processor["size"])
+    # A bare number is a square for ViT, and of older files of CLIP the shorter side.
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    keeps_ratio |= isinstance(processor["size"], int) and str(kind).startswith("CLIP")
     crop = processor.get("crop_size")
     if not (processor.get("do_center_crop") and crop):
         mode = "center" if keeps_ratio else "squash"

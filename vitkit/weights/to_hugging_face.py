@@ -1,8 +1,8 @@
 """A folder that ``transformers.AutoModelForImageClassification.from_pretrained(FOLDER)`` reads.
 
-Plain ViTs become ViT, distilled ones DeiT; those with LayerScale, registers, a gated MLP or mean
-pooling become DINOv2, whose head reads the class token beside the mean of the patches: the half
-that a model does not read gets zero weights.
+Plain ViTs become ViT, distilled ones DeiT; those with LayerScale, registers, a gated MLP or a
+pooling of means become DINOv2, whose head reads the class token beside the mean of the patches: the
+half that a model does not read gets zero weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from vitkit.weights.formats.hugging_face_dinov2 import DINOV2_NAMES
 __all__ = ["hugging_face_folder"]
 
 WHAT = "Hugging Face"
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
+ACTIVATIONS |= {"relu": "relu", "silu": "silu"}
 CLASSES = {
     "vit": "ViTForImageClassification",
     "deit": "DeiTForImageClassificationWithTeacher",
@@ -72,7 +73,7 @@ def _kind(family: str, full: Mapping[str, Any]) -> str:
     is_dinov2 = (
         full["init_values"] is not None
         or full["mlp_layer"] == "swiglu"
-        or full["global_pool"] == "avg"
+        or full["global_pool"] in ("avg", "token_avg")
     )
     return "dinov2" if is_dinov2 else "vit"
 
@@ -85,10 +86,11 @@ def _check(family: str, full: Mapping[str, Any], kind: str) -> None:
     reasons = {
         "convolutional stem": full["conv_stem"] is not None,
         "ViT without class token": not full["class_token"],
-        f"{full['global_pool']!r} pooling": full["global_pool"] not in ("token", "avg"),
+        f"{full['global_pool']!r} pooling": full["global_pool"]
+        not in ("token", "avg", "token_avg"),
         "norm behind the pooling": full["fc_norm"],
         "ViT without final norm": not full["final_norm"],
-        "rotary positions in this class": full["pos_embed"] == "rotary",
+        "rotary positions in this class": full["pos_embed"].startswith("rotary"),
         "relative positions in this class": full["pos_embed"] == "relative",
         "post-norm blocks": not full["norm_first"],
         "norm before the blocks": full["pre_norm"],
@@ -140,9 +142,11 @@ def _as_dinov2(tensors: dict[str, Tensor], full: Mapping[str, Any]) -> dict[str,
     for index in range(full["depth"]):
         for scale in ("ls1", "ls2"):
             out.setdefault(f"blocks.{index}.{scale}.gamma", torch.ones(width))
-    head = out["head.weight"]
-    halves = [head, torch.zeros_like(head)]
-    out["head.weight"] = torch.cat(halves if full["global_pool"] == "token" else halves[::-1], 1)
+    if full["global_pool"] != "token_avg":
+        head = out["head.weight"]
+        halves = [head, torch.zeros_like(head)]
+        is_token = full["global_pool"] == "token"
+        out["head.weight"] = torch.cat(halves if is_token else halves[::-1], 1)
     registers = full["reg_tokens"]
     if registers and not full["no_embed_class"] and full["pos_embed"] == "learn":
         table = out["pos_embed"]

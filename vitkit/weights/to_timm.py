@@ -88,9 +88,10 @@ def _check(family: str, full: Mapping[str, Any]) -> None:
     needs_1e5 = eps == 1e-5 and norm == "layernorm" and not swiglu and family == "vit"
     reasons = {
         "convolutional stem": full["conv_stem"] is not None,
-        "rotary positions in this class": full["pos_embed"] == "rotary",
+        "rotary positions in this class": full["pos_embed"].startswith("rotary"),
         "relative positions in this class": full["pos_embed"] == "relative",
         "post-norm blocks with these names": not full["norm_first"],
+        "class token beside the mean as pooling": full["global_pool"] == "token_avg",
         "heads of another width": full["head_dim"] not in (None, width),
         f"norm epsilon of {eps}": eps != 1e-6 and not needs_1e5,
         "SwiGLU with a distillation token": swiglu and family != "vit",

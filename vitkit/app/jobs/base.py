@@ -78,6 +78,11 @@ class Job(ABC):
         return self.config.data.batch_size
 
     @property
+    def data_name(self) -> str:
+        """Of the data, for results; data that are handed in have a name of their own."""
+        return self.config.data.name
+
+    @property
     @abstractmethod
     def validates(self) -> bool:
         """Whether there is anything to validate on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from pytorch_lightning import Trainer
@@ -12,6 +13,7 @@ from vitkit.app.build import Built, build, picture_section, require_same_classes
 from vitkit.app.jobs.base import Job, place_of
 from vitkit.config import RunConfig
 from vitkit.data.augment import Augment
+from vitkit.data.crops import RandomCrop, crop_of
 from vitkit.data.info import DataInfo
 from vitkit.data.loaders import EvalLoader, TrainLoader
 from vitkit.data.preprocess import Preprocessing
@@ -63,6 +65,11 @@ class ImageJob(Job):
         return len(self.built.data.train) * self.images.repeats // self.images.batch_size
 
     @property
+    def data_name(self) -> str:
+        """See :attr:`Job.data_name`."""
+        return self.built.info.name
+
+    @property
     def validates(self) -> bool:
         """Whether there are validation images."""
         return self.built.data.val is not None
@@ -77,6 +84,11 @@ class ImageJob(Job):
         """Test images."""
         return self.built.info.num_test
 
+    @cached_property
+    def crop(self) -> RandomCrop | None:
+        """Of pictures as they are decoded for training; None where batches are cropped, if any."""
+        return crop_of(self.built.data.train, self.images.augment, self.config.run.seed)
+
     def loaders(self, trainer: Trainer) -> tuple[TrainLoader, EvalLoader | None]:
         """The training loader of this process, and the validation loader if there are images."""
         data, place = self.built.data, place_of(trainer)
@@ -88,6 +100,8 @@ class ImageJob(Job):
             micro_batches=self.config.trainer.accumulate_grad_batches,
             seed=self.config.run.seed,
             repeats=self.images.repeats,
+            balanced=self.images.sampling == "balanced",
+            crop=self.crop,
             **place,
         )
         if data.val is None:
@@ -112,9 +126,11 @@ class ImageJob(Job):
 
     def prepare_train(self) -> Callable[[Tensor, Tensor, int], Tensor]:
         """(uint8 images, positions, epoch) -> the model's input, randomly changed."""
-        preprocessing = self.built.preprocessing
+        preprocessing, changes = self.built.preprocessing, self.images.augment
+        if self.crop is not None:  # the loader's images are crops already
+            changes = changes.model_copy(update={"resized_crop_scale": 0.0})
         augment = Augment(
-            self.images.augment,
+            changes,
             self.config.run.seed,
             mean=preprocessing.mean,
             size=len(self.built.data.train),

@@ -58,6 +58,10 @@ class PretrainingJob(ImageJob):
             raise ConfigError(
                 f"model.global_pool='': task.name={task} needs one vector an image: token or avg"
             )
+        if config.optimizer.head_lr_factor != 1.0:
+            raise ConfigError(
+                f"optimizer.head_lr_factor: task.name={task} trains no classifier; leave it out"
+            )
         everything = picture_section(config).model_copy(update={"label_fraction": 1.0})
         whole = config.model_copy(update={"data": everything})
         return build(whole, data, encoder=self.encoder, progress=progress)

@@ -42,11 +42,16 @@ def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     return Translated(_NAMES.translate(tensors))
 
 
-DEIT = Format("DeiT, distilled", _is_distilled, _translate, preprocessing=IMAGENET)
+_RESAMPLING = Resampling(antialias=False)
+
+DEIT = Format(
+    "DeiT, distilled", _is_distilled, _translate, preprocessing=IMAGENET, resampling=_RESAMPLING
+)
 DEIT3 = Format(
     "DeiT III",
     _is_deit3,
     _translate,
     preprocessing={**IMAGENET, "crop_pct": 1.0},
-    resampling=Resampling(antialias=False),
+    resampling=_RESAMPLING,
+    of_imagenet=True,
 )

@@ -105,4 +105,5 @@ GOOGLE = Format(
     _translate,
     preprocessing=HALF,
     resampling=Resampling(mode="bilinear", antialias=False),
+    of_imagenet=True,
 )

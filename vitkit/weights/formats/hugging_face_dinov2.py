@@ -57,10 +57,6 @@ DINOV2_NAMES = Names(
     ]
 )
 _MASK = {r"embeddings\.mask_token": "the mask token of pre-training"}
-_WIDE_HEAD = (
-    "a head that reads the class token beside the mean of the patches; "
-    "set num_classes for a head of its own"
-)
 
 
 def _has(shapes: Shapes, ending: str) -> bool:
@@ -81,15 +77,15 @@ def _translate(tensors: Mapping[str, Tensor]) -> Translated:
     named = {name.replace(".mlp.packed.", ".mlp.fc1."): t for name, t in named.items()}
     named = join_parts(named, ("q", "k", "v"), "qkv")
     named = folded_registers(join_parts(named, ("gate", "up"), "fc1"))
-    arguments = _narrow_head(named, left)
-    return Translated(named, left, arguments)
+    return Translated(named, left, _narrow_head(named))
 
 
-def _narrow_head(named: dict[str, Tensor], left: dict[str, str]) -> dict[str, Any]:
-    """A head that reads twice the width: that half of it which is read, or else none, in place.
+def _narrow_head(named: dict[str, Tensor]) -> dict[str, Any]:
+    """A head that reads the class token beside the mean of the patches: where one of them counts
+    for nothing, the other's half of it, in place.
 
     Returns:
-        What the model must pool for it.
+        What the model must pool for that half; nothing for a head that reads both.
     """
     weight = named.get("head.weight")
     width = named["norm.weight"].shape[0] if "norm.weight" in named else 0
@@ -102,9 +98,6 @@ def _narrow_head(named: dict[str, Tensor], left: dict[str, str]) -> dict[str, An
     if not of_class.any():
         named["head.weight"] = of_patches
         return {"global_pool": "avg", "fc_norm": False}
-    for leaf in ("weight", "bias"):
-        named.pop(f"head.{leaf}", None)
-        left[f"classifier.{leaf}"] = _WIDE_HEAD
     return {}
 
 

@@ -65,11 +65,15 @@ class Translated:
         tensors: by our names.
         left: names of the file -> why nothing of ours reads them; known, so no error.
         arguments: constructor arguments that the tensors of this format show.
+        notes: what else a person should know about them, a line each.
+        embeds: whether the head makes embeddings instead of scores of classes.
     """
 
     tensors: dict[str, Tensor]
     left: dict[str, str] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    embeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Format:
         preprocessing: mean, std, interpolation, ... that it documents, for files that state none.
         resampling: how its library resizes learned positions.
         reads_words: whether its models read words and not pictures.
+        of_imagenet: whether its classifiers are ImageNet's, for hardly anybody but its authors
+            writes it, and these publish such.
     """
 
     name: str
@@ -93,6 +99,7 @@ class Format:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     resampling: Resampling = Resampling()
     reads_words: bool = False
+    of_imagenet: bool = False
 
 
 class Names:

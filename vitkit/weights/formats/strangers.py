@@ -9,13 +9,9 @@ from vitkit.weights.formats.layout import Shapes
 __all__ = ["stranger"]
 
 _SIGNS: tuple[tuple[str, str], ...] = (
-    (r"(visual\.)?class_embedding", "OpenAI CLIP (visual tower)"),
     (r"visual\.layer1\.0\.conv1\.weight", "OpenAI CLIP (ResNet tower)"),
-    (r"text_model\..*|vision_model\..*", "Hugging Face CLIP or SigLIP"),
-    (r"(rope_embed\.periods|storage_tokens)", "DINOv3"),
-    (r"embeddings\.patch_embeddings\.weight", "Hugging Face DINOv3"),
+    (r"(vision_model\.)?(head\.probe|embeddings\.patch_embedding\.bias)", "Hugging Face SigLIP"),
     (r".*relative_position_bias_table", "BEiT, EVA or Swin"),
-    (r"blocks\.0\.attn\.q_bias", "BEiT or EVA"),
     (r"enc_blocks\.0\..*", "CroCo or DUSt3R"),
     (r"transformer\.layers\.0\.0\..*", "vit-pytorch (lucidrains) ViT"),
     (r"(module\.)?(layer1\.0\.conv1|bn1)\.weight", "a ResNet"),
@@ -31,4 +27,5 @@ def stranger(shapes: Shapes) -> str:
     for sign, name in _SIGNS:
         if any(re.fullmatch(sign, each) for each in shapes):
             return name
-    return ""
+    # DINOv3's biases are apart in timm too, but it has no table of positions.
+    return "BEiT or EVA" if {"blocks.0.attn.q_bias", "pos_embed"} <= set(shapes) else ""
