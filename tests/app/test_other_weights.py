@@ -19,7 +19,7 @@ import vitkit
 from tests.conftest import TINY, Command
 from vitkit.app import evaluate, export, inspect, train
 from vitkit.app.build import with_classes_of_weights
-from vitkit.app.sources import Weights, opened_weights
+from vitkit.app.sources import Weights, opened_weights, short_name
 from vitkit.app.subjects import open_subject
 from vitkit.config import load_config
 from vitkit.data.info import DataInfo
@@ -282,6 +282,18 @@ def test_imagenets_identifiers_stand_in_the_order_of_its_models() -> None:
     for other in (_data(names[::-1]), _data(names[:999]), _data(("x", *names[1:]))):
         with pytest.raises(DataError, match="is none of the model's"):
             with_classes_of_weights("w", words, 1000, other)
+
+
+def test_what_weights_are_called_in_a_folders_name(tmp_path: Path) -> None:
+    """Two versions of a model must not write over each other's records."""
+    for name in ("vit-v1.0", "vit-v1.1"):
+        (tmp_path / name).mkdir()
+        assert short_name(tmp_path / name) == name
+    for name in ("model.safetensors", "vit.v2.safetensors"):
+        (tmp_path / "vit-v1.0" / name).touch()
+    assert short_name(tmp_path / "vit-v1.0" / "model.safetensors") == "vit-v1.0-model"
+    assert short_name(tmp_path / "vit-v1.0" / "vit.v2.safetensors") == "vit.v2"
+    assert short_name("hf-hub:someone/vit-1.5") == "hf-hub:someone/vit-1.5"
 
 
 def test_looking_into_weights_needs_no_data(bare: Path, tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_run_on_data_of_ones_own_is_not_evaluated_on_other_data(tiny: Tiny) ->
     assert found.metrics["test/acc"] == result.metrics["test/acc"]
     assert found.record.facts["data"] == result.record.facts["data"] == "mine"
     late = ["data.val_fraction=0.5", "data.batch_size=4", "data.augment.flip=true"]
+    late += ["data.normalize=half"]  # which decides against the statistics of weights, too
     with pytest.raises(ConfigError, match=r"data\.val_fraction: comes too late") as caught:
         vitkit.train(tiny(), late, data=data, progress=False)
     assert len(caught.value.faults) == 1

@@ -29,7 +29,7 @@ from vitkit.app.sources import (
     require_read,
     short_name,
 )
-from vitkit.app.subjects import folder_of
+from vitkit.app.subjects import folder_elsewhere, folder_of
 from vitkit.config import RunConfig, load_config
 from vitkit.data.preprocess import Fit, Preprocessing
 from vitkit.errors import ConfigError, EvaluationError
@@ -231,7 +231,7 @@ def _elsewhere(
 ) -> Encoder:
     """Not of a run: its records go under ``<run.root>/probe/``."""
     device = best_device(config.trainer.accelerator)
-    folder = Path(config.run.root) / "probe" / place.replace("/", "-").replace(":", "-")
+    folder = folder_elsewhere(config, place, "probe")
     return Encoder(model.to(device), section, preprocessing, config, device, folder, facts)
 
 

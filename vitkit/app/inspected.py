@@ -27,7 +27,7 @@ from vitkit.weights import Checkpoint
 
 __all__ = ["Inspected", "opened_to_inspect"]
 
-READ = ("model.", "data.", "run.root")
+READ = ("model.", "data.", "run.root", "trainer.accelerator")
 """How the settings begin that are read of weights."""
 
 
@@ -115,7 +115,7 @@ def _of_weights(weights: Weights, overrides: Sequence[str]) -> Inspected:
     ours, others = model_settings(overrides)
     config = load_config(base={}, overrides=others)
     loaded = load_classifier(weights.place, **ours)
-    predictor, device = predictor_of(loaded), best_device("auto")
+    predictor, device = predictor_of(loaded), best_device(config.trainer.accelerator)
     return Inspected(
         predictor=replace(predictor, model=predictor.model.to(device), device=device),
         path=Path(weights.place),

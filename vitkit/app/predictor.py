@@ -210,7 +210,7 @@ def predictor_of(loaded: LoadedModel, *, named: bool = False) -> Predictor:
     names = loaded.class_names
     if not (named or names) and (names := published_names(loaded)):
         what = loaded.report.published_as or loaded.report.format
-        notes.append(f"classes are called as ImageNet's, as usual for {what}; --classes renames")
+        notes.append(f"classes are called as ImageNet's, as usual for {what}")
     return Predictor(
         loaded.model,
         names or tuple(f"class {index}" for index in range(count)),

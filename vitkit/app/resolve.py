@@ -1,4 +1,4 @@
-"""From what a training is given to a config in which nothing is left open."""
+"""From what a training is given to a config in which the precision is decided too."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ READ_WITH_OWN_DATA = tuple(
         "batch_size",
         "eval_batch_size",
         "name",
+        "normalize",
         "num_workers",
         "persistent_workers",
         "prefetch_factor",
@@ -26,8 +27,9 @@ READ_WITH_OWN_DATA = tuple(
         "sampling",
     )
 )
-"""Settings of data that mean something for data that are handed in as well; the name leaves the
-embedded default's recipe."""
+"""Settings of data that mean something for data that are handed in as well: the name leaves the
+embedded default's recipe, and ``normalize`` decides between the data's statistics and those of
+weights."""
 
 
 def resolve_config(

@@ -1,6 +1,7 @@
 """What a person may name as a model, what stands behind it, and which settings go with it.
 
-Everyone who opens a finished model asks here: what one command takes, all take.
+Evaluation, inspection and probes ask here, so that what one takes, all take; so does prediction,
+which names no data, and so takes no model of timm with a file.
 """
 
 from __future__ import annotations
@@ -156,8 +157,9 @@ def short_name(place: str | Path) -> str:
     if not path.exists():
         return str(place)  # a name on a hub, in which a dot begins no suffix
     path = path.absolute()  # not resolved: files of a hub's cache are links to numbers
-    usual = path.stem in ("model", "pytorch_model", "last", "best")
-    return f"{path.parent.name}-{path.stem}" if usual else path.stem
+    stem = path.name if path.is_dir() else path.stem  # in a folder's name a dot begins none either
+    usual = stem in ("model", "pytorch_model", "last", "best")
+    return f"{path.parent.name}-{stem}" if usual else stem
 
 
 def require_data(shown: str, overrides: Sequence[str], *, at_hand: bool = False) -> None:

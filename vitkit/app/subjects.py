@@ -107,14 +107,15 @@ def folder_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def folder_elsewhere(config: RunConfig, place: str) -> Path:
-    """Where records about weights go that are no run's: ``<run.root>/eval/<place>``.
+def folder_elsewhere(config: RunConfig, place: str, kind: str = "eval") -> Path:
+    """Where records about weights go that are no run's: ``<run.root>/<kind>/<place>``.
 
     Args:
         config: of the evaluation.
         place: what it is called after; what no folder can be called becomes a dash.
+        kind: of records.
     """
-    return Path(config.run.root) / "eval" / place.replace("/", "-").replace(":", "-")
+    return Path(config.run.root) / kind / place.replace("/", "-").replace(":", "-")
 
 
 def open_subject(

@@ -52,11 +52,11 @@ def evaluate(
     models, overrides = models_and_settings(sources)
     comparison = compare(models, overrides, split=split, suite=suite, progress=not quiet)
     results = comparison.results
-    tell_notes(dict.fromkeys(note for result in results for note in result.notes))
     for number, result in enumerate(results, 1):
         if result.unfinished:
             print(f"note: {result.unfinished}")
         mark = f"{number}  " if len(results) > 1 else ""
+        tell_notes(mark + note for note in result.notes)
         counted = f"{result.count:,} {result.split} {result.unit}"
         step = result.record.facts.get("step")
         of_step = "" if step is None else f" of step {int(str(step)):,}"

@@ -30,13 +30,14 @@ def inspect(
         list[str] | None,
         typer.Argument(
             metavar="[PICTURE|FOLDER]...",
-            help="Pictures to look at; with --embedding also settings such as data.root=FOLDER.",
+            help="Pictures to look at, then settings such as data.name=cifar10; of a run only with "
+            "--embedding.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where to; inspect/ in the run by default."),
+        typer.Option(metavar="FOLDER", help="Where to; inspect/ in the run, or under runs/eval/."),
     ] = None,
     layers: Annotated[
         str, typer.Option(help="Attention layers to show, such as 0,5,-1; all by default.")

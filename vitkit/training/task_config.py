@@ -74,7 +74,7 @@ class DistillConfig(Section):
     mean: Channels | None = Field(
         None,
         description="a bare file's mean of each channel in [0, 1]; unless given what the file "
-        "states, else ImageNet's",
+        "states or is usual for its layout (0.5 of timm's ViTs), else ImageNet's",
     )
     std: Channels | None = Field(
         None, description="a bare file's standard deviation; unless given as of the mean"

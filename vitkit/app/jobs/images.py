@@ -117,9 +117,8 @@ class ImageJob(Job):
             f"{info.num_classes} classes"
         ]
         if info.num_skipped:
-            lines.append(
-                f"note   {info.num_skipped:,} damaged files left out; vitkit check-data names them"
-            )
+            skipped = f"{info.num_skipped:,} damaged files left out"
+            lines.append(f"note   {skipped}; vitkit check-data --all names them")
         if report is not None:
             lines += ["weights", *(f"  {line}" for line in report.lines())]
         return lines
