@@ -50,7 +50,7 @@ def test_the_built_in_recipe_has_none() -> None:
         (["task.name=dino", "task.local_crops_number=0", "task.local_crops_size=8"], "above 0"),
         (["data.root=pictures"], "data.root: read only by data in files: pictures in folders are"),
         (["data.synthetic_size=9"], "data.synthetic_size: read only by data.name=synthetic"),
-        ([CIFAR, "data.on_bad_image=skip"], "read only by pictures in files of their own"),
+        ([CIFAR, "data.on_bad_image=trust"], "read only by pictures in files of their own"),
         (["data.augment.padding_mode=reflect"], "data.augment.crop_padding above 0"),
         (["data.augment.erase_mode=constant"], "data.augment.erase_prob above 0"),
         (["data.augment.resized_crop_ratio=0.5"], "data.augment.resized_crop_scale above 0"),
@@ -76,7 +76,7 @@ def test_what_is_idle_is_told(settings: list[str], told: str) -> None:
         ["schedule.name=trapezoid", "schedule.decay=0.5"],
         ["ema.decay=0.5"],  # the built-in recipe averages
         ["task.finetune=lora", "task.finetune.rank=4", "model.weights=x"],
-        ["data.name=image_folder", "data.root=pictures", "data.on_bad_image=skip"],
+        ["data.name=image_folder", "data.root=pictures", "data.on_bad_image=trust"],
         [CIFAR, "model.pos_embed=rotary", "model.rope_base=50.0"],
         [CIFAR, "model.patch_size=8"],
         ["data.name=text", "task.name=language_model", "model.name=lm_char_mini"],

@@ -136,13 +136,8 @@ def build_data(config: RunConfig, *, progress: bool = False) -> ImageData:
     pictures = picture_section(config)
     size = config.model.constructor_kwargs().get("img_size")
     given = config.model.img_size is not None or pictures.img_size is None
-    with counted("reading", "files", show=progress) as tell:
-        return load_data(
-            pictures,
-            img_size=as_pair(size) if size and given else None,
-            in_chans=config.model.in_chans,
-            on_file=tell,
-        )
+    asked = as_pair(size) if size and given else None
+    return _read(pictures, asked, config.model.in_chans, progress)
 
 
 def fitted_data(config: RunConfig, want: Preprocessing, *, progress: bool = False) -> ImageData:
@@ -153,14 +148,14 @@ def fitted_data(config: RunConfig, want: Preprocessing, *, progress: bool = Fals
         want: what the model expects of a picture.
         progress: show a bar while data are read.
     """
-    pictures = picture_section(config)
-    with counted("reading", "files", show=progress) as tell:
-        return load_data(
-            pictures,
-            img_size=want.img_size,
-            in_chans=want.in_chans,
-            on_file=tell,
-        )
+    return _read(picture_section(config), want.img_size, want.in_chans, progress)
+
+
+def _read(
+    pictures: ImageDataConfig, img_size: tuple[int, int] | None, in_chans: int | None, show: bool
+) -> ImageData:
+    with counted("reading", "files", show=show) as tell:
+        return load_data(pictures, img_size=img_size, in_chans=in_chans, on_file=tell)
 
 
 def model_section(config: ModelConfig, info: DataInfo) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from vitkit.weights import (
 
 __all__ = [
     "MODEL",
-    "TIMM_SOURCE",
     "OfTimm",
     "Opened",
     "Source",
