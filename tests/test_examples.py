@@ -284,25 +284,35 @@ def test_the_table_of_transfers_goes_on_where_it_stopped(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for Python")
+@pytest.mark.parametrize("kind", ["sines", "relative"])
 def test_few_labels_are_compared_over_three_seeds(
-    stand_in: Path, capsys: pytest.CaptureFixture[str]
+    stand_in: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    assert low_label_mae.main(["data.root=x"]) == {
+    words = ["--relative"] * (kind == "relative")
+    assert low_label_mae.main([*words, "data.root=x"]) == {
         "pre-trained": [0.5] * 3,
         "from scratch": [0.5] * 3,
     }
     calls = stand_in.read_text().splitlines()
     assert len(calls) == 9
-    folder, recipe = "runs/low_label_mae", "configs/mae_cifar10_finetune10.yaml"
-    mae, tuned, twin = calls[3:6]
-    own = "data.val_fraction=0.0 data.label_fraction=0.1 data.root=x run.seed=1"
-    assert f"train configs/mae_cifar10.yaml {own} run.dir={folder}/mae-1" in mae
-    assert f"{recipe} model.weights={folder}/mae-1/checkpoints/last.ckpt {own}" in tuned
-    assert f"{recipe} model.whiten_patches=true trainer.max_time=900.0 {own}" in twin
-    # The same time: what the two configs say together.
-    names = ("mae_cifar10.yaml", "mae_cifar10_finetune10.yaml")
-    configs = [load_config([FOLDER.parent / "configs" / name]) for name in names]
-    assert sum(config.trainer.max_time for config in configs) == 900
+    recipes = ["configs/mae_cifar10.yaml", *["configs/mae_cifar10_finetune10.yaml"] * 2]
+    folder = {"sines": "runs/low_label_mae", "relative": "runs/low_label_mae_relative"}[kind]
+    seconds = []
+    names = ("mae", "pre-trained", "from-scratch")
+    for call, recipe, name in zip(calls[3:6], recipes, names, strict=True):
+        told = call.split(f"train {recipe} ")[1].removesuffix(" --quiet").split()
+        assert told[-1] == f"run.dir={folder}/{name}-1"
+        assert told[-5:-1] == [*low_label_mae.FEW, "data.root=x", "run.seed=1"]
+        assert (f"model.weights={folder}/mae-1/checkpoints/last.ckpt" in told) == (
+            name == "pre-trained"
+        )
+        config = load_config([FOLDER.parent / recipe], [w for w in told if "weights" not in w])
+        assert config.model.pos_embed == {"sines": "sincos2d", "relative": "relative"}[kind]
+        # What is loaded needs no start; those that begin do so alike.
+        begins = kind == "relative" and name != "pre-trained"
+        assert bool(config.model.whiten_patches) == begins
+        seconds.append(config.trainer.max_time)
+    assert seconds[0] + seconds[1] == seconds[2] == 900
     assert "from scratch: 50.00% +- 0.00%" in capsys.readouterr().out
 
 
