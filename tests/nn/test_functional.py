@@ -233,7 +233,8 @@ def test_autocast_trains_by_the_explicit_kernel_where_bfloat16_is_fast(
         (True, True, "cpu", torch.bfloat16, 65, True, "explicit"),
         (True, True, "cpu", torch.bfloat16, 1024, True, "explicit"),
         (True, True, "cpu", torch.bfloat16, 1025, True, "fused"),
-        (True, True, "cpu", torch.bfloat16, 577, False, "fused"),
+        (True, True, "cpu", torch.bfloat16, 724, False, "explicit"),
+        (True, True, "cpu", torch.bfloat16, 725, False, "fused"),
         (True, False, "cpu", torch.bfloat16, 65, True, "fused"),
         (False, False, "cpu", torch.bfloat16, 65, True, "fused"),
         (True, True, "cpu", torch.float32, 17, True, "explicit"),
@@ -258,6 +259,14 @@ def test_the_rule(
 ) -> None:
     _pretend(monkeypatch, avx512=avx512, bfloat16=bfloat16)
     assert choose_kernel(device, dtype, tokens, tokens, needs_grad) == kernel
+
+
+def test_one_query_of_a_long_cache_is_multiplied_plainly_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _pretend(monkeypatch, avx512=True, bfloat16=True)
+    assert choose_kernel("cpu", torch.bfloat16, 1, 100_000, False) == "explicit"
+    assert choose_kernel("cpu", torch.float32, 1, 100_000, False) == "fused"
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch, *, avx512: bool, bfloat16: bool) -> None:

@@ -43,8 +43,10 @@ KERNELS: tuple[str, ...] = ("fused", "explicit")
 SCORE_BUDGET = 1024 * 1024
 """Largest N x M for which the explicit kernel may hold a head's scores; above it, ``fused``."""
 
-LONGEST_QUICK = 512
-"""Most keys for which ``explicit`` wins in bfloat16 without a backward pass."""
+QUICK_SCORES = 1024 * 512
+"""Largest N x M for which ``explicit`` wins in bfloat16 without a backward pass: by far for a query
+or two and for few heads; for as many as no cache holds the scores of, it is about even.
+"""
 
 LONGEST_TINY = 32
 """Most keys for which ``explicit`` wins in float32, with AVX-512."""
@@ -163,7 +165,8 @@ def choose_kernel(
         return "fused"
     wide = hardware.HAS_AVX512
     if dtype == torch.bfloat16:
-        pays = wide and hardware.MULTIPLIES_BFLOAT16 and (needs_grad or num_keys <= LONGEST_QUICK)
+        few = needs_grad or num_queries * num_keys <= QUICK_SCORES
+        pays = wide and hardware.MULTIPLIES_BFLOAT16 and few
     else:
         pays = num_keys <= (LONGEST_TRAINED if needs_grad else LONGEST_TINY * wide)
     return "explicit" if pays else "fused"
