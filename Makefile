@@ -13,6 +13,8 @@ help:  ## Show this list
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	@echo "Setting up $(VENV): this downloads PyTorch and takes a minute or two."
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is no Python 3.11 or newer; name one that is: make train PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

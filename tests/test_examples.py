@@ -132,6 +132,21 @@ def test_tunes_can_be_read_or_not() -> None:
     assert abc_tunes.first_tune(iter("1\nT:A\n\nX:2\n")) == "X:1\nT:A\n\n"
 
 
+LAB = Path(__file__).parents[1] / "data" / "irish.abc"
+"""The tunes that ``configs/abc_lstm.yaml`` names; they come with no checkout."""
+
+
+@pytest.mark.skipif(not LAB.exists(), reason="needs data/irish.abc: see configs/abc_lstm.yaml")
+def test_the_labs_file_has_its_songs_and_characters() -> None:
+    """Its songs lie between empty lines; one that ends a song may begin the next."""
+    text = LAB.read_text(encoding="utf-8")
+    song, songs, place = re.compile(r"(?:^|\n\n)(.*?)\n\n", re.S), [], 0
+    while match := song.search(text, place):
+        songs.append(match[1])
+        place = match.start() + 1
+    assert (len(songs), len("\n\n".join(songs)), len(set(text))) == (817, 200_679, 83)
+
+
 def test_tunes_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tunes.abc").write_text(TUNE * 40, encoding="utf-8")
     settings = [*TEXT, f"data.root={tmp_path / 'tunes.abc'}", f"run.dir={tmp_path / 'run'}"]

@@ -9,23 +9,18 @@ With ``--quick`` it is a fresh model and noise.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-import vitkit
 from examples.story import style
-from vitkit.config import load_config
-from vitkit.data.config import ImageDataConfig
-from vitkit.data.splits import ResidentSplit
+from examples.story.trained import measured, model_of, pictures_of
 from vitkit.explain import attention_maps, mean_attention_distance
 
 PICTURES = (1, 12, 13)
@@ -38,25 +33,6 @@ LAYER = -2
 """Of the animation: the last but one."""
 WALK = [(2, column) for column in range(SIDE)] + [(5, column) for column in reversed(range(SIDE))]
 """(row, column) of the animation's queries."""
-
-
-def subject(options: style.Options) -> tuple[nn.Module, Tensor, Tensor]:
-    """A model, pictures uint8 (B, 3, 32, 32), and the same as its input."""
-    if options.quick:
-        torch.manual_seed(0)
-        model = vitkit.create_model("vit_mini_patch4_32", embed_dim=64, depth=4).eval()
-        images = torch.randint(256, (len(PICTURES), 3, 32, 32), dtype=torch.uint8)
-        return model, images, images.float() / 127.5 - 1
-    if options.run is None:
-        raise SystemExit(
-            "which model? give the run folder of a ViT trained on CIFAR-10, or --quick"
-        )
-    predictor = vitkit.load(options.run, device="cpu")
-    config = load_config([Path(options.run) / "config.yaml"], [])
-    test = vitkit.load_data(ImageDataConfig(name="cifar10", root=config.data.root)).test
-    assert isinstance(test, ResidentSplit)
-    images = test.images[list(PICTURES)]
-    return predictor.model, images, predictor.preprocessing(images)
 
 
 def grid(picture: Tensor, maps: Tensor) -> Figure:
@@ -118,7 +94,8 @@ def _frame(picture: Tensor, maps: Tensor, query: tuple[int, int], size: int = 12
 def main(arguments: Sequence[str] = ()) -> dict[str, str]:
     """Draw them; returns the numbers that the page states, and keeps them beside the figures."""
     options = style.options(arguments, __doc__, run=True)
-    model, pictures, inputs = subject(options)
+    model = model_of(options, "vit_mini_patch4_32", embed_dim=64, depth=4)
+    pictures, inputs = pictures_of(options, PICTURES, 32)
     maps = attention_maps(model, inputs)
     for number, picture, seen in zip(PICTURES, pictures, maps, strict=True):
         style.save(grid(picture, seen), options.out, f"attention-grid-{number}")
@@ -127,12 +104,7 @@ def main(arguments: Sequence[str] = ()) -> dict[str, str]:
     facts = {f"layer {layer}": f"{pixels:.1f}" for layer, pixels in enumerate(distances, start=1)}
     for name, pixels in facts.items():
         print(f"{name}: heads look {pixels} pixels far on average")
-    if options.run is not None:
-        results = json.loads((Path(options.run) / "results.json").read_text(encoding="utf-8"))
-        facts["accuracy"] = f"{100 * results['test/acc']:.2f}"
-        facts["minutes"] = f"{results['wall_seconds'] / 60:.1f}"
-        style.keep(options, "attention_on_pictures", facts)
-    return facts
+    return style.keep(options, "attention_on_pictures", {**facts, **measured(options)})
 
 
 if __name__ == "__main__":

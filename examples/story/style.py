@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
-FOLDER = Path(__file__).parents[2] / "docs" / "from-nlp-to-cv" / "figures"
+FOLDER = Path("runs/story")
+"""Where figures go unless told otherwise; git does not look there."""
 INK, QUIET, FAINT, CARD = "#22252b", "#6a707a", "#cfccc2", "#fbfaf6"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 PINK, SKY = "#cc79a7", "#56b4e9"
 HEAT = LinearSegmentedColormap.from_list("heat", [CARD, "#9fd0ee", BLUE, "#04273d"])
+SIGNED = LinearSegmentedColormap.from_list("signed", [RED, ORANGE, CARD, SKY, BLUE])
 SETTINGS = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -55,10 +58,12 @@ class Options:
 def options(arguments: Sequence[str], doc: str | None, *, run: bool = False) -> Options:
     """The words behind a script's name; sets matplotlib up as well."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the figures")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, help=f"folder of the figures ({FOLDER})"
+    )
     parser.add_argument("--quick", action="store_true", help="less work, to see that it runs")
     if run:
-        parser.add_argument("run", nargs="?", help="run folder of a trained ViT")
+        parser.add_argument("run", nargs="?", help="folder of the run that the page trains")
     given = parser.parse_args(arguments)
     matplotlib.rcParams.update(SETTINGS)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -192,9 +197,27 @@ def matrix(
 
 def heat(axes: Axes, values: Tensor, *, title: str = "", top: float | None = None) -> None:
     """A map of values from 0 to ``top`` (their largest unless given), dark where they are large."""
+    axes.imshow(values.numpy(), cmap=HEAT, vmin=0.0, vmax=top, interpolation="none", aspect="equal")
+    _frame(axes, title)
+
+
+def signed(axes: Axes, values: Tensor, *, title: str = "") -> None:
+    """A map of values from -1 to 1: orange below zero, blue above."""
     axes.imshow(
-        values.numpy(), cmap=HEAT, vmin=0.0, vmax=top, interpolation="nearest", aspect="equal"
+        values.numpy(), cmap=SIGNED, vmin=-1.0, vmax=1.0, interpolation="none", aspect="equal"
     )
+    _frame(axes, title)
+
+
+def sheet(maps: Tensor, side: int) -> Tensor:
+    """Maps (side * side, H, W) row by row on one sheet, with a gap of NaN between neighbours."""
+    gaps = torch.nn.functional.pad(maps, (0, 1, 0, 1), value=torch.nan)
+    rows = gaps.unflatten(0, (side, side)).transpose(1, 2)  # (side, H + 1, side, W + 1)
+    return rows.flatten(2).flatten(0, 1)[:-1, :-1]
+
+
+def _frame(axes: Axes, title: str) -> None:
+    """A title, a thin line around, no ticks."""
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
     for side in axes.spines.values():

@@ -12,30 +12,29 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 
+from examples.story import __main__ as all_chapters
 from tests.docs.conftest import ROOT
 from vitkit.config import load_config, split_arguments
-
-pytest.importorskip("matplotlib", reason="pip install -e '.[bench]'")
-
-import matplotlib
-
-from examples.story import __main__ as all_chapters
 
 STORY = ROOT / "docs" / "from-nlp-to-cv"
 FIGURES = STORY / "figures"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(STORY.glob("*.md"))}
-TRAINED = {"transformer", "attention_on_pictures"}
+TRAINED = {"transformer", "attention_on_pictures", "every_query", "token_mixing"}
 """Chapters whose numbers come of a training."""
 SCRIPTS = sorted({*all_chapters.CHAPTERS, *TRAINED})
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.M | re.S)
 NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 CITED = {
     "01-recurrence": {"100000"},  # round; examples.sequence_mixers prints them
+    "02-attention-as-search": {"100"},  # where BLEU ends
     "05-masks-and-positions": {"10000"},  # arXiv 1706.03762, section 3.5
+    "07-patches-are-words": {"32"},  # pixels along a side of CIFAR-10's pictures
     "08-vision-transformer": {"300", "50000"},  # arXiv 2010.11929; CIFAR-10's training pictures
     "10-without-attention": {"21"},  # millions: what nb01_vit's size is in words
+    "index": {"10"},  # a chapter
 }
 """Numbers that no command gives, each with where it is from."""
 
@@ -46,9 +45,21 @@ def _matplotlib_as_it_was() -> Iterator[None]:
         yield
 
 
-def numbers(text: str) -> set[str]:
-    """Numbers as one writes them in code: 1,024 is 1024, and 8.0 is 8."""
-    return {number.replace(",", "").removesuffix(".0") for number in NUMBER.findall(text)}
+def numbers(text: str, *, shortest: int = 1) -> set[str]:
+    """Numbers of so many characters, as one writes them in code: 1,024 is 1024, and 8.0 is 8."""
+    found = [number for number in NUMBER.findall(text) if len(number.rstrip(",")) >= shortest]
+    return {number.replace(",", "").removesuffix(".0") for number in found}
+
+
+def section(page: str, anchor: str) -> str:
+    """What a page of ``docs/`` says under a heading of level 2; all of it without an anchor."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    parts = re.split(r"^## (.*)$", text, flags=re.M)
+    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
+        if anchor == re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-"):
+            return body
+    assert not anchor, f"{page} has no section #{anchor}"
+    return text
 
 
 def told(page: str, text: str) -> list[tuple[str, str]]:
@@ -72,19 +83,18 @@ def prose(text: str) -> str:
 
 
 def unfounded(page: str, text: str) -> set[str]:
-    """Numbers of two digits and more in the text that nothing on the page or behind it gives."""
+    """Numbers of two signs and more in the text that nothing on the page or behind it gives."""
     code = " ".join(re.findall(r"^```.*?^```$", text, re.M | re.S))
     known = numbers(code) | CITED.get(page, set())
     known |= numbers(" ".join(re.findall(r"`[^`\n]*`", text)))
     for script in re.findall(r"python -m examples\.story\.(\w+)", text):
         for value in kept(script).values():
             known |= numbers(value)
-    for notebook in ("results.md", "notebooks.md"):
-        if notebook in text:
-            known |= numbers((ROOT / "docs" / notebook).read_text(encoding="utf-8"))
-    stated = numbers(prose(text))
-    years = {number for number in stated if re.fullmatch(r"(?:19|20)\d\d", number)}
-    return {number for number in stated - years if len(number) > 1} - known
+    for notebook, anchor in re.findall(r"\((?:\.\./)+(results|notebooks)\.md#?([\w-]*)\)", text):
+        assert anchor or notebook == "notebooks", "which part of the results?"
+        known |= numbers(section(f"{notebook}.md", anchor))
+    stated = numbers(prose(text), shortest=2)
+    return {number for number in stated if not re.fullmatch(r"(?:19|20)\d\d", number)} - known
 
 
 def kept(script: str) -> dict[str, str]:
@@ -115,6 +125,14 @@ def test_a_changed_number_is_noticed() -> None:
     assert changed != PAGES[page]
     assert any(printed != shown for printed, shown in told(page, changed))
     assert unfounded(page, PAGES[page].replace("b1 = (0.33", "b1 = (0.34")) == {"0.34"}
+    page = "08-vision-transformer"
+    assert unfounded(page, PAGES[page].replace("90.26 %", "38.51 %")) == {"38.51"}, (
+        "a section's own"
+    )
+    page = "09-where-a-vit-looks"
+    assert unfounded(page, PAGES[page].replace("on average, those", "on average, 77.0, those")) == {
+        "77"
+    }
 
 
 def test_pages_lead_from_one_to_the_next() -> None:
