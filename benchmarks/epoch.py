@@ -33,17 +33,17 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from benchmarks.timing import Report, arguments_of, duel, rate, synchronize, versions
+from benchmarks.images import MEAN, STD, cifar10_or_random
+from benchmarks.timing import Report, arguments_of, duel, rate, versions
 from vitkit import create_model
 from vitkit.app.assemble import quiet_lightning
 from vitkit.app.devices import best_device, concrete_precision
 from vitkit.data.augment import Augment
-from vitkit.data.cifar import read_cifar
 from vitkit.data.config import AugmentConfig
 from vitkit.data.loaders import TrainLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ResidentSplit
-from vitkit.errors import DataError
+from vitkit.evaluation.speed import synchronize
 from vitkit.training.averaging import WeightAverage
 from vitkit.training.budget import StepPlan
 from vitkit.training.config import OptimizerConfig, ScheduleConfig
@@ -52,7 +52,6 @@ from vitkit.training.task_config import ClassificationConfig
 
 __all__ = ["main"]
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 MODEL = "cct_2_3x2_32"
 POLICY = "rand-m9-mstd0.5-inc1"
 # Pillow from 12 on refuses to keep 0 bits, which posterize asks for at level 10.
@@ -69,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     device = best_device("auto")
     precision = concrete_precision("auto", device)
-    images, targets, source = _data(options.root, 512 if options.quick else EPOCH)
+    (images, targets), _, source = cifar10_or_random(options.root, 512 if options.quick else EPOCH)
     peers = {
         f"timm, {count} workers": TimmTraining(
             images, targets, options.batch, count, precision, device
@@ -94,17 +93,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.batch, options.steps, options.workers, options.rounds = 8, 2, [0], 1
     options.chunk = max(1, options.steps // options.rounds)
     return options
-
-
-def _data(root: Path, count: int) -> tuple[Tensor, Tensor, str]:
-    """Images, targets, and what they are."""
-    try:
-        _, (images, targets), _ = read_cifar("cifar10", root)
-        return images[:count], targets[:count], "CIFAR-10"
-    except DataError:
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-        return images, torch.arange(count) % 10, "random"
 
 
 def _report(times: dict[str, list[float]], options: argparse.Namespace, what: str) -> Report:
@@ -183,11 +171,11 @@ class TimmTraining:
         batches = self._forever()
         for _ in range(WARM):
             self._step(*next(batches))
-        synchronize(self.device.type)
+        synchronize(self.device)
         start = time.perf_counter()
         for _ in range(steps):
             self._step(*next(batches))
-        synchronize(self.device.type)
+        synchronize(self.device)
         took = time.perf_counter() - start
         batches.close()
         return took / steps

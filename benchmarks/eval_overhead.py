@@ -18,8 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-import torch
-
+from benchmarks.images import MEAN, STD, cifar10_or_random
 from benchmarks.timing import Report, arguments_of, samples
 from vitkit.app.build import build
 from vitkit.app.devices import best_device
@@ -27,10 +26,8 @@ from vitkit.app.reporter import Tested, report_evaluation
 from vitkit.app.subjects import Subject
 from vitkit.app.suites import predictions_of, record_of, standard_measures
 from vitkit.config import load_config
-from vitkit.data.cifar import read_cifar
 from vitkit.data.info import DataInfo
 from vitkit.data.splits import ImageData, ResidentSplit
-from vitkit.errors import DataError
 from vitkit.records import Record
 
 __all__ = ["main"]
@@ -38,7 +35,6 @@ __all__ = ["main"]
 MODEL = "cct_2_3x2_32"
 TEST, VALIDATION, QUICK = 10_000, 5_000, 64
 TARGET = 0.15
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,23 +59,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _data(root: Path, count: int) -> tuple[ImageData, str]:
     """Images to evaluate, half as many to fit a temperature on, and what they are."""
-    try:
-        _, (images, targets), (tests, answers) = read_cifar("cifar10", root)
-        source = "CIFAR-10"
-    except DataError:
-        generator = torch.Generator().manual_seed(0)
-        shape = (TEST + VALIDATION, 3, 32, 32)
-        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        labels = torch.arange(len(pixels)) % 10
-        images, tests = pixels[TEST:], pixels[:TEST]
-        targets, answers = labels[TEST:], labels[:TEST]
-        source = "random"
+    half = min(VALIDATION, count // 2)
+    train, test, source = cifar10_or_random(root, half, count)
     names = tuple(f"class {index}" for index in range(10))
     info = DataInfo("cifar10", names, 3, (32, 32), MEAN, STD, num_test=count)
-    half = min(VALIDATION, count // 2)
-    held_out = ResidentSplit(images[:half], targets[:half])
-    test = ResidentSplit(tests[:count], answers[:count])
-    return ImageData(info, held_out, held_out, test), source
+    held_out = ResidentSplit(*train)
+    return ImageData(info, held_out, held_out, ResidentSplit(*test)), source
 
 
 def _subject(options: argparse.Namespace, data: ImageData, folder: Path) -> Subject:

@@ -38,7 +38,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from benchmarks import attention, train_step
-from benchmarks.timing import Report, arguments_of, rate, samples, synchronize
+from benchmarks.timing import Report, arguments_of, rate, samples
 from benchmarks.train_step import compiled, make_step
 from vitkit import create_model
 from vitkit.app import assemble
@@ -48,6 +48,7 @@ from vitkit.app.facts import environment_facts, process_seconds
 from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.app.runs import make_run_folder
 from vitkit.config import RunConfig, load_config
+from vitkit.evaluation.speed import synchronize
 from vitkit.models.flops import training_flops
 from vitkit.records import write_text
 from vitkit.training.budget import Clock

@@ -13,7 +13,6 @@ batches of resident uint8 images.
 from __future__ import annotations
 
 import argparse
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from benchmarks.images import MEAN, STD, cifar10_or_random
 from benchmarks.peers import OURS
 from benchmarks.timing import Report, arguments_of, duel, samples, versions
 from vitkit.data.augment import Augment
@@ -36,7 +36,6 @@ from vitkit.data.loaders import TrainLoader
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ResidentSplit
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 TIMM_POLICY = "rand-m9-mstd0.5-inc1"
 RECIPES: dict[str, dict[str, Any]] = {
     "crop, flip": {},
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     options = _options(arguments)
     torch.set_num_threads(1)
-    images, source = _images(options.root, options.images)
+    (images, _), _, source = cifar10_or_random(options.root, options.images)
     report = Report(
         f"Augmentation, {len(images):,} {source} images in batches of {options.batch}, images/s; "
         f"{versions(['torchvision', 'timm'])}",
@@ -96,16 +95,6 @@ def _fill(report: Report, times: dict[str, dict[str, list[float]]], images: int)
         ratios = {r: duel({name: own[r], OURS: ours[r]})[0] for r in own}
         cells = [f"{ratios[r]:.1f}" if r in ratios else "-" for r in RECIPES]
         report.add([f"{OURS} / {name}", *cells], name=name, ratios=ratios)
-
-
-def _images(root: Path, count: int) -> tuple[Tensor, str]:
-    file = root / "cifar-10-batches-py" / "data_batch_1"
-    if file.exists():
-        with file.open("rb") as stream:
-            pixels = pickle.load(stream, encoding="bytes")[b"data"][:count]
-        return torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy()), "CIFAR-10"
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, 32, 32), generator=generator).to(torch.uint8), "random"
 
 
 def _contestants(recipe: str, images: Tensor, batch: int) -> dict[str, Run]:

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.images import MEAN, STD
 from benchmarks.peers import OURS, SIZES, build_all
 from benchmarks.timing import SHORT, Report, arguments_of, versions
 from benchmarks.train_step import make_step
@@ -48,7 +49,6 @@ MB = 1e6
 # Freed memory goes back to the system, as far as glibc lets it: growth is then what is in use.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 ADAPTED = {"in attention": ["q", "k", "v", "proj"], "everywhere": list(LORA_TARGETS)}
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 class Meter:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import vitkit
+from vitkit.evaluation.cost import count_parameters
 
 __all__ = ["COLUMNS", "OURS", "SIZES", "Vit", "build_all", "libraries"]
 
@@ -87,7 +88,7 @@ def build_all(vit: Vit, names: Iterable[str]) -> dict[str, nn.Module]:
     built = {name: _BUILDERS[name](vit) for name in names}
     expected = _parameters(vit)
     for name, model in built.items():
-        count, due = _count(model), expected + _extra_parameters(name, vit)
+        count, due = count_parameters(model), expected + _extra_parameters(name, vit)
         assert count == due, f"{name}: {count:,} parameters in place of {due:,}"
     return built
 
@@ -109,10 +110,6 @@ def _extra_parameters(name: str, vit: Vit) -> int:
     # Norms before and behind the patch projection; no biases of queries, keys and values.
     patch = 3 * vit.patch_size**2
     return 2 * patch + 2 * vit.embed_dim - 3 * vit.embed_dim * vit.depth
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
 
 
 def _vitkit(vit: Vit) -> nn.Module:

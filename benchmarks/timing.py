@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ import torch
 
 from vitkit.app.devices import multiplies_bfloat16
 from vitkit.app.facts import environment_facts
+from vitkit.evaluation.speed import synchronize
 from vitkit.records import write_text
 
 __all__ = [
@@ -28,12 +28,10 @@ __all__ = [
     "arguments_of",
     "duel",
     "geometric_mean",
-    "interleaved",
     "machine",
     "rate",
     "samples",
     "supported",
-    "synchronize",
     "table",
     "versions",
 ]
@@ -79,18 +77,6 @@ def samples(
     return times
 
 
-def interleaved(
-    contestants: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int = 7,
-    seconds: float = 0.05,
-    device: str = "cpu",
-) -> dict[str, float]:
-    """Median of :func:`samples` of each contestant."""
-    times = samples(contestants, rounds=rounds, seconds=seconds, device=device)
-    return {name: median(values) for name, values in times.items()}
-
-
 def duel(times: Mapping[str, Sequence[float]], ours: str = "vitkit") -> tuple[float, str]:
     """How many times as fast as the best peer we are, and who that is.
 
@@ -114,24 +100,14 @@ def supported(dtypes: Sequence[str], device: str) -> tuple[list[str], list[str]]
     return [name for name in dtypes if name != "bfloat16"], [note]
 
 
-def synchronize(device: str) -> None:
-    """Wait for what is queued."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def machine() -> str:
     """Processor, cores, threads, torch: what a table must say to mean anything."""
+    facts = environment_facts()
     if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), name)
+        return f"{facts['hardware']}, torch {torch.__version__}"
     return (
-        f"{name} ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}"
+        f"{facts['hardware']} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{facts['threads']} threads, torch {torch.__version__}"
     )
 
 

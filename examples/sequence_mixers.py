@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 import vitkit
 from vitkit.app.facts import environment_facts
+from vitkit.evaluation.cost import count_parameters
 from vitkit.records import write_text
 
 __all__ = ["gradient_by_distance", "main", "recall_by_distance", "sequences"]
@@ -87,7 +88,7 @@ def study(mixer: str, length: int, steps: int, seed: int = 0) -> Row:
         "mixer": mixer,
         "length": length,
         "steps": steps,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
         "accuracy": float(by_distance.mean()),
         "accuracy_near": float(by_distance[: max(1, length // 4)].mean()),
         "accuracy_far": float(by_distance[-max(1, length // 4) :].mean()),

@@ -28,6 +28,7 @@ __all__ = [
     "UnknownNameError",
     "VitkitError",
     "WeightsError",
+    "first_line",
     "nearest",
 ]
 
@@ -104,6 +105,12 @@ class Interrupted(VitkitError):
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; the name of its type where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:

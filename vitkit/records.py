@@ -56,9 +56,11 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write as JSON, beside and renamed: a reader never sees half a file."""
-        text = json.dumps(self.flat(), indent=2, allow_nan=True)
+        flat = self.flat()
+        text = json.dumps(flat, indent=2, allow_nan=True)
         if self.tables:
-            text = f'{text[:-2]},\n  "{TABLES}": {_tables_text(self.tables)}\n}}'
+            head = f"{text[:-2]},\n" if flat else "{\n"
+            text = f'{head}  "{TABLES}": {_tables_text(self.tables)}\n}}'
         write_text(path, text + "\n")
 
     @classmethod

@@ -29,7 +29,7 @@ SIDE = 12
 
 def every_look(picture: Tensor, maps: Tensor) -> Figure:
     """The picture, and a sheet a head with one map for each query; maps (H, N, N)."""
-    figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+    figure = Figure(figsize=(9.2, 7.6), layout="constrained")
     axes = figure.subplot_mosaic([["picture", 0, 1], ["picture", 2, 3]], width_ratios=[1, 2, 2])
     axes["picture"].imshow(picture.permute(1, 2, 0).numpy())
     axes["picture"].set_title("the picture", fontsize=9)

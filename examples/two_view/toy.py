@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +29,8 @@ from examples.two_view.picture import draw
 from examples.two_view.scene import Pair, make_pairs
 from examples.two_view.sizes import TOY
 from vitkit.errors import RunError
+from vitkit.evaluation.cost import count_parameters
+from vitkit.records import write_beside
 
 __all__ = ["Result", "main"]
 
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] = ()) -> Result:
     before_points = _predict(model, held_out)
     before = _error(before_points, held_out)
     blind = _error(_mean_points(SAMPLE), held_out)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters; held-out rooms: {SAMPLE}")
+    print(f"{count_parameters(model):,} parameters; held-out rooms: {SAMPLE}")
     print(f"point-map error before: {before:.1%} of the mean distance", flush=True)
     seconds = _train(model, options.steps, options.state)
     after_points = _predict(model, held_out)
@@ -128,9 +129,7 @@ def _save(
         "seconds": seconds,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".new")
-    torch.save(content, beside)
-    os.replace(beside, path)
+    write_beside(path, lambda beside: torch.save(content, beside))
 
 
 def _restore(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vitkit.app.seeds import SeedSummary, train_seeds
     from vitkit.app.trainer import TrainResult, resume, train, try_one_batch
     from vitkit.app.translator import Translator, load_translator, translate
-    from vitkit.app.utf8 import read_lines, utf8_lines, utf8_text
+    from vitkit.app.utf8 import decode_text, read_lines, utf8_lines
     from vitkit.app.writer import Writer, generate, load_writer, require_nothing_drawn
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "average_checkpoints",
     "check_data",
     "compare",
+    "decode_text",
     "evaluate",
     "export",
     "finished_results",
@@ -72,7 +73,6 @@ __all__ = [
     "translate",
     "try_one_batch",
     "utf8_lines",
-    "utf8_text",
 ]
 
 _HOMES = {
@@ -93,6 +93,7 @@ _HOMES = {
     "average_checkpoints": "averager",
     "check_data": "checker",
     "compare": "evaluator",
+    "decode_text": "utf8",
     "evaluate": "evaluator",
     "export": "exporter",
     "finished_results": "runs",
@@ -117,7 +118,6 @@ _HOMES = {
     "translate": "translator",
     "try_one_batch": "trainer",
     "utf8_lines": "utf8",
-    "utf8_text": "utf8",
 }
 
 

@@ -21,8 +21,7 @@ def announce(run: Run, trainer: Trainer, step: int | None) -> None:
         step: that it goes on from; None of a new one.
     """
     settings = run.config.trainer
-    parameters = sum(p.numel() for p in run.job.model.parameters())
-    print(f"model  {run.config.model.name}: {parameters:,} parameters")
+    print(f"model  {run.config.model.name}: {run.job.num_parameters:,} parameters")
     print(*run.job.lines(), sep="\n")
     print(f"optim  {_rates(run.config)}")
     for line in idle_settings(run.config):

@@ -21,7 +21,7 @@ from vitkit.app.devices import expect_shapes
 from vitkit.app.invocation import is_child, resume_command
 from vitkit.app.jobs import Job
 from vitkit.config import RunConfig
-from vitkit.errors import ConfigError
+from vitkit.errors import ConfigError, first_line
 from vitkit.records import write_text
 from vitkit.training.averaging import WeightAverage
 from vitkit.training.base import TrainingTask
@@ -240,7 +240,7 @@ def _no_such_device(accelerator: str, devices: int | str) -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ConfigError(
             f"trainer.accelerator={accelerator} trainer.devices={devices}: {reason}; "
             "trainer.accelerator=auto takes what this machine has"

@@ -20,7 +20,7 @@ from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.sources import load_data
 from vitkit.data.splits import ImageData, sample_images
-from vitkit.errors import ConfigError, DataError, WeightsError
+from vitkit.errors import ConfigError, DataError, WeightsError, first_line
 from vitkit.models.config import ModelConfig, validate_model
 from vitkit.models.patches import as_pair
 from vitkit.models.registry import create_model
@@ -35,6 +35,7 @@ __all__ = [
     "build_data",
     "build_from_checkpoint",
     "build_model",
+    "fill_from_checkpoint",
     "fitted_data",
     "model_section",
     "picture_section",
@@ -200,13 +201,23 @@ def build_from_checkpoint(checkpoint: Checkpoint) -> tuple[nn.Module, Preprocess
             "use it with: vitkit generate (a language model), vitkit translate, or vitkit eval"
         )
     model = create_model(validate_model(checkpoint.model).without_weights())
+    fill_from_checkpoint(model, checkpoint)
+    info = DataInfo.from_dict(checkpoint.data)
+    return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
+
+
+def fill_from_checkpoint(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put the weights to evaluate into a model that is as the checkpoint says.
+
+    Raises:
+        WeightsError: they do not fit it.
+    """
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
-    info = DataInfo.from_dict(checkpoint.data)
-    return model.eval(), Preprocessing.from_dict(checkpoint.preprocessing), info
+        raise WeightsError(
+            f"{checkpoint.path} does not fit its own config: {first_line(error)}"
+        ) from error
 
 
 def require_classes(section: Mapping[str, Any], path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitkit.app.build import build_model
+from vitkit.app.build import build_model, fill_from_checkpoint
 from vitkit.app.devices import expect_shapes, process_count
 from vitkit.config import RunConfig
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
@@ -165,11 +165,7 @@ def words_from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Tokenizer]:
         require_fit(tokenizer, model.vocab_size)
     except DataError as error:
         raise WeightsError(f"{checkpoint.path}: {error}") from error
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{checkpoint.path} does not fit its own config: {reason}") from error
+    fill_from_checkpoint(model, checkpoint)
     expect_shapes(vary=True)
     return model.eval(), tokenizer
 

@@ -30,7 +30,7 @@ from vitkit.app.sources import (
     short_name,
 )
 from vitkit.app.subjects import folder_elsewhere, folder_of
-from vitkit.config import RunConfig, load_config
+from vitkit.config import RunConfig, load_config, override_words
 from vitkit.data.preprocess import Fit, Preprocessing
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.models.patches import as_pair
@@ -38,7 +38,7 @@ from vitkit.models.presets import TIMM_PREFIX
 from vitkit.models.registry import create_model
 from vitkit.nn import pooled_features
 from vitkit.records import Plain
-from vitkit.weights import Checkpoint, load_weights, stated_by_config
+from vitkit.weights import Checkpoint, load_weights, stated_by_timm
 
 __all__ = ["Encoder", "digest_of", "open_encoder"]
 
@@ -142,7 +142,7 @@ def open_encoder(
     Raises:
         VitkitError: nothing there, damaged, of no layout that is known, or no data named.
     """
-    opened = opened_source(source)
+    opened, overrides = opened_source(source), override_words(overrides)
     if isinstance(opened, OfTimm):
         return _of_timm(opened, overrides, data_name)
     if isinstance(opened, Weights):
@@ -166,13 +166,7 @@ def _of_checkpoint(checkpoint: Checkpoint, overrides: Sequence[str]) -> Encoder:
         config=config,
         device=device,
         folder=folder_of(path),
-        facts={
-            "checkpoint": str(path),
-            "weights": checkpoint.weights_name,
-            "model": str(checkpoint.model["name"]),
-            "epoch": checkpoint.epoch,
-            "step": checkpoint.step,
-        },
+        facts=checkpoint.facts(),
         suffix=suffix_of(path, folder_of(path)),
     )
 
@@ -203,8 +197,7 @@ def _of_timm(timm: OfTimm, overrides: Sequence[str], data_name: str | None) -> E
     section = {"name": TIMM_PREFIX + name, **ours}
     model: Any = create_model(TIMM_PREFIX + name, **ours)
     load_weights(model, weights)
-    built = dict(getattr(model, "pretrained_cfg", None) or {})
-    stated = stated_by_config({"architecture": name, "pretrained_cfg": built}).preprocessing
+    stated = stated_by_timm(name, getattr(model, "pretrained_cfg", None)).preprocessing
     size = ours.get("img_size") or stated.get("img_size") or USUAL_SIZE
     preprocessing = stated_preprocessing(
         stated,

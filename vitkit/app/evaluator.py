@@ -28,7 +28,7 @@ from vitkit.app.suites import (
     standard_measures,
 )
 from vitkit.app.word_evaluator import measured_words
-from vitkit.config import Overrides, override_words
+from vitkit.config import Overrides, given_keys, override_words
 from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError
 from vitkit.evaluation.agreement import Paired, compare_paired
@@ -130,6 +130,10 @@ def compare(
 
     Files about a checkpoint of a run that the run did not test, and of a second one of a folder,
     are named by it: ``eval-best.json``.
+
+    Raises:
+        ConfigError: no model, no such split or suite, or settings that the suite does not read.
+        VitkitError: as of :func:`evaluate`.
     """
     sources = [sources] if isinstance(sources, str | Path) else sources
     overrides = override_words(overrides)
@@ -149,19 +153,11 @@ def compare(
         started = time.perf_counter()
         opened = opened_source(source)
         if isinstance(opened, Checkpoint) and opened.tokenizer is not None:
-            if data is not None:
-                raise ConfigError(
-                    f"data=: {opened.path} reads words, whose files are named by data.* settings; "
-                    "leave it out"
-                )
-            suffix = suffix_of(opened.path, folder_of(opened.path), used)
-            with memory_advice(LOWER):
-                found = measured_words(
-                    opened, overrides, split, suite, suffix, started, progress=progress
-                )
-            for result in found:
-                paired += [None] if results else []
-                results.append(result)
+            found = _compare_words(
+                opened, overrides, data, split, suite, used, started, progress=progress
+            )
+            paired += [None] * (len(found) if results else len(found) - 1)
+            results += found
             continue
         subject = open_subject(opened, overrides, data=data, progress=progress)
         require_classes(subject.section, subject.path)
@@ -179,10 +175,43 @@ def compare(
     return Comparison(tuple(results), tuple(paired))
 
 
+def _compare_words(
+    checkpoint: Checkpoint,
+    overrides: Sequence[str],
+    data: ImageData | None,
+    split: str,
+    suite: str,
+    used: set[tuple[Path, str]],
+    started: float,
+    *,
+    progress: bool,
+) -> list[EvalResult]:
+    """What is found about a model of words, one a split that is asked for; args as of
+    :func:`compare`.
+
+    Args:
+        checkpoint: of the model.
+        used: folders and names that files of the models before it have.
+        started: when it began, by ``time.perf_counter()``.
+
+    Raises:
+        ConfigError: data were handed in; see also :func:`measured_words`.
+    """
+    if data is not None:
+        raise ConfigError(
+            f"data=: {checkpoint.path} reads words, whose files are named by data.* settings; "
+            "leave it out"
+        )
+    suffix = suffix_of(checkpoint.path, folder_of(checkpoint.path), used)
+    with memory_advice(LOWER):
+        return measured_words(
+            checkpoint, overrides, split, suite, suffix, started, progress=progress
+        )
+
+
 def _require_suite(overrides: Sequence[str], suite: str) -> None:
     """Refuse settings that none of the suites would look at."""
-    for override in overrides:
-        key = override.partition("=")[0].strip()
+    for key in given_keys(overrides):
         for owners, beginnings in OWN_SETTINGS.items():
             if set(owners) & set(SUITES[suite]):
                 continue

@@ -16,6 +16,7 @@ from vitkit.data.preprocess import resize_images
 from vitkit.data.splits import ResidentSplit, Split
 from vitkit.errors import VitkitError
 from vitkit.evaluation.classification import Predictions
+from vitkit.evaluation.cost import count_parameters
 from vitkit.explain import attention_maps, relevance
 from vitkit.explain.anatomy import anatomy_of
 from vitkit.records import ExampleRecord
@@ -243,7 +244,7 @@ def _choice_for(subject: Subject) -> Choice | None:
         heads, tokens = attention_maps(model, blank, layers=[0]).shape[2:4]
     except VitkitError:
         return None
-    return chosen_maps(layers, heads, tokens, sum(p.numel() for p in model.parameters()))
+    return chosen_maps(layers, heads, tokens, count_parameters(model))
 
 
 def _looks(

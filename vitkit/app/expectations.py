@@ -12,7 +12,7 @@ from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
 from vitkit.models.config import TimmConfig
-from vitkit.weights import LoadReport, stated_by_config
+from vitkit.weights import LoadReport, stated_by_timm
 
 __all__ = [
     "FITTING",
@@ -51,10 +51,10 @@ def stated_preprocessing(
 
 def pretrained_report(config: RunConfig, model: nn.Module) -> LoadReport | None:
     """Of a timm model that came with its weights: the report; None of any other."""
-    section, built = config.model, dict(getattr(model, "pretrained_cfg", None) or {})
+    section, built = config.model, getattr(model, "pretrained_cfg", None)
     if not (isinstance(section, TimmConfig) and section.pretrained and built):
         return None
-    stated = stated_by_config({"architecture": section.name, "pretrained_cfg": built})
+    stated = stated_by_timm(section.name, built)
     return LoadReport(
         loaded=list(model.state_dict()), format="timm", preprocessing=stated.preprocessing
     )

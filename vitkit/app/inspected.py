@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from vitkit.app.build import build_from_checkpoint, require_classes
 from vitkit.app.devices import best_device
-from vitkit.app.predictor import Predictor, predictor_of
+from vitkit.app.predictor import Predictor, predictor_of, predictor_of_checkpoint
 from vitkit.app.pretrained import load_classifier
 from vitkit.app.sources import (
     OfTimm,
@@ -21,8 +20,7 @@ from vitkit.app.sources import (
     short_name,
 )
 from vitkit.app.subjects import Subject, folder_elsewhere, folder_of, open_subject
-from vitkit.config import load_config
-from vitkit.data.config import MAX_PIXELS
+from vitkit.config import given_keys, load_config
 from vitkit.weights import Checkpoint
 
 __all__ = ["Inspected", "opened_to_inspect"]
@@ -87,23 +85,19 @@ def opened_to_inspect(
     opened = source if isinstance(source, Opened) else opened_source(source)
     if isinstance(opened, Checkpoint):
         return _of_checkpoint(opened)
-    named = any(word.startswith("data.") for word in overrides)
+    named = any(key.startswith("data.") for key in given_keys(overrides))
     if isinstance(opened, OfTimm) or with_data or named:
         return _of_subject(open_subject(opened, overrides, progress=progress))
     return _of_weights(opened, overrides)
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Inspected:
-    require_classes(checkpoint.model, checkpoint.path)
-    model, preprocessing, info = build_from_checkpoint(checkpoint)
-    device = best_device("auto")
-    limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))
     return Inspected(
-        predictor=Predictor(model.to(device), info.class_names, preprocessing, device, limit),
+        predictor=predictor_of_checkpoint(checkpoint).on(best_device("auto")),
         path=checkpoint.path,
         weights_name=checkpoint.weights_name,
         name=str(checkpoint.model["name"]),
-        data=info.name,
+        data=str(checkpoint.data["name"]),
         folder=folder_of(checkpoint.path),
         source=checkpoint,
     )
@@ -115,9 +109,8 @@ def _of_weights(weights: Weights, overrides: Sequence[str]) -> Inspected:
     ours, others = model_settings(overrides)
     config = load_config(base={}, overrides=others)
     loaded = load_classifier(weights.place, **ours)
-    predictor, device = predictor_of(loaded), best_device(config.trainer.accelerator)
     return Inspected(
-        predictor=replace(predictor, model=predictor.model.to(device), device=device),
+        predictor=predictor_of(loaded).on(best_device(config.trainer.accelerator)),
         path=Path(weights.place),
         weights_name="trained",
         name=str(loaded.section["name"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError, RunError
 from vitkit.records import write_text
-from vitkit.weights import read_file
+from vitkit.weights import Checkpoint, read_checkpoint
 
 __all__ = ["as_extended", "longer", "note_length", "obstacle"]
 
@@ -16,12 +16,12 @@ NOTE = "extended.json"
 """In a run's folder: the length that it was extended to, until a checkpoint has it."""
 
 
-def obstacle(config: RunConfig, checkpoint: Path) -> str | None:
+def obstacle(config: RunConfig, checkpoint: Path | Checkpoint) -> str | None:
     """What ends a run in place of its epochs, so that more of them would not make it longer.
 
     Args:
         config: of the run.
-        checkpoint: its last one.
+        checkpoint: its last one, which is read only if need be, or was read already.
     """
     if config.trainer.max_time:
         return (
@@ -33,15 +33,14 @@ def obstacle(config: RunConfig, checkpoint: Path) -> str | None:
     return None
 
 
-def _has_lost_patience(checkpoint: Path) -> bool:
+def _has_lost_patience(checkpoint: Path | Checkpoint) -> bool:
     """Whether early stopping has ended the training that wrote a checkpoint."""
-    if not checkpoint.is_file():
-        return False
-    states = read_file(checkpoint).get("callbacks", {}).values()
-    return any(state["wait_count"] >= state["patience"] for state in states if "patience" in state)
+    if isinstance(checkpoint, Path):
+        return checkpoint.is_file() and read_checkpoint(checkpoint).lost_patience
+    return checkpoint.lost_patience
 
 
-def longer(config: RunConfig, epochs: int, checkpoint: Path, *, finished: bool) -> RunConfig:
+def longer(config: RunConfig, epochs: int, checkpoint: Checkpoint, *, finished: bool) -> RunConfig:
     """The config of the same run with more epochs.
 
     Args:

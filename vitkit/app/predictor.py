@@ -22,7 +22,15 @@ from vitkit.errors import ConfigError, DataError
 from vitkit.evaluation.scores import require_finite
 from vitkit.weights import Checkpoint
 
-__all__ = ["Prediction", "Predictor", "load", "picture_files", "predictor_of", "read_picture"]
+__all__ = [
+    "Prediction",
+    "Predictor",
+    "load",
+    "picture_files",
+    "predictor_of",
+    "predictor_of_checkpoint",
+    "read_picture",
+]
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,10 @@ class Predictor:
             raise ConfigError(f"max_pixels: given {max_pixels:,}, allowed: 1 to {2 * MAX_PIXELS:,}")
         return replace(self, max_pixels=max_pixels)
 
+    def on(self, device: torch.device) -> Predictor:
+        """The same, its model on a device."""
+        return replace(self, model=self.model.to(device), device=device)
+
     def predict(
         self,
         pictures: Iterable[str | Path | Picture] | str | Path | Picture,
@@ -93,9 +105,13 @@ class Predictor:
                 out.
 
         Raises:
+            ConfigError: no class at all, or no picture at a time.
             DataError: there is such a source and no ``on_error``, or a folder without pictures.
             EvaluationError: logits that are not finite, or a batch that the device has no room for.
         """
+        for name, given in (("top", top), ("batch_size", batch_size)):
+            if given < 1:
+                raise ConfigError(f"{name}: given {given}, allowed: >= 1")
         out: list[Prediction] = []
         fewer = f"{batch_size} pictures at a time are too many; give fewer, or a lower batch_size"
         for part in self._batches(_several(pictures), batch_size, on_error):
@@ -180,18 +196,22 @@ def load(source: str | Path, *, class_names: Sequence[str] = (), device: str = "
     if isinstance(found, Weights):
         predictor = predictor_of(load_classifier(found.place), named=bool(class_names))
     else:
-        predictor = _of_checkpoint(found)
+        predictor = predictor_of_checkpoint(found)
     if class_names and len(class_names) != len(predictor.class_names):
         raise DataError(
             f"{len(class_names)} class names for {source}, which tells "
             f"{len(predictor.class_names)} classes apart; give a name for each, in its order"
         )
-    place = best_device(device)
     names = tuple(class_names) or predictor.class_names
-    return replace(predictor, model=predictor.model.to(place), device=place, class_names=names)
+    return replace(predictor, class_names=names).on(best_device(device))
 
 
-def _of_checkpoint(checkpoint: Checkpoint) -> Predictor:
+def predictor_of_checkpoint(checkpoint: Checkpoint) -> Predictor:
+    """A checkpoint of ours, on the CPU.
+
+    Raises:
+        WeightsError: a model without classes, or of words.
+    """
     require_classes(checkpoint.model, checkpoint.path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     limit = int(checkpoint.config["data"].get("max_pixels", MAX_PIXELS))

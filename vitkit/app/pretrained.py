@@ -16,7 +16,7 @@ from vitkit.app.runs import find_checkpoint
 from vitkit.data.preprocess import Preprocessing
 from vitkit.errors import WeightsError
 from vitkit.models.patches import as_pair
-from vitkit.weights import LoadReport, build_and_load, is_own_checkpoint, read_checkpoint
+from vitkit.weights import Checkpoint, LoadReport, build_and_load, own_checkpoint
 
 __all__ = ["LoadedModel", "load_classifier", "load_model", "published_names"]
 
@@ -68,8 +68,8 @@ def load_model(
     if not isinstance(source, Mapping):
         if (Path(source) / "checkpoints").is_dir():
             source = find_checkpoint(source)
-        if not overrides and is_own_checkpoint(source):
-            return _from_checkpoint(source)
+        if not overrides and (own := own_checkpoint(source)) is not None:
+            return _from_checkpoint(own)
     loaded = build_and_load(source, strict=strict, **overrides)
     size, names = loaded.section["img_size"], loaded.report.class_names
     preprocessing = stated_preprocessing(
@@ -133,9 +133,8 @@ def published_names(loaded: LoadedModel) -> tuple[str, ...]:
     return models.imagenet_names(count, report.published_as)
 
 
-def _from_checkpoint(path: str | Path) -> LoadedModel:
+def _from_checkpoint(checkpoint: Checkpoint) -> LoadedModel:
     """As it was trained, adapters merged."""
-    checkpoint = read_checkpoint(path)
     model, preprocessing, info = build_from_checkpoint(checkpoint)
     names = info.class_names if checkpoint.model.get("num_classes") != 0 else ()
     report = LoadReport(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.app.devices import best_device, concrete_precision
-from vitkit.config import Overrides, RunConfig, load_config, override_words, to_plain
+from vitkit.config import Overrides, RunConfig, given_keys, load_config, to_plain
 from vitkit.errors import ConfigError
 
 __all__ = ["concrete", "require_read_with_own_data", "resolve_config"]
@@ -56,7 +56,7 @@ def require_read_with_own_data(overrides: Overrides) -> None:
     Raises:
         ConfigError: there are some, all of them named.
     """
-    keys = [word.partition("=")[0].strip() for word in override_words(overrides)]
+    keys = given_keys(overrides)
     faults = [
         f"{key}: comes too late for data that are handed in; give it to data_from_datasets(config=)"
         for key in keys

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.app.runs import find_checkpoint
+from vitkit.config import given_keys, override_words
 from vitkit.config.files import parse_value
 from vitkit.errors import ConfigError
 from vitkit.weights import (
@@ -172,7 +173,7 @@ def require_data(shown: str, overrides: Sequence[str], *, at_hand: bool = False)
     Raises:
         ConfigError: nobody has.
     """
-    if not at_hand and not any(word.startswith("data.name=") for word in overrides):
+    if not at_hand and "data.name" not in given_keys(overrides):
         raise ConfigError(f"{shown}: on which data? Say so, as in data.name=cifar10 data.root=data")
 
 
@@ -189,7 +190,7 @@ def require_read(
     Raises:
         ConfigError: there are some, all of them named.
     """
-    keys = [override.partition("=")[0].strip() for override in overrides]
+    keys = given_keys(overrides)
     allowed = ", ".join(f"{name}*" if name.endswith(".") else name for name in read)
     faults = [
         f"{key}: changes nothing here, where {allowed} are read; leave it out"
@@ -221,11 +222,12 @@ def model_settings(overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]
         ConfigError: a value that is no YAML.
     """
     ours: dict[str, Any] = {}
-    for word in overrides:
+    words = override_words(overrides)
+    for word in words:
         key, _, text = word.partition("=")
         if key.startswith(MODEL):
             value, wrong = parse_value(text)
             if wrong:
                 raise ConfigError(f"{key}: {fault}" for fault in wrong)
             ours[key.removeprefix(MODEL)] = value
-    return ours, [word for word in overrides if not word.startswith(MODEL)]
+    return ours, [word for word in words if not word.startswith(MODEL)]

@@ -35,7 +35,7 @@ from vitkit.app.sources import (
     require_read,
     short_name,
 )
-from vitkit.config import RunConfig, load_config
+from vitkit.config import RunConfig, given_keys, load_config, override_words
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Preprocessing
@@ -43,11 +43,11 @@ from vitkit.data.splits import ImageData
 from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.records import Plain
-from vitkit.weights import Checkpoint, read_checkpoint, stated_by_config
+from vitkit.weights import Checkpoint, read_checkpoint, stated_by_timm
 
 __all__ = ["Subject", "folder_elsewhere", "folder_of", "open_subject", "subject_of_checkpoint"]
 
-CUTS = ("data.val_fraction=", "data.split_seed=")
+CUTS = {"data.val_fraction", "data.split_seed"}
 """Settings that cut other validation images out of the training ones than a run did."""
 
 READ_ELSEWHERE = ("data.", "eval.", "model.", "trainer.accelerator", "run.report", "run.root")
@@ -163,7 +163,7 @@ def subject_of_checkpoint(
     config = _fitted_as_trained(config, preprocessing, overrides)
     if data is None:
         data = build_data(config, progress=progress)
-        named = any(override.startswith("data.") for override in overrides)
+        named = any(key.startswith("data.") for key in given_keys(overrides))
         if data.info.name != trained_on.name and not named:
             raise DataError(
                 f"{path} was trained on {trained_on.name}, which was handed in as data=, not on "
@@ -176,15 +176,6 @@ def subject_of_checkpoint(
         preprocessing = replace(preprocessing, img_size=data.info.img_size)
     preprocessing = replace(preprocessing, **fitting_of(data.info))
     device = best_device(config.trainer.accelerator)
-    facts: dict[str, Plain] = {
-        "checkpoint": str(path),
-        "weights": checkpoint.weights_name,
-        "model": str(checkpoint.model["name"]),
-        "data": data.info.name,
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.step,
-        **fitting_of(data.info),
-    }
     return Subject(
         model=model.to(device),
         section=section,
@@ -195,14 +186,15 @@ def subject_of_checkpoint(
         path=path,
         weights_name=checkpoint.weights_name,
         folder=folder_of(path),
-        facts=facts,
-        own_val=not any(override.startswith(CUTS) for override in overrides),
+        facts={**checkpoint.facts(), "data": data.info.name, **fitting_of(data.info)},
+        own_val=CUTS.isdisjoint(given_keys(overrides)),
     )
 
 
 def _one_size(overrides: Sequence[str]) -> list[str]:
     """An image size that is given for the model or the data holds for both."""
-    sizes = [o.partition("=")[2] for o in overrides if o.partition("=")[0].strip() in SIZES]
+    words = [word.partition("=") for word in override_words(overrides)]
+    sizes = [size for key, _, size in words if key in SIZES]
     return [*overrides, *(f"{key}={sizes[0]}" for key in SIZES if len(sizes) == 1)]
 
 
@@ -352,7 +344,7 @@ def _fitted_as_trained(
     unless a setting says otherwise.
     """
     section = picture_section(config)
-    given = {override.partition("=")[0].strip() for override in overrides}
+    given = set(given_keys(overrides))
     own = {key: getattr(preprocessing, key) for key in FITTING if f"data.{key}" not in given}
     return config.model_copy(update={"data": section.model_copy(update=own)})
 
@@ -362,11 +354,11 @@ def _fitted_as_stated(name: str, config: RunConfig, overrides: Sequence[str]) ->
     Small images that come at one size were learned as they are.
     """
     section = picture_section(config)
-    given = {override.partition("=")[0].strip() for override in overrides}
+    given = set(given_keys(overrides))
     if section.name != "image_folder" or given & {f"data.{key}" for key in FITTING}:
         return config
     # Nothing is asked of the architecture, which may be one that only timm has.
-    stated = stated_by_config({"architecture": "", "pretrained_cfg": models.timm_config(name)})
+    stated = stated_by_timm("", models.timm_config(name))
     own = {key: stated.preprocessing[key] for key in FITTING if key in stated.preprocessing}
     return config.model_copy(update={"data": section.model_copy(update=own)})
 
@@ -377,7 +369,7 @@ def _require_size(shown: str, built: Built, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: no size was given.
     """
-    if any(o.partition("=")[0].strip() in SIZES for o in overrides):
+    if not set(SIZES).isdisjoint(given_keys(overrides)):
         return
     stated = getattr(built.model, "pretrained_cfg", None) or {}
     own = (stated.get("input_size") or (0, 0))[-1]

@@ -12,7 +12,7 @@ from vitkit.app.batches import eval_loader
 from vitkit.app.progress import counted
 from vitkit.app.subjects import Subject
 from vitkit.data.splits import Split, pictures_digest
-from vitkit.errors import DataError, EvaluationError
+from vitkit.errors import DataError, EvaluationError, first_line
 from vitkit.evaluation.classification import Predictions, predict_all
 from vitkit.evaluation.cost import count_activations, count_flops, count_parameters, peak_memory
 from vitkit.evaluation.scores import confusion_matrix
@@ -213,7 +213,7 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], object]:
         try:
             return compiled(images)
         except torch._dynamo.exc.BackendCompilerFailed as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise EvaluationError(
                 f"the model cannot be compiled here ({reason}); leave out eval.compile"
             ) from error

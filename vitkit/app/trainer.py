@@ -135,7 +135,7 @@ def resume(
     if extend is None:
         config = as_extended(begun, folder)
     else:
-        config = longer(begun, extend, path, finished=results is not None)
+        config = longer(begun, extend, checkpoint, finished=results is not None)
     config = concrete(config)  # what another machine decided may not be had on this one
     # The weights that it began with may be gone; the checkpoint has better ones.
     bare = config.model_copy(
@@ -306,7 +306,7 @@ def _finish(
         "model": config.model.name,
         "data": run.job.data_name,
         "task": config.task.name,
-        "parameters": sum(p.numel() for p in run.job.model.parameters()),
+        "parameters": run.job.num_parameters,
         "trainable_parameters": sum(
             p.numel() for p in run.job.model.parameters() if p.requires_grad
         ),

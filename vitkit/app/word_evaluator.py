@@ -83,11 +83,8 @@ def _of_words(
     """Loss on one split, and the translations of a translator."""
     found = word_metrics(checkpoint, config, split=split, progress=progress)
     facts: dict[str, Plain] = {
-        "checkpoint": str(checkpoint.path),
-        "model": str(checkpoint.model["name"]),
+        **checkpoint.facts(),
         "data": config.data.name,
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.step,
         **found.facts,
     }
     folder = folder_of(checkpoint.path)

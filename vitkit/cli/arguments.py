@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,11 +24,13 @@ def models_and_settings(
     words: list[str],
 ) -> tuple[list[str | tuple[str, str]], list[str]]:
     """What to evaluate, and settings; ``weights=`` belongs to the name before it."""
+    from vitkit.config import is_setting
+
     models: list[str | tuple[str, str]] = []
     settings: list[str] = []
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or Path(word).exists():
+        key, _, value = word.partition("=")
+        if not is_setting(word):
             models.append(word)
         elif key != "weights":
             settings.append(word)

@@ -165,8 +165,9 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 
 
 def _files_and_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """A word with = that is no file is a setting."""
-    settings = [word for word in words if "=" in word and not Path(word).exists()]
+    from vitkit.config import is_setting
+
+    settings = [word for word in words if is_setting(word)]
     return [word for word in words if word not in settings], settings
 
 

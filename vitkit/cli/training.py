@@ -96,8 +96,7 @@ def _try(config: RunConfig) -> None:
 
     job = try_one_batch(config)
     if not is_child():
-        count = sum(p.numel() for p in job.model.parameters())
-        tried = f"{config.model.name} ({count:,} parameters) on {config.data.name}"
+        tried = f"{config.model.name} ({job.num_parameters:,} parameters) on {config.data.name}"
         print(f"{tried}: one batch works")
 
 

@@ -65,7 +65,7 @@ def generate(
         vitkit generate runs/tunes/20260101-120000 X:1 --temperature 0.8 --seed 3
         vitkit generate runs/tunes/20260101-120000 - --greedy
     """
-    from vitkit.app import load_writer, require_nothing_drawn, utf8_text
+    from vitkit.app import decode_text, load_writer, require_nothing_drawn
 
     write_utf8()
     if beam > 1:
@@ -77,7 +77,7 @@ def generate(
             "--greedy", temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
     if prompt == "-":
-        prompt = utf8_text(sys.stdin.buffer.read(), STDIN)
+        prompt = decode_text(sys.stdin.buffer.read(), STDIN)
     writer = load_writer(source)
     if beam > 1:
         text = writer.search(prompt, tokens=tokens, num_beams=beam, use_cache=not no_cache)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from vitkit.errors import nearest
 
-__all__ = ["fault_lines", "field_keys", "located"]
+__all__ = ["fault_lines", "fields_of", "located"]
 
 TYPES = {
     "int_type": "a whole number",
@@ -57,17 +58,16 @@ def located(fault: str, origins: Mapping[str, str]) -> str:
     return fault if where is None else f"{fault} ({where})"
 
 
-def field_keys(model: type[BaseModel], prefix: str) -> list[str]:
-    """Dotted keys of all fields of a section, nested ones too."""
-    keys = []
+def fields_of(model: type[BaseModel], prefix: str) -> list[tuple[str, FieldInfo]]:
+    """(dotted key, field) of all that a section holds, in place of a group what is in it."""
+    fields: list[tuple[str, FieldInfo]] = []
     for name, field in model.model_fields.items():
-        key = f"{prefix}.{name}"
-        kind = field.annotation
+        key, kind = f"{prefix}.{name}", field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys += field_keys(kind, key)
+            fields += fields_of(kind, key)
         else:
-            keys.append(key)
-    return keys
+            fields.append((key, field))
+    return fields
 
 
 def _text(details: ErrorDetails, key: str, known: list[str]) -> str:

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from vitkit.config.layers import layered
-from vitkit.errors import nearest
+from vitkit.errors import first_line, nearest
 
 __all__ = ["EXTENDS", "Document", "dump_sections", "parse_value", "read_file"]
 
@@ -72,7 +72,7 @@ class _Reader:
             self.faults.append(f"{where + ': ' if where else ''}not valid YAML: {problem}")
             return None
         except YAMLError as error:
-            problem = str(error).splitlines()[0]
+            problem = first_line(error)
             self.faults.append(f"{self.name + ': ' if self.name else ''}not valid YAML: {problem}")
             return None
         return None if node is None else self.plain(node, "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vitkit.training.config import OptimizerConfig, ScheduleConfig
 
-__all__ = ["fitting", "layered", "merge", "name_in"]
+__all__ = ["fitting", "layered", "merge", "name_in", "replaced"]
 
 OF_ITS_NAME: dict[str, tuple[str, tuple[str, ...]]] = {
     "optimizer": (
@@ -32,6 +32,21 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         else:
             result[key] = value
     return result
+
+
+def replaced(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what :func:`merge` takes from ``above`` whole; groups that it merges are none.
+
+    Args:
+        below, above: as of :func:`merge`.
+        prefix: of all keys.
+    """
+    for key, value in above.items():
+        old = below.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            yield from replaced(old, value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from vitkit.config.default import EMBEDDED_DEFAULT
-from vitkit.config.faults import fault_lines, field_keys, located
+from vitkit.config.faults import fault_lines, fields_of, located
 from vitkit.config.files import dump_sections, parse_value, read_file
-from vitkit.config.layers import fitting, layered, merge, name_in
+from vitkit.config.layers import fitting, layered, merge, name_in, replaced
 from vitkit.config.run import RunConfig, contradictions, to_plain
 from vitkit.data.config import ImageDataConfig
 from vitkit.data.kinds import DATA_CONFIGS, data_class
@@ -25,6 +26,8 @@ __all__ = [
     "Overrides",
     "describe_keys",
     "dump_yaml",
+    "given_keys",
+    "is_setting",
     "load_config",
     "override_words",
     "split_arguments",
@@ -71,13 +74,19 @@ SYNONYMS = {
 }
 """What other programs call them."""
 
-OWN_CHOICES = ("data.name=", "model.name=")
-"""Overrides that leave the embedded default: its recipe fits its own data and model only."""
+OWN_CHOICES = {"data.name", "model.name"}
+"""Settings that leave the embedded default: its recipe fits its own data and model only."""
 
 LEARNED_SO = ("task", "ema")
 """Sections of the embedded default that fit its own task only."""
 
 USUAL_TASK = ClassificationConfig.model_fields["name"].default
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word is ``KEY=VALUE``: it has an ``=``, and no file is called so."""
+    # Where a word is too long to be a name, Path.exists raises.
+    return "=" in word and not os.path.exists(word)
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -92,8 +101,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if dot and section in RunConfig.model_fields and argument in _all_keys():
             value = after.removeprefix("=") or "..."
             raise ConfigError(f"{argument}: a setting is one word, {argument}={value}")
-    files = [word for word in arguments if "=" not in word or Path(word).exists()]
-    return files, [word for word in arguments if word not in files]
+    settings = [word for word in arguments if is_setting(word)]
+    return [word for word in arguments if word not in settings], settings
 
 
 def suggest_key(name: str) -> str | None:
@@ -109,18 +118,23 @@ def suggest_key(name: str) -> str | None:
 
 
 def override_words(overrides: Overrides) -> list[str]:
-    """Overrides as ``"section.key=value"`` strings.
+    """Overrides as ``"section.key=value"`` strings, without blanks around a key.
 
     Args:
         overrides: such strings, one of them, or a mapping of dotted keys to plain values.
     """
     if isinstance(overrides, str):
-        return [overrides]
+        overrides = [overrides]
     if not isinstance(overrides, Mapping):
-        return list(overrides)
+        return [_without_blanks(word) for word in overrides]
     # JSON is YAML, but for its escapes of rare characters; what it does not know is text.
     values = ((k, json.dumps(v, default=str, ensure_ascii=False)) for k, v in overrides.items())
-    return [f"{key}={value}" for key, value in values]
+    return [f"{key.strip()}={value}" for key, value in values]
+
+
+def given_keys(overrides: Overrides) -> list[str]:
+    """The keys that overrides set, in their order. Args as of :func:`override_words`."""
+    return [word.partition("=")[0] for word in override_words(overrides)]
 
 
 def load_config(
@@ -144,11 +158,11 @@ def load_config(
         ConfigError: all faults at once, a line each.
     """
     files = [files] if isinstance(files, str | Path) else files
-    overrides = override_words(overrides)
+    overrides, keys = override_words(overrides), given_keys(overrides)
     faults: list[str] = []
     given = [_spelled_out(_nested(override, faults)) for override in overrides]
     values: dict[str, Any] = _spelled_out(base or {})
-    if base is None and not files and not any(o.startswith(OWN_CHOICES) for o in overrides):
+    if base is None and not files and not OWN_CHOICES & {*keys}:
         values = dict(EMBEDDED_DEFAULT)
         if any(name_in("task", layer) not in (None, USUAL_TASK) for layer in given):
             values = {name: part for name, part in values.items() if name not in LEARNED_SO}
@@ -159,9 +173,10 @@ def load_config(
         origins |= document.origins
     for layer in given:  # all names first: the order of settings on a line means nothing
         values = fitting(values, layer)
-    for override, layer in zip(overrides, given, strict=True):
+    for key, layer in zip(keys, given, strict=True):
+        origins.pop(key, None)
+        _forget(origins, replaced(values, layer))
         values = merge(values, layer)
-        origins.pop(override.partition("=")[0], None)
     sections = _checked(values, faults)
     if not faults:
         config = RunConfig(**sections)
@@ -169,6 +184,19 @@ def load_config(
     if faults:
         raise ConfigError(located(fault, origins) for fault in faults)
     return config
+
+
+def _without_blanks(override: str) -> str:
+    """``a.b = value`` with its key as it is called; a value's blanks are left to YAML."""
+    key, given, text = override.partition("=")
+    return f"{key.strip()}={text}" if given else override
+
+
+def _forget(origins: dict[str, str], keys: Iterable[str]) -> None:
+    """Leave out where these keys were written, and those of the groups that they were."""
+    for key in keys:
+        for name in [name for name in origins if name == key or name.startswith(f"{key}.")]:
+            del origins[name]
 
 
 def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,7 +235,7 @@ def describe_keys() -> list[tuple[str, Any, str]]:
 def _checked(values: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
     """Every section checked by its own class; faults are added to the list."""
     names = ["model", *SECTIONS]
-    known = [key for name in names for key in field_keys(_class(name, values.get(name)), name)]
+    known = [key for name in names for key, _ in fields_of(_class(name, values.get(name)), name)]
     sections: dict[str, Any] = {}
     for name, given in values.items():
         if name not in names:
@@ -238,7 +266,7 @@ def _nested(override: str, faults: list[str]) -> dict[str, Any]:
     if not given:
         faults.append(f"{override!r}: an override is SECTION.KEY=VALUE, as in data.name=cifar10")
         return {}
-    parts = key.strip().split(".")
+    parts = key.split(".")
     if len(parts) < 2 or not all(parts):
         meant = suggest_key(key) if len(parts) == 1 else None
         faults.append(
@@ -280,11 +308,5 @@ def _model_class(given: Mapping[str, Any]) -> type[ModelConfig]:
 
 
 def _described(model: type[BaseModel], prefix: str) -> list[tuple[str, Any, str]]:
-    rows: list[tuple[str, Any, str]] = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            rows += _described(kind, f"{prefix}.{name}")
-        else:
-            rows.append((f"{prefix}.{name}", field.default, field.description or ""))
-    return rows
+    fields = fields_of(model, prefix)
+    return [(key, field.default, field.description or "") for key, field in fields]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from vitkit.data.config import ImageDataConfig
-from vitkit.data.folder import TEST_FRACTION, BadFile, decoded, find_images, open_picture
+from vitkit.data.folder import BadFile, decoded, find_images, open_picture
 from vitkit.data.raw import OnFile
 from vitkit.data.sources import load_data
 from vitkit.data.splits import (
+    TEST_FRACTION,
     ResidentSplit,
     Split,
     labelled_indices,
     picture_digest,
-    stratified_split,
+    train_and_test,
+    train_and_val,
 )
 from vitkit.data.unlabelled import find_pictures
 
@@ -164,14 +166,13 @@ def _as_trained(
     train = good.get("train", [])
     cut: dict[str, list[_Picture]] = {}
     if "test" not in good and config.name == "image_folder":
-        train, cut["test"] = _cut(train, TEST_FRACTION, config.split_seed)
+        train, cut["test"] = _parted(train, train_and_test, config)
         notes.append(_said("test", f"{TEST_FRACTION:.0%} of each class", cut["test"]))
     if "val" not in good and config.val_fraction and train:
-        train, cut["val"] = _cut(train, config.val_fraction, config.split_seed + 1)
+        train, cut["val"] = _parted(train, train_and_val, config)
         notes.append(_said("val", f"{config.val_fraction:.0%} of train", cut["val"]))
     if config.label_fraction < 1.0 and train:
-        targets = torch.tensor([picture.target for picture in train], dtype=torch.int64)
-        chosen = labelled_indices(targets, config.label_fraction, config.split_seed)
+        chosen = labelled_indices(_targets(train), config.label_fraction, config.split_seed)
         train = [train[i] for i in chosen.tolist()]
         notes.append(f"train: data.label_fraction keeps {config.label_fraction:.0%} of each class")
     splits = {**good, **cut, "train": train}
@@ -185,14 +186,20 @@ def _said(split: str, share: str, cut: list[_Picture]) -> str:
     return f"{split}: none; there is no folder {split}/, and {share} is not one picture"
 
 
-def _cut(
-    pictures: list[_Picture], fraction: float, seed: int
+def _parted(
+    pictures: list[_Picture],
+    rule: Callable[[Tensor, ImageDataConfig], tuple[Tensor, Tensor]],
+    config: ImageDataConfig,
 ) -> tuple[list[_Picture], list[_Picture]]:
+    """The pictures in two parts, by the rule of a training."""
     if not pictures:
         return [], []
-    targets = torch.tensor([picture.target for picture in pictures], dtype=torch.int64)
-    kept, cut = (part.tolist() for part in stratified_split(targets, fraction, seed))
+    kept, cut = (part.tolist() for part in rule(_targets(pictures), config))
     return [pictures[i] for i in kept], [pictures[i] for i in cut]
+
+
+def _targets(pictures: list[_Picture]) -> Tensor:
+    return torch.tensor([picture.target for picture in pictures], dtype=torch.int64)
 
 
 def _note(

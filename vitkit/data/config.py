@@ -238,3 +238,9 @@ class ImageDataConfig(DataConfig):
     def may_validate(self) -> bool:
         """Whether validation images are set aside, or the source may bring its own."""
         return self.val_fraction > 0 or self.name in OWN_VALIDATION
+
+    def may_hold(self, values: int) -> bool:
+        """Whether so many uint8 values may be held in memory."""
+        if self.resident == "auto":
+            return values <= self.resident_budget_mb * 2**20
+        return self.resident == "always"

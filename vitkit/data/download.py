@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from vitkit.errors import DataError
+from vitkit.errors import DataError, first_line
 
 __all__ = ["fetch", "md5_of"]
 
@@ -50,7 +50,7 @@ def fetch(url: str, path: str | Path, md5: str) -> None:
             try:
                 _append_rest(url, part)
             except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
-                reason = str(error) or type(error).__name__
+                reason = first_line(error)
                 continue
             if md5_of(part) == md5:
                 os.replace(part, path)
@@ -61,9 +61,9 @@ def fetch(url: str, path: str | Path, md5: str) -> None:
                 break
             fresh = True  # the part of an earlier call may have been wrong
     except (OSError, ValueError) as error:
-        reason = str(error)
+        reason = first_line(error)
     kept = f"; the same command goes on from {part}" if _size(part) else ""
-    raise DataError(f"could not download {url}: {reason.splitlines()[0]}{kept}")
+    raise DataError(f"could not download {url}: {reason}{kept}")
 
 
 def md5_of(path: Path) -> str:

@@ -18,14 +18,13 @@ from torch import Tensor
 
 from vitkit.data.preprocess import Choose, Fit, picture_to_tensor
 from vitkit.data.raw import RawData, Request
-from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, stratified_split
-from vitkit.errors import DataError, nearest
+from vitkit.data.splits import ResidentSplit, Split, StreamedSplit, train_and_test
+from vitkit.errors import DataError, first_line, nearest
 
 __all__ = [
     "FORMATS",
     "READ_ERRORS",
     "SUFFIXES",
-    "TEST_FRACTION",
     "BadFile",
     "Decoder",
     "decoded",
@@ -50,7 +49,6 @@ READ_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 SPLITS = ("train", "val", "test")
 DEFAULT_SIZE = (224, 224)
-TEST_FRACTION = 0.2
 PIECE = 256
 LABELS = "labels.txt"
 """In the root: what the classes should be, a line each."""
@@ -150,7 +148,7 @@ def what_is_wrong(error: Exception) -> str:
         return "truncated image"
     if "cannot identify" in text:
         return f"no readable picture (read are {', '.join(FORMATS)})"
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(error)
 
 
 def find_images(root: Path) -> tuple[list[str], dict[str, list[tuple[Path, int]]]]:
@@ -221,8 +219,7 @@ def read(request: Request) -> RawData:
         return RawData("image_folder", classes, none, None, test, skipped, fitted=True)
     train = splits["train"]
     if test is None:
-        # Cut before validation, so that the test set never depends on the validation share.
-        kept, cut = stratified_split(train.targets, TEST_FRACTION, config.split_seed)
+        kept, cut = train_and_test(train.targets, config)
         train, test = train.subset(kept), train.subset(cut)
     return RawData("image_folder", classes, train, splits.get("val"), test, skipped, fitted=True)
 
@@ -243,9 +240,7 @@ def read_splits(found: dict[str, list[tuple[Path, int]]], request: Request) -> d
     size = request.img_size or DEFAULT_SIZE
     decoder = Decoder(request.fit(size), in_chans, config.max_pixels)
     count = sum(len(pairs) for pairs in found.values())
-    megabytes = count * in_chans * size[0] * size[1] / 2**20
-    fits = config.resident == "always" or megabytes <= config.resident_budget_mb
-    resident = fits and config.resident != "never"
+    resident = config.may_hold(count * in_chans * size[0] * size[1])
     splits: dict[str, Split] = {}
     bad: list[BadFile] = []
     done = 0

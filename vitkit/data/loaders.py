@@ -119,6 +119,9 @@ class EvalLoader:
         batch_size: largest batch of one process.
         rank, world_size, device, num_workers, prefetch_factor, persistent_workers: as in
             :class:`TrainLoader`.
+
+    Raises:
+        DataError: fewer images than processes.
     """
 
     def __init__(
@@ -138,12 +141,12 @@ class EvalLoader:
         workers = _workers(num_workers, prefetch_factor, persistent_workers)
         self._source = _source(split, device, workers)
         shares = torch.arange(len(split)).tensor_split(world_size)
-        longest = max(len(share) for share in shares)
-        count = min(-(-longest // batch_size), min(len(share) for share in shares))
         if world_size == 1:
             # Full batches and one short one: the fewest shapes.
             self._indices = list(shares[0].split(batch_size))
         else:
+            longest = max(len(share) for share in shares)
+            count = min(-(-longest // batch_size), min(len(share) for share in shares))
             self._indices = list(shares[rank].tensor_split(count))
 
     def __len__(self) -> int:

@@ -140,7 +140,7 @@ def _own_splits(own: Mapping[str, _OwnPictures], request: Request) -> dict[str, 
     fit = None if size is None else request.fit(size)
     own = {which: replace(pictures, fit=fit) for which, pictures in own.items()}
     count = sum(len(pictures.dataset) for pictures in own.values())
-    held = _may_be_held(own["train"].fitted(first).numel() * count, request.config)
+    held = request.config.may_hold(own["train"].fitted(first).numel() * count)
     return {which: _own_split(pictures, held, request) for which, pictures in own.items()}
 
 
@@ -172,13 +172,6 @@ def _own_split(pictures: _OwnPictures, held: bool, request: Request) -> Split:
     # Pictures of one size need no fitting, but their crops do.
     decode = replace(pictures, shape=shape, fit=pictures.fit or request.fit(shape[1:]))
     return StreamedSplit(list(range(len(targets))), targets, decode, torch.tensor(keys))
-
-
-def _may_be_held(values: int, config: ImageDataConfig) -> bool:
-    """Whether so many uint8 values may lie in memory."""
-    if config.resident == "auto":
-        return values <= config.resident_budget_mb * 2**20
-    return config.resident == "always"
 
 
 def _key_of(picture: Tensor) -> int:

@@ -272,7 +272,11 @@ def resize_images(images: Tensor, size: tuple[int, int], interpolation: str = "b
 
 
 def to_channels(images: Tensor, in_chans: int) -> Tensor:
-    """uint8 (N, channels, height, width) with 1 or 3 channels -> with ``in_chans``."""
+    """uint8 (N, channels, height, width) with 1 or 3 channels -> with ``in_chans``.
+
+    Raises:
+        DataError: other channels are wanted than 1, 3 or the images' own.
+    """
     if images.shape[1] == in_chans:
         return images
     if in_chans not in (1, 3):

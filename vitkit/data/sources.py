@@ -23,7 +23,7 @@ from vitkit.data.splits import (
     StreamedSplit,
     labelled_part,
     pictures_digest,
-    stratified_split,
+    train_and_val,
 )
 from vitkit.errors import DataError, UnknownNameError
 
@@ -106,7 +106,7 @@ def prepared(raw: RawData, request: Request) -> ImageData:
     config, in_chans = request.config, request.in_chans
     train, val = raw.train, raw.val
     if val is None and config.val_fraction > 0 and len(train):
-        kept, cut = stratified_split(train.targets, config.val_fraction, config.split_seed + 1)
+        kept, cut = train_and_val(train.targets, config)
         if len(cut):
             train, val = train.subset(kept), train.subset(cut)
     if not len(train) and raw.test is None:
@@ -171,12 +171,11 @@ def _fit(splits: Sequence[Split | None], request: Request) -> Fit | None:
 def _fits(splits: Sequence[Split | None], fit: Fit | None, config: ImageDataConfig) -> bool:
     """Whether images in memory may be held at the size that is wanted."""
     held = [split for split in splits if isinstance(split, ResidentSplit)]
-    if fit is None or config.resident == "always" or not held:
+    if fit is None or not held:
         return True
     values = sum(len(split) * split.shape[0] * fit.size[0] * fit.size[1] for split in held)
     as_they_are = sum(split.images.numel() for split in held)
-    small = config.resident == "auto" and values <= config.resident_budget_mb * 2**20
-    return small or values <= as_they_are
+    return config.may_hold(values) or values <= as_they_are
 
 
 def _fitted(split: Split, fit: Fit | None, in_chans: int | None, whole: bool) -> Split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from vitkit.data.config import ImageDataConfig
 from vitkit.data.info import DataInfo
 from vitkit.data.preprocess import Fit
 
 __all__ = [
+    "TEST_FRACTION",
     "ImageData",
     "ResidentSplit",
     "Split",
@@ -29,7 +31,12 @@ __all__ = [
     "pictures_digest",
     "sample_images",
     "stratified_split",
+    "train_and_test",
+    "train_and_val",
 ]
+
+TEST_FRACTION = 0.2
+"""Share of each class that is set aside where a source has no test images."""
 
 
 @dataclass(frozen=True)
@@ -196,16 +203,36 @@ def stratified_split(targets: Tensor, fraction: float, seed: int) -> tuple[Tenso
         fraction: share that is cut.
         seed: of the choice.
     """
-    generator = torch.Generator().manual_seed(seed)
-    cut = []
-    for label in targets.unique(sorted=True):
-        members = (targets == label).nonzero().flatten()
-        order = members[torch.randperm(len(members), generator=generator)]
-        cut.append(order[: min(round(len(members) * fraction), len(members) - 1)])
+    cut = [
+        members[: min(round(len(members) * fraction), len(members) - 1)]
+        for members in _shuffled_by_class(targets, seed)
+    ]
     chosen = torch.cat(cut).sort().values
     kept = torch.ones(len(targets), dtype=torch.bool)
     kept[chosen] = False
     return kept.nonzero().flatten(), chosen
+
+
+def train_and_test(targets: Tensor, config: ImageDataConfig) -> tuple[Tensor, Tensor]:
+    """Indices to train on and to test on, where a source has no test images of its own.
+
+    Cut before validation, so that the test set never depends on the validation share.
+
+    Args:
+        targets: int64 (N,), N at least 1.
+        config: for ``split_seed``.
+    """
+    return stratified_split(targets, TEST_FRACTION, config.split_seed)
+
+
+def train_and_val(targets: Tensor, config: ImageDataConfig) -> tuple[Tensor, Tensor]:
+    """Indices to train on and to validate on, where a source has no validation images of its own.
+
+    Args:
+        targets: int64 (N,) of the training images, N at least 1.
+        config: for ``val_fraction`` and ``split_seed``.
+    """
+    return stratified_split(targets, config.val_fraction, config.split_seed + 1)
 
 
 def labelled_part(train: Split, fraction: float, seed: int) -> Split:
@@ -223,13 +250,19 @@ def labelled_part(train: Split, fraction: float, seed: int) -> Split:
 
 def labelled_indices(targets: Tensor, fraction: float, seed: int) -> Tensor:
     """Which images :func:`labelled_part` keeps of those with ``targets`` (N,): ascending."""
-    generator = torch.Generator().manual_seed(seed + 2)  # beside those of test and validation
-    chosen = []
+    chosen = [
+        members[: max(1, round(len(members) * fraction))]
+        for members in _shuffled_by_class(targets, seed + 2)  # beside those of test and validation
+    ]
+    return torch.cat(chosen).sort().values
+
+
+def _shuffled_by_class(targets: Tensor, seed: int) -> Iterator[Tensor]:
+    """Indices of each class in a random order, class by class."""
+    generator = torch.Generator().manual_seed(seed)
     for label in targets.unique(sorted=True):
         members = (targets == label).nonzero().flatten()
-        order = members[torch.randperm(len(members), generator=generator)]
-        chosen.append(order[: max(1, round(len(members) * fraction))])
-    return torch.cat(chosen).sort().values
+        yield members[torch.randperm(len(members), generator=generator)]
 
 
 def sample_images(split: Split, count: int) -> Tensor:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 
 from vitkit.data.raw import RawData, Request
-from vitkit.data.splits import ResidentSplit, stratified_split
+from vitkit.data.splits import ResidentSplit, train_and_test
 
 __all__ = ["read"]
-
-TEST_FRACTION = 0.2
 
 
 def read(request: Request) -> RawData:
@@ -24,6 +22,6 @@ def read(request: Request) -> RawData:
     noise = torch.rand(count, *shape, generator=generator)
     images = ((0.5 * patterns[targets] + 0.5 * noise) * 255).to(torch.uint8)
     whole = ResidentSplit(images, targets)
-    train, test = stratified_split(targets, TEST_FRACTION, config.split_seed)
+    train, test = train_and_test(targets, config)
     names = [f"class {i}" for i in range(classes)]
     return RawData("synthetic", names, whole.subset(train), test=whole.subset(test))

@@ -38,7 +38,7 @@ def fgsm(predict: Predict, images: Tensor, targets: Tensor, epsilon: float) -> T
 
     Source: Goodfellow et al., "Explaining and harnessing adversarial examples", arXiv 1412.6572.
     """
-    return (images + epsilon * _slope(predict, images, targets).sign()).clamp(0, 1)
+    return (images + epsilon * _input_gradient(predict, images, targets).sign()).clamp(0, 1)
 
 
 def pgd(
@@ -68,7 +68,7 @@ def pgd(
     step = STEP_SHARE * epsilon / steps
     low, high = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     for _ in range(steps):
-        found = found + step * _slope(predict, found, targets).sign()
+        found = found + step * _input_gradient(predict, found, targets).sign()
         found = torch.minimum(torch.maximum(found, low), high)
     return found
 
@@ -110,8 +110,8 @@ def pgd_l2(
         found = (images + epsilon * start).clamp(0, 1)
     step = STEP_SHARE * epsilon / steps
     for _ in range(steps):
-        slope = _slope(predict, found, targets)
-        change = found + step * slope / _lengths(slope) - images
+        gradient = _input_gradient(predict, found, targets)
+        change = found + step * gradient / _lengths(gradient) - images
         change = change * (epsilon / _lengths(change)).clamp(max=1)
         found = (images + change).clamp(0, 1)
     return found
@@ -133,11 +133,11 @@ def _lengths(x: Tensor) -> Tensor:
     return lengths.clamp(min=tiny).view(-1, *[1] * (x.ndim - 1))
 
 
-def _slope(predict: Predict, images: Tensor, targets: Tensor) -> Tensor:
+def _input_gradient(predict: Predict, images: Tensor, targets: Tensor) -> Tensor:
     """The gradient of each image's own loss."""
     with torch.enable_grad():
         given = images.detach().clone().requires_grad_(True)
         # A sum, so that no image's gradient depends on how many there are.
         loss = F.cross_entropy(predict(given).float(), targets, reduction="sum")
-        (slope,) = torch.autograd.grad(loss, given)
-    return slope
+        (gradient,) = torch.autograd.grad(loss, given)
+    return gradient

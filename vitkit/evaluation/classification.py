@@ -17,7 +17,7 @@ from vitkit.evaluation.sums import NO_IMAGE, Sums
 __all__ = ["ClassificationSums", "Predictions", "predict_all"]
 
 HELD = 1 << 22
-"""Logits that are worked on at a time."""
+"""Logits, images x classes, that are worked on at a time: 32 MiB in float64."""
 
 
 class ClassificationSums(Sums):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vitkit.errors import EvaluationError
+from vitkit.evaluation.classification import HELD
 from vitkit.evaluation.sums import NO_IMAGE
 
 __all__ = [
@@ -24,9 +25,6 @@ __all__ = [
     "soft_nll",
     "squared_errors",
 ]
-
-CHUNK = 4_000_000
-"""Logits held in float64 at a time."""
 
 
 def require_finite(logits: Tensor, part: str = "") -> None:
@@ -144,7 +142,7 @@ class ImageScores:
 
 def image_scores(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> ImageScores:
     """Each image's scores, of softmax(logits / temperature), a chunk of images at a time."""
-    rows = max(1, CHUNK // logits.shape[1])
+    rows = max(1, HELD // logits.shape[1])
     chunks = zip(logits.split(rows), targets.split(rows), strict=True)
     # In float64: rounding to float32 could make a tie of two logits, and another prediction.
     parts = [_scores_of(some.to(torch.float64) / temperature, right) for some, right in chunks]

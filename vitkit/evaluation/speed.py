@@ -10,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-__all__ = ["Speed", "measure_speed"]
+__all__ = ["Speed", "measure_speed", "synchronize"]
 
 WARM_UP = 2
 FEWEST = 3
@@ -73,18 +73,19 @@ def _seconds_of(run: Callable[[Tensor], object], images: Tensor, seconds: float)
     with torch.inference_mode():
         for _ in range(WARM_UP):
             run(images)
-        _wait(images.device)
+        synchronize(images.device)
         taken: list[float] = []
         while len(taken) < FEWEST or sum(taken) < seconds:
             started = time.perf_counter()
             run(images)
-            _wait(images.device)
+            synchronize(images.device)
             taken.append(time.perf_counter() - started)
     return median(taken)
 
 
-def _wait(device: torch.device) -> None:
-    """For work that is queued."""
+def synchronize(device: torch.device | str) -> None:
+    """Wait for the work that is queued on a device; a CPU queues none."""
+    device = torch.device(device)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

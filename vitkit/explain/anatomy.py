@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitkit.errors import ConfigError, EvaluationError
 from vitkit.nn import Attention, is_timm_attention
 
-__all__ = ["Anatomy", "anatomy_of", "chosen_layers", "hooked"]
+__all__ = ["Anatomy", "anatomy_of", "chosen_layers", "head_token_names", "hooked"]
 
 EMBED_NAMES = ("patch_embed", "tokenizer", "stem")
 READABLE = (
@@ -51,10 +51,7 @@ class Anatomy:
     @property
     def prefix_names(self) -> tuple[str, ...]:
         """What the tokens before the patches are, in their order."""
-        known = {"cls_token": "class token", "dist_token": "distillation token"}
-        names = [
-            said for name, said in known.items() if getattr(self.model, name, None) is not None
-        ]
+        names = head_token_names(self.model)
         return (*names, *(f"register {i + 1}" for i in range(self.num_prefix - len(names))))
 
     def grid(self, images: Tensor) -> tuple[int, int]:
@@ -149,6 +146,12 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         num_prefix=int(parts.num_prefix_tokens),
         num_read=(1 + (getattr(parts, "dist_token", None) is not None)) if reads_token else 0,
     )
+
+
+def head_token_names(model: nn.Module) -> list[str]:
+    """What the tokens are that a head may read, in their order; registers are none."""
+    known = {"cls_token": "class token", "dist_token": "distillation token"}
+    return [said for name, said in known.items() if getattr(model, name, None) is not None]
 
 
 def chosen_layers(count: int, layers: Sequence[int] | None, what: str = "layer") -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.explain.anatomy import EMBED_NAMES
+from vitkit.explain.anatomy import EMBED_NAMES, head_token_names
 from vitkit.nn import evaluating
 
 __all__ = ["ShapeStep", "token_shapes"]
@@ -110,8 +110,7 @@ def _joined(model: nn.Module, steps: list[ShapeStep]) -> list[ShapeStep]:
 
 def _prepended(model: Any) -> str:
     """The tokens in front of the patches, and what else joins there."""
-    names = {"cls_token": "class token", "dist_token": "distillation token"}
-    found = [said for name, said in names.items() if getattr(model, name, None) is not None]
+    found = head_token_names(model)
     registers = getattr(model, "reg_token", None)
     if registers is not None:
         count = int(registers.shape[1])

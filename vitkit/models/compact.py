@@ -14,10 +14,17 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.first_weights import init_vit_weights, make_head
 from vitkit.models.options import check_option
 from vitkit.models.patches import PatchEmbed, as_pair, check_size
-from vitkit.nn import BlockContext, CompactBlock, Dropout, Recomputing, encoder_blocks, sincos_1d
+from vitkit.nn import (
+    BlockContext,
+    CompactBlock,
+    Dropout,
+    GradientCheckpointing,
+    encoder_blocks,
+    sincos_1d,
+)
 
 __all__ = ["CompactTransformer", "ConvTokenizer", "SequencePool"]
 
@@ -95,7 +102,7 @@ class SequencePool(nn.Module):
         return (weights.transpose(1, 2) @ tokens).squeeze(1)
 
 
-class CompactTransformer(Recomputing):
+class CompactTransformer(GradientCheckpointing):
     """CCT, CVT or ViT-Lite.
 
     Args:
@@ -184,7 +191,7 @@ class CompactTransformer(Recomputing):
         self.norm = nn.LayerNorm(embed_dim)
         self.seq_pool = SequencePool(embed_dim) if global_pool == "seq" else None
         self.head_drop = Dropout(drop_rate)
-        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.head = make_head(embed_dim, num_classes)
         self.apply(init_vit_weights)
 
     @property
@@ -218,11 +225,9 @@ class CompactTransformer(Recomputing):
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head for another number of classes; 0 leaves it out."""
-        device, dtype = self.norm.weight.device, self.norm.weight.dtype
         self.num_classes = num_classes
-        head = nn.Linear(self.embed_dim, num_classes) if num_classes else nn.Identity()
-        init_vit_weights(head)
-        self.head = head.to(device, dtype)
+        self.head = make_head(self.embed_dim, num_classes, like=self.norm.weight)
+        init_vit_weights(self.head)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from C to num_classes."""

@@ -14,6 +14,7 @@ from vitkit.models.beams import Hypotheses, beam_search, greedy_search
 from vitkit.models.recurrent import RecurrentLanguageModel, RecurrentSeq2Seq
 from vitkit.models.seq2seq import EncoderDecoder, Memory
 from vitkit.models.text import CausalLanguageModel
+from vitkit.models.words import real_words
 from vitkit.nn import LayerCache, direct_calls, evaluating
 
 __all__ = ["continuations", "filter_logits", "generate", "stream", "translate"]
@@ -293,11 +294,11 @@ def _search(
 
 
 def _source_lengths(model: Translator, source: Tensor, lengths: Tensor | None) -> Tensor:
-    if lengths is not None:
-        return lengths.to(torch.int64)
-    if model.pad_id is None:
+    """Real tokens of each source, int64 (B,)."""
+    real = real_words(source, lengths, model.pad_id)
+    if real is None:
         return source.new_full((len(source),), source.shape[1], dtype=torch.int64)
-    return (source != model.pad_id).sum(dim=1)
+    return real.sum(dim=1)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.first_weights import init_vit_weights, make_head
 from vitkit.models.vit import VisionTransformer
 
 __all__ = ["DistilledVisionTransformer"]
@@ -40,7 +40,7 @@ class DistilledVisionTransformer(VisionTransformer):
         self.distilled_training = False
         self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim))
         nn.init.trunc_normal_(self.dist_token, std=0.02)
-        self.head_dist = self._make_head(self.num_classes)
+        self.head_dist = make_head(self.num_features, self.num_classes)
         init_vit_weights(self.head_dist)
 
     def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Any:
@@ -66,7 +66,7 @@ class DistilledVisionTransformer(VisionTransformer):
             raise ValueError("a distilled ViT reads its two tokens: global_pool must be 'token'")
         super().reset_classifier(num_classes)
         like = self.patch_embed.proj.weight
-        self.head_dist = self._make_head(num_classes).to(like.device, like.dtype)
+        self.head_dist = make_head(self.num_features, num_classes, like=like)
         init_vit_weights(self.head_dist)
 
     def get_classifier(self) -> Any:

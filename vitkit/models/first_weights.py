@@ -1,10 +1,24 @@
-"""What linear layers begin with. Modules of other kinds keep torch's own."""
+"""What linear layers begin with, and the last of a classifier. Modules of other kinds keep torch's
+own weights.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["init_glorot_weights", "init_vit_weights"]
+__all__ = ["init_glorot_weights", "init_vit_weights", "make_head"]
+
+
+def make_head(width: int, num_classes: int, like: Tensor | None = None) -> nn.Module:
+    """The linear layer that classifies, with torch's own first weights.
+
+    Args:
+        width: of the features that it reads.
+        num_classes: how many there are; 0: an identity in its place.
+        like: the layer goes to this one's device and dtype.
+    """
+    head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+    return head if like is None else head.to(like.device, like.dtype)
 
 
 def init_vit_weights(module: nn.Module) -> None:

@@ -20,7 +20,7 @@ from itertools import cycle, islice, pairwise
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.first_weights import init_glorot_weights
+from vitkit.models.first_weights import init_glorot_weights, make_head
 from vitkit.models.options import check_option
 from vitkit.models.patches import PatchEmbed
 from vitkit.nn import (
@@ -30,9 +30,9 @@ from vitkit.nn import (
     BlockContext,
     ConvMixerBlock,
     Dropout,
+    GradientCheckpointing,
     MixerBlock,
     Mlp,
-    Recomputing,
     RecurrentBlock,
     Trunk,
     TwiceActivatedMlp,
@@ -179,7 +179,7 @@ class ConvMixerStem(PatchEmbed):
         return self.norm(self.act(tokens).transpose(1, 2)).transpose(1, 2), grid
 
 
-class HybridClassifier(Recomputing):
+class HybridClassifier(GradientCheckpointing):
     """Patches, a list of blocks, pooling, a head.
 
     Args:
@@ -321,7 +321,7 @@ class HybridClassifier(Recomputing):
                 [nn.Linear(before, after), make_activation(act_layer), Dropout(drop_rate)]
             )
         self.num_features = head_hidden_dims[-1] if head_hidden_dims else pooled
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = make_head(self.num_features, num_classes)
         self.init_weights()
 
     @property
@@ -354,11 +354,9 @@ class HybridClassifier(Recomputing):
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh last layer for another number of classes; 0 leaves it out."""
-        like = self.stem.proj.weight
         self.num_classes = num_classes
-        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        init_glorot_weights(head)
-        self.head = head.to(like.device, like.dtype)
+        self.head = make_head(self.num_features, num_classes, like=self.stem.proj.weight)
+        init_glorot_weights(self.head)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""

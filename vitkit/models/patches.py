@@ -72,7 +72,14 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, self.patch_size, self.patch_size, bias=bias)
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
-        """(rows, columns) of patches of a picture; refuses sizes that do not divide."""
+        """(rows, columns) of patches of a picture.
+
+        Args:
+            height, width: of the picture in pixels.
+
+        Raises:
+            ValueError: a size that is not a multiple of the patch.
+        """
         rows, columns = self.patch_size
         if height % rows or width % columns or not height or not width:
             nearest = (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vitkit.models.options import check_option
 from vitkit.models.patches import as_pair, check_size
 from vitkit.models.text import TextTransformer
-from vitkit.nn import Recomputing
+from vitkit.nn import GradientCheckpointing
 
 __all__ = ["PixelTextClassifier"]
 
@@ -20,7 +20,7 @@ COLORS: dict[str, tuple[int, int]] = {"grey": (256, 1), "rgb": (768, 3), "palett
 LUMA = (0.2989, 0.587, 0.114)
 
 
-class PixelTextClassifier(Recomputing):
+class PixelTextClassifier(GradientCheckpointing):
     """A text Transformer that reads an image pixel by pixel, row by row, as tokens.
 
     Args:

@@ -7,16 +7,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vitkit.models.seq2seq import Memory
-from vitkit.nn import (
-    Attention,
-    Dropout,
-    LayerCache,
-    Linear,
-    Recurrent,
-    RecurrentState,
-    linear,
-    padding_mask,
-)
+from vitkit.models.words import real_words
+from vitkit.nn import Attention, Dropout, LayerCache, Linear, Recurrent, RecurrentState, linear
 
 __all__ = ["RecurrentLanguageModel", "RecurrentSeq2Seq"]
 
@@ -176,12 +168,8 @@ class RecurrentSeq2Seq(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
         """Source ids, int (B, M), to what the decoder starts from and may read."""
-        mask = None
-        if lengths is not None:
-            mask = padding_mask(lengths, source.shape[1])
-        elif self.pad_id is not None:
-            mask = (source != self.pad_id)[:, None, None, :]
-        real = None if mask is None else mask[:, 0, 0]
+        real = real_words(source, lengths, self.pad_id)
+        mask = None if real is None else real[:, None, None, :]
         last = RecurrentState()
         tokens = self.encoder(self.drop(self.words(source)), real=real, state=last)
         assert last.state is not None

@@ -11,6 +11,8 @@ from itertools import pairwise, starmap
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.models.first_weights import make_head
+
 __all__ = ["CifarResNet"]
 
 
@@ -72,7 +74,7 @@ class CifarResNet(nn.Module):
         self.layer1 = _stage(width, width, count)
         self.layer2 = _stage(width, 2 * width, count)
         self.layer3 = _stage(2 * width, 4 * width, count)
-        self.linear: nn.Module = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        self.linear = make_head(embed_dim, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -93,14 +95,9 @@ class CifarResNet(nn.Module):
         return x if pre_logits else self.linear(x)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh head for another number of classes."""
-        like = self.conv1.weight
+        """A fresh head for another number of classes; 0 leaves it out."""
         self.num_classes = num_classes
-        self.linear = nn.Identity()
-        if num_classes:
-            self.linear = nn.Linear(
-                self.num_features, num_classes, device=like.device, dtype=like.dtype
-            )
+        self.linear = make_head(self.num_features, num_classes, like=self.conv1.weight)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from embed_dim to num_classes."""

@@ -10,22 +10,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from vitkit.models.first_weights import init_glorot_weights
-from vitkit.models.words import WordEmbed, position_bias
+from vitkit.models.words import WordEmbed, position_bias, real_words
 from vitkit.nn import (
     Attention,
     Block,
     BlockContext,
     DecoderBlock,
     Dropout,
+    GradientCheckpointing,
     LayerCache,
     Linear,
-    Recomputing,
     Trunk,
     drop_path_ramp,
     linear,
     make_mlp,
     make_norm,
-    padding_mask,
 )
 
 __all__ = ["EncoderDecoder", "Memory"]
@@ -55,7 +54,7 @@ class Memory:
         )
 
 
-class EncoderDecoder(Recomputing):
+class EncoderDecoder(GradientCheckpointing):
     """Encoder and decoder on two trunks, over one vocabulary for both languages.
 
     The defaults are the paper's: post-norm, no norms after the stacks, ReLU, sinusoids, embeddings
@@ -198,11 +197,8 @@ class EncoderDecoder(Recomputing):
 
     def encode(self, source: Tensor, lengths: Tensor | None = None) -> Memory:
         """Source ids, int (B, M), to what the decoder reads of them."""
-        mask = None
-        if lengths is not None:
-            mask = padding_mask(lengths, source.shape[1])
-        elif self.pad_id is not None:
-            mask = (source != self.pad_id)[:, None, None, :]
+        real = real_words(source, lengths, self.pad_id)
+        mask = None if real is None else real[:, None, None, :]
         count = source.shape[1]
         ctx = BlockContext(
             mask=mask,

@@ -126,7 +126,14 @@ class ConvStem(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def grid_of(self, height: int, width: int) -> Shape:
-        """(rows, columns) of tokens of a picture; refuses pictures that leave none."""
+        """(rows, columns) of tokens of a picture.
+
+        Args:
+            height, width: of the picture in pixels.
+
+        Raises:
+            ValueError: a picture that is too small: no token is left of it.
+        """
         size = (height, width)
         for layer in self.layers:
             assert isinstance(layer, StemLayer)

@@ -7,21 +7,20 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.first_weights import init_vit_weights, make_head
 from vitkit.models.options import check_option
-from vitkit.models.words import WordEmbed, position_bias
+from vitkit.models.words import WordEmbed, position_bias, real_words
 from vitkit.nn import (
     BlockContext,
     Dropout,
+    GradientCheckpointing,
     LayerCache,
     Linear,
-    Recomputing,
     Trunk,
     encoder_blocks,
     is_hooked,
     linear,
     make_norm,
-    padding_mask,
     window_mask,
 )
 
@@ -30,7 +29,7 @@ __all__ = ["CausalLanguageModel", "TextTransformer"]
 POOLS = ("token", "avg")
 
 
-class TextTransformer(Recomputing):
+class TextTransformer(GradientCheckpointing):
     """Encoder that classifies a text.
 
     Args:
@@ -125,7 +124,7 @@ class TextTransformer(Recomputing):
             else nn.Identity()
         )
         self.head_drop = Dropout(drop_rate)
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = make_head(self.num_features, num_classes)
         self.apply(init_vit_weights)
         self.words = WordEmbed(
             vocab_size,
@@ -183,17 +182,13 @@ class TextTransformer(Recomputing):
 
     def real_words(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor | None:
         """Which tokens are no padding: bool (B, N), or None if all are real."""
-        if lengths is not None:
-            return padding_mask(lengths, ids.shape[1])[:, 0, 0]
-        return None if self.pad_id is None else ids != self.pad_id
+        return real_words(ids, lengths, self.pad_id)
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh last layer for another number of classes; 0 leaves it out."""
-        device, dtype = self.words.tokens.weight.device, self.words.tokens.weight.dtype
         self.num_classes = num_classes
-        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        init_vit_weights(head)
-        self.head = head.to(device, dtype)
+        self.head = make_head(self.num_features, num_classes, like=self.words.tokens.weight)
+        init_vit_weights(self.head)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -220,7 +215,7 @@ class TextTransformer(Recomputing):
         return features
 
 
-class CausalLanguageModel(Recomputing):
+class CausalLanguageModel(GradientCheckpointing):
     """Next-token model in the manner of GPT-2.
 
     Args:
@@ -349,7 +344,11 @@ class CausalLanguageModel(Recomputing):
         return self.blocks.new_caches()
 
     def check_length(self, count: int) -> None:
-        """Refuse texts of more tokens than the model was built for."""
+        """Refuse texts of more tokens than the model was built for.
+
+        Raises:
+            ValueError: ``count`` is more than ``max_len``.
+        """
         self.words.check_length(count)
 
     def no_weight_decay(self) -> set[str]:

@@ -10,7 +10,7 @@ import timm
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from vitkit.errors import ConfigError, UnknownNameError, WeightsError
+from vitkit.errors import ConfigError, UnknownNameError, WeightsError, first_line
 from vitkit.models.presets import TIMM_PREFIX
 
 __all__ = ["build_timm", "imagenet_names", "timm_config", "timm_names"]
@@ -95,12 +95,12 @@ def build_timm(
             model, pretrained=pretrained, **{**given, **(kwargs or {})}
         )
     except (AssertionError, TypeError, ValueError) as error:
-        raise ConfigError(f"model {TIMM_PREFIX}{model}: {_first_line(error)}") from error
+        raise ConfigError(f"model {TIMM_PREFIX}{model}: {first_line(error)}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
-            raise ConfigError(f"model {TIMM_PREFIX}{model}: {_first_line(error)}") from error
+            raise ConfigError(f"model {TIMM_PREFIX}{model}: {first_line(error)}") from error
         raise WeightsError(
-            f"model {TIMM_PREFIX}{model}: no pretrained weights: {_first_line(error)}; "
+            f"model {TIMM_PREFIX}{model}: no pretrained weights: {first_line(error)}; "
             "check the tag and the network, or set pretrained=false"
         ) from error
     return built
@@ -118,7 +118,3 @@ def _classes_published(model: str) -> int:
 def _is_built_for_a_size(model: str) -> bool:
     config = timm.get_pretrained_cfg(model.split(".")[0], allow_unregistered=True)
     return bool(config is not None and config.fixed_input_size)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

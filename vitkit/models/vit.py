@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitkit.models.first_weights import init_vit_weights
+from vitkit.models.first_weights import init_vit_weights, make_head
 from vitkit.models.options import check_option
 from vitkit.models.patches import PatchEmbed, kept_patches
 from vitkit.models.pooling import AttentionPoolLatent
@@ -23,7 +23,7 @@ from vitkit.nn import (
     BlockContext,
     CentredRotary2d,
     Dropout,
-    Recomputing,
+    GradientCheckpointing,
     RelativeBias2d,
     Rotary2d,
     Rotation,
@@ -40,7 +40,7 @@ POOLS = ("", "token", "avg", "max", "map", "token_avg")
 POSITIONS = ("learn", "sincos2d", "rotary", "rotary_centred", "relative", "none", "")
 
 
-class VisionTransformer(Recomputing):
+class VisionTransformer(GradientCheckpointing):
     """A ViT with timm's options.
 
     Args:
@@ -81,6 +81,10 @@ class VisionTransformer(Recomputing):
         norm_first: pre-norm blocks (True) or post-norm.
         mlp_layer, act_layer: ``mlp`` or ``swiglu``; ``gelu``, ``gelu_tanh``, ``quick_gelu``,
             ``relu``, ``silu``.
+
+    Attributes:
+        wants_images: whether :meth:`init_from_images` should be called before a training from
+            scratch.
 
     Raises:
         ValueError: options that contradict each other, or a size the patch does not divide.
@@ -154,7 +158,7 @@ class VisionTransformer(Recomputing):
             raise ValueError("whiten_stem needs a conv_stem; for patches it is whiten_patches")
         if whiten_patches and conv_stem is not None:
             raise ValueError("whiten_patches goes without a conv_stem; with it, whiten_stem")
-        self.whitens = whiten_patches or whiten_stem
+        self.wants_images = whiten_patches or whiten_stem
         self.patch_embed: PatchEmbed | ConvStem
         if conv_stem is None:
             self.patch_embed = PatchEmbed(
@@ -223,7 +227,7 @@ class VisionTransformer(Recomputing):
         self.attn_pool = self._make_pool() if global_pool == "map" else None
         self.fc_norm = norm(embed_dim) if final_norm and after_pool else nn.Identity()
         self.head_drop = Dropout(drop_rate)
-        self.head = self._make_head(num_classes)
+        self.head = make_head(self.num_features, num_classes)
         self.init_weights()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -323,7 +327,7 @@ class VisionTransformer(Recomputing):
             self.attn_pool = self._make_pool() if global_pool == "map" else None
             fresh += [] if self.attn_pool is None else [self.attn_pool]
         self.num_classes = num_classes
-        self.head = self._make_head(num_classes)
+        self.head = make_head(self.num_features, num_classes)
         like = self.patch_embed.proj.weight
         for part in (*fresh, self.head):
             part.to(like.device, like.dtype).apply(init_vit_weights)
@@ -331,11 +335,6 @@ class VisionTransformer(Recomputing):
     def get_classifier(self) -> nn.Module:
         """The last layer, from what :meth:`pool` gives to num_classes."""
         return self.head
-
-    @property
-    def wants_images(self) -> bool:
-        """Whether :meth:`init_from_images` should be called before a training from scratch."""
-        return self.whitens
 
     def init_from_images(self, images: Tensor) -> None:
         """Whiten the first layer from normalised images (N, channels, height, width)."""
@@ -356,9 +355,6 @@ class VisionTransformer(Recomputing):
                 nn.init.normal_(token, std=1e-6)
         if isinstance(self.pos_embed, nn.Parameter):
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-
-    def _make_head(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def _set_pool(self, kind: str) -> None:
         """The pooling, and the width of what it gives."""

@@ -1,4 +1,6 @@
-"""Token ids to tokens: an embedding, positions, a class token; biases of relative positions."""
+"""Token ids to tokens: an embedding, positions, a class token; biases of relative positions; which
+ids are padding.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.models.options import check_option
-from vitkit.nn import Alibi, RelativeBias, Rotary1d, Rotation, sincos_1d
+from vitkit.nn import Alibi, RelativeBias, Rotary1d, Rotation, padding_mask, sincos_1d
 
-__all__ = ["WordEmbed", "position_bias"]
+__all__ = ["WordEmbed", "position_bias", "real_words"]
 
 POSITIONS = ("learn", "sincos", "rotary", "alibi", "relative", "none")
 
@@ -91,7 +93,14 @@ class WordEmbed(nn.Module):
         return self.rotary(places).with_prefix(self.num_prefix_tokens)
 
     def check_length(self, count: int) -> None:
-        """Refuse sequences longer than the model was built for."""
+        """Refuse sequences longer than the model was built for.
+
+        Args:
+            count: tokens of the sequence, the class token not counted.
+
+        Raises:
+            ValueError: more than ``max_len``.
+        """
         if count > self.max_len:
             raise ValueError(
                 f"{count} tokens given to a model built for at most {self.max_len}; "
@@ -113,3 +122,16 @@ def position_bias(
     if pos_embed == "alibi":
         return Alibi(num_heads)
     return RelativeBias(num_heads, bidirectional=bidirectional) if pos_embed == "relative" else None
+
+
+def real_words(ids: Tensor, lengths: Tensor | None, pad_id: int | None) -> Tensor | None:
+    """Which tokens are no padding: bool (B, N); None: all.
+
+    Args:
+        ids: tokens, int (B, N), padding behind the others.
+        lengths: real tokens of each text, int (B,); None: all but ``pad_id``.
+        pad_id: token that only fills up short texts; None: there is none.
+    """
+    if lengths is not None:
+        return padding_mask(lengths, ids.shape[1])[:, 0, 0]
+    return None if pad_id is None else ids != pad_id

@@ -42,7 +42,7 @@ from vitkit.nn.record import record_attention
 from vitkit.nn.recurrent import CELLS, Recurrent, RecurrentState
 from vitkit.nn.rotary import CentredRotary2d, Rotary1d, Rotary2d, Rotation
 from vitkit.nn.tokenwise import ACTIVATIONS, NORMS, Mlp, SwiGlu, make_activation, make_norm
-from vitkit.nn.trunk import Recomputing, Trunk, encoder_blocks, make_mlp
+from vitkit.nn.trunk import GradientCheckpointing, Trunk, encoder_blocks, make_mlp
 
 __all__ = [
     "ACTIVATIONS",
@@ -59,6 +59,7 @@ __all__ = [
     "DecoderBlock",
     "DropPath",
     "Dropout",
+    "GradientCheckpointing",
     "KeyValueCache",
     "LayerCache",
     "LayerScale",
@@ -66,7 +67,6 @@ __all__ = [
     "LoraLinear",
     "MixerBlock",
     "Mlp",
-    "Recomputing",
     "Recurrent",
     "RecurrentBlock",
     "RecurrentState",

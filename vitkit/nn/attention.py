@@ -166,6 +166,9 @@ class Attention(nn.Module):
 
         Returns:
             (B, N, C).
+
+        Raises:
+            ValueError: cross attention without ``context``, nor a cache that holds it.
         """
         q, k, v = self.project(x, context, rotary, cache)
         if self.recorder is not None:
@@ -189,7 +192,11 @@ class Attention(nn.Module):
         rotary: Rotation | tuple[Rotation, Rotation] | None,
         cache: KeyValueCache | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """q (B, H, N, D), k and v (B, G, M, D): projected, normalised, rotated, cached."""
+        """q (B, H, N, D), k and v (B, G, M, D): projected, normalised, rotated, cached.
+
+        Raises:
+            ValueError: cross attention without ``context``, nor a cache that holds it.
+        """
         turn_q, turn_k = rotary if isinstance(rotary, tuple) else (rotary, rotary)
         if self.is_cross:
             held = cache.contents() if cache is not None else None

@@ -199,9 +199,12 @@ def _dispatch(
         k, v = _repeat_heads(k, heads), _repeat_heads(v, heads)
     name: str = _forced
     if name == "auto":
-        needs_grad = torch.is_grad_enabled() and (q.requires_grad or v.requires_grad)
+        learned = mask is not None and mask.requires_grad
+        needs_grad = torch.is_grad_enabled() and (
+            q.requires_grad or k.requires_grad or v.requires_grad or learned
+        )
         name = choose_kernel(q.device.type, q.dtype, q.shape[2], k.shape[2], needs_grad)
-        if needs_grad and mask is not None and mask.requires_grad and q.device.type == "cpu":
+        if needs_grad and learned and q.device.type == "cpu":
             name = "explicit"  # torch's own has no gradient for a mask there and falls back, slower
     if name == "fused":
         return _fused(q, k, v, mask, may_be_empty, is_causal, dropout_p, scale)

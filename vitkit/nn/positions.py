@@ -35,6 +35,9 @@ def sincos_1d(length: int, embed_dim: int, *, base: float = 10000.0, offset: int
     Returns:
         float32 (length, embed_dim) for positions offset, offset + 1, ...
 
+    Raises:
+        ValueError: an odd width.
+
     Source: arXiv 1706.03762, section 3.5.
     """
     if embed_dim % 2:
@@ -49,6 +52,9 @@ def sincos_2d(grid: tuple[int, int], embed_dim: int, *, base: float = 10000.0) -
 
     Returns:
         float32 (rows * columns, embed_dim), row by row.
+
+    Raises:
+        ValueError: a width that is no multiple of 4.
 
     Source: Beyer et al., "Better plain ViT baselines", arXiv 2205.01580 (the order of the quarters
     is ours).

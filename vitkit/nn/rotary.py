@@ -59,6 +59,9 @@ class Rotary1d(nn.Module):
         base: wavelengths run from 2 pi to 2 pi base.
         pairing: ``interleaved`` (RoFormer, timm) or ``half`` (Hugging Face's LLaMA).
 
+    Raises:
+        ValueError: an odd head width.
+
     Source: Su et al., "RoFormer", arXiv 2104.09864.
     """
 
@@ -86,6 +89,9 @@ class Rotary2d(nn.Module):
             ``axial`` (CroCo, DUSt3R).
         ref_grid: positions are rescaled to this grid, so that a model keeps its angles at another
             image size; None keeps plain indices.
+
+    Raises:
+        ValueError: a head width that is no multiple of 4.
 
     Source: the 2-D form of arXiv 2104.09864 as used in EVA-02 (arXiv 2303.11331) and CroCo v2
     (arXiv 2211.10408).
@@ -134,6 +140,9 @@ class CentredRotary2d(Rotary2d):
     Args:
         head_dim: D, a multiple of 4.
         base: frequencies run from 1 down to almost 1 / base.
+
+    Raises:
+        ValueError: a head width that is no multiple of 4.
 
     Source: Siméoni et al., "DINOv3", arXiv 2508.10104.
     """

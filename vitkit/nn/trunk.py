@@ -16,7 +16,7 @@ from vitkit.nn.attention import Attention, NormLayer
 from vitkit.nn.blocks import NO_CONTEXT, Block, BlockContext, LayerCache, drop_path_ramp
 from vitkit.nn.tokenwise import Mlp, SwiGlu
 
-__all__ = ["Recomputing", "Trunk", "encoder_blocks", "make_mlp"]
+__all__ = ["GradientCheckpointing", "Trunk", "encoder_blocks", "make_mlp"]
 
 
 class Trunk(nn.ModuleList):
@@ -106,7 +106,7 @@ class Trunk(nn.ModuleList):
         return out
 
 
-class Recomputing(nn.Module):
+class GradientCheckpointing(nn.Module):
     """A model on trunks, which may recompute their blocks."""
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from vitkit.errors import RunError
+from vitkit.errors import RunError, first_line
 from vitkit.records import ExampleRecord, Plain, PredictionRecord, Record
 
 __all__ = [
@@ -135,11 +135,16 @@ class Run:
         return next((r.facts[name] for r in self.records if r.facts.get(name) is not None), None)
 
     def settings(self) -> dict[str, Any]:
-        """``config.yaml`` as dotted keys; empty where there is none."""
+        """``config.yaml`` as dotted keys; empty where there is none.
+
+        Raises:
+            RunError: it is no YAML.
+        """
         try:
             sections = YAML(typ="safe", pure=True).load(self.config) if self.config else {}
         except YAMLError as error:
-            raise RunError(f"{self.folder / 'config.yaml'} is damaged: {_line(error)}") from error
+            where = self.folder / "config.yaml"
+            raise RunError(f"{where} is damaged: {first_line(error)}") from error
         return _dotted(sections) if isinstance(sections, dict) else {}
 
 
@@ -173,7 +178,7 @@ def read_run(folder: Path, suffix: str = "") -> Run:
         others=_read(folder / f"eval-others{suffix}.json", Record.read),
         speed=_read(folder / f"eval-speed{suffix}.json", Record.read),
         curves=_read(folder / "metrics.csv", _read_curves) or {},
-        config=_read(folder / "config.yaml", lambda path: path.read_text(encoding="utf-8")) or "",
+        config=_text(folder / "config.yaml"),
         predictions=predictions,
         examples=examples,
     )
@@ -196,8 +201,7 @@ def read_seeds(folder: Path) -> Run:
             f"{folder} has no {SEEDS}: name folders that train --seeds has left, such as "
             "runs/<name>/seeds, or runs alone"
         )
-    recipe = folder / "recipe.yaml"
-    config = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
+    config = _text(folder / "recipe.yaml", "train --seeds")
     return Run(folder=folder, results=results, config=config)
 
 
@@ -247,8 +251,13 @@ def _read(path: Path, reader: Callable[[Path], T], writer: str = "vitkit eval") 
         return reader(path)
     except DAMAGES as error:
         raise RunError(
-            f"{path} is damaged ({_line(error)}); remove it, or write it anew with {writer}"
+            f"{path} is damaged ({first_line(error)}); remove it, or write it anew with {writer}"
         ) from error
+
+
+def _text(path: Path, writer: str = "vitkit eval") -> str:
+    """A file of text; empty where there is none. Args and errors as of :func:`_read`."""
+    return _read(path, lambda file: file.read_text(encoding="utf-8"), writer) or ""
 
 
 def _read_curves(path: Path) -> dict[str, Curve]:
@@ -284,8 +293,3 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

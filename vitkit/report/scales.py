@@ -24,6 +24,10 @@ class Scale:
     Attributes:
         low, high: ends of the axis; high is above low, and with ``log`` both are above 0.
         log: by ratios, not by differences.
+
+    Raises:
+        ValueError: an end that is not finite, no length, or with ``log`` a start that is not
+            above 0.
     """
 
     low: float

@@ -158,8 +158,11 @@ class TrainingTask(LightningModule):
         return [f"val loss {metrics['val/loss']:.4f}"] if "val/loss" in metrics else []
 
     def stop_if_not_finite(self) -> None:
-        """Raise :class:`TrainingError` if any loss so far was not finite. Several processes ask
-        together, and all raise the same: one that left alone would take its message with it.
+        """Stop if any loss so far was not finite. Several processes ask together, and all raise the
+        same: one that left alone would take its message with it.
+
+        Raises:
+            TrainingError: one was not.
         """
         step = self._first_bad_step()
         if step:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from vitkit.evaluation.speed import synchronize
 from vitkit.nn import evaluating
 
 __all__ = ["Clock", "StepPlan", "TimeKeeper"]
@@ -259,17 +260,10 @@ def _seconds_of(forward: Callable[[], Any], module: LightningModule) -> float:
     try:
         with evaluating(module), torch.no_grad():
             forward()
-            _wait(module.device)
+            synchronize(module.device)
             start = time.perf_counter()
             forward()
-            _wait(module.device)
+            synchronize(module.device)
             return time.perf_counter() - start
     finally:
         network._compiled_call_impl = compiled
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()

@@ -178,15 +178,16 @@ class DinoTask(PretrainingTask):
         alike: for all images, either is a collapse.
         """
         large, small = self.views(images, positions, epoch)
-        outputs = self.teacher(large).float()
-        said: Tensor = self.model(large)
+        teacher_logits = self.teacher(large).float()
+        student_output: Tensor = self.model(large)
         if small is not None:
-            said = torch.cat([said, self.model(small)])
-        taught = ((outputs - self.center) / self._temperature()).softmax(dim=-1)
-        loss = dino_loss(said, taught, len(images), self.task.student_temp)
+            student_output = torch.cat([student_output, self.model(small)])
+        teacher_output = ((teacher_logits - self.center) / self._temperature()).softmax(dim=-1)
+        loss = dino_loss(student_output, teacher_output, len(images), self.task.student_temp)
         if training:
-            self._means.append(outputs.mean(dim=0, keepdim=True))
-        return {"loss": loss, "teacher_entropy": torch.special.entr(taught).sum(dim=-1).mean()}
+            self._means.append(teacher_logits.mean(dim=0, keepdim=True))
+        entropy = torch.special.entr(teacher_output).sum(dim=-1).mean()
+        return {"loss": loss, "teacher_entropy": entropy}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The step, and the teacher's; here and not later, so that checkpoints have it."""
@@ -237,20 +238,22 @@ class DinoTask(PretrainingTask):
         self.center.lerp_(mean, 1.0 - self.task.center_momentum)
 
 
-def dino_loss(said: Tensor, taught: Tensor, batch: int, student_temp: float) -> Tensor:
+def dino_loss(
+    student_output: Tensor, teacher_output: Tensor, batch: int, student_temp: float
+) -> Tensor:
     """Cross-entropy of the student's views with the teacher's, over all pairs of different views.
 
     Args:
-        said: the student's outputs (V B, K), view by view, the teacher's views first.
-        taught: the teacher's probabilities (T B, K).
+        student_output: before the softmax, (V B, K), view by view, the teacher's views first.
+        teacher_output: probabilities (T B, K).
         batch: B.
         student_temp: what the outputs are divided by.
 
     Returns:
         float32 scalar, the mean over images and pairs.
     """
-    logs = (said.float() / student_temp).log_softmax(dim=-1).unflatten(0, (-1, batch))
-    shares = taught.unflatten(0, (-1, batch))
+    logs = (student_output.float() / student_temp).log_softmax(dim=-1).unflatten(0, (-1, batch))
+    shares = teacher_output.unflatten(0, (-1, batch))
     # No product of matrices, which autocast would compute in bfloat16.
     pairs = -torch.stack([(one * logs).sum(dim=(1, 2)) for one in shares]) / batch
     same = pairs.diagonal().sum()

@@ -4,7 +4,6 @@ from vitkit.weights.card import model_card
 from vitkit.weights.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
-    is_own_checkpoint,
     read_checkpoint,
     tested_name,
 )
@@ -16,8 +15,7 @@ from vitkit.weights.own_folder import own_folder
 from vitkit.weights.probe_head import load_head, write_head
 from vitkit.weights.programs import write_onnx, write_torch_export
 from vitkit.weights.sources import files_beside, own_checkpoint
-from vitkit.weights.stated import from_config as stated_by_config
-from vitkit.weights.stated import processor_config
+from vitkit.weights.stated import processor_config, stated_by_timm
 from vitkit.weights.to_hugging_face import hugging_face_folder
 from vitkit.weights.to_timm import timm_folder
 
@@ -32,7 +30,6 @@ __all__ = [
     "build_and_load",
     "files_beside",
     "hugging_face_folder",
-    "is_own_checkpoint",
     "load_head",
     "load_weights",
     "model_card",
@@ -41,7 +38,7 @@ __all__ = [
     "processor_config",
     "read_checkpoint",
     "read_file",
-    "stated_by_config",
+    "stated_by_timm",
     "tested_name",
     "timm_folder",
     "write_head",

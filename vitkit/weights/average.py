@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitkit.errors import WeightsError
+from vitkit.errors import WeightsError, first_line
+from vitkit.records import write_beside
 from vitkit.weights.checkpoint import OWN_KEY, checkpoint_of
 from vitkit.weights.files import read_file
 
@@ -73,17 +73,13 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
         WeightsError: there is such a file already, or it cannot be written.
     """
     require_new(path)
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(content), beside)
-        os.replace(beside, path)
+        write_beside(path, lambda beside: torch.save(dict(content), beside))
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"cannot write {path}: {reason}; choose another --output") from error
-    finally:
-        if beside.is_file():
-            beside.unlink()
+        raise WeightsError(
+            f"cannot write {path}: {first_line(error)}; choose another --output"
+        ) from error
 
 
 def _require_alike(

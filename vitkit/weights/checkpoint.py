@@ -16,13 +16,13 @@ from torch import Tensor
 
 from vitkit.errors import WeightsError
 from vitkit.nn import merge_lora_state
+from vitkit.records import Plain
 from vitkit.weights.files import read_file, read_json
 
 __all__ = [
     "FORMAT_VERSION",
     "Checkpoint",
     "checkpoint_of",
-    "is_own_checkpoint",
     "read_checkpoint",
     "require_version",
     "spare_names",
@@ -53,6 +53,7 @@ class Checkpoint:
         tokenizer: of a model of words, plain values; None of any other.
         pretraining: beginnings of names -> what the weights of such names are, where the training
             alone had a use for them.
+        lost_patience: early stopping has ended its training.
     """
 
     path: Path
@@ -66,6 +67,7 @@ class Checkpoint:
     step: int
     tokenizer: dict[str, Any] | None = None
     pretraining: dict[str, str] = field(default_factory=dict)
+    lost_patience: bool = False
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -82,15 +84,15 @@ class Checkpoint:
         """``trained`` or ``averaged``."""
         return "trained" if self.averaged is None else "averaged"
 
-
-def is_own_checkpoint(path: str | Path) -> bool:
-    """Whether a file is a checkpoint of ours; of other suffixes than ``.ckpt`` none is.
-
-    Raises:
-        WeightsError: a ``.ckpt`` that is damaged or unsafe.
-    """
-    path = Path(path)
-    return path.suffix == ".ckpt" and path.is_file() and OWN_KEY in read_file(path)
+    def facts(self) -> dict[str, Plain]:
+        """What records say of it: file, which weights, model, epoch and step."""
+        return {
+            "checkpoint": str(self.path),
+            "weights": self.weights_name,
+            "model": str(self.model["name"]),
+            "epoch": self.epoch,
+            "step": self.step,
+        }
 
 
 def tested_name(run: Path) -> str | None:
@@ -143,7 +145,14 @@ def checkpoint_of(content: Mapping[str, Any], path: Path) -> Checkpoint:
         step=int(own["step"]),
         tokenizer=own.get("tokenizer"),
         pretraining=dict(own.get("pretraining") or {}),
+        lost_patience=_has_lost_patience(content.get("callbacks") or {}),
     )
+
+
+def _has_lost_patience(states: Mapping[str, Any]) -> bool:
+    """Whether one of Lightning's callbacks has waited as long as it would."""
+    waiting = [state for state in states.values() if isinstance(state, Mapping)]
+    return any(s.get("wait_count", 0) >= s["patience"] for s in waiting if "patience" in s)
 
 
 def trained_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -160,7 +160,8 @@ def fit_positions(
     if keeps:
         width = int(table.shape[2])
         empty = {name: table.new_zeros(1, count, width) for name, count in wanted.items()}
-        out["pos_embed"] = torch.cat([*{**empty, **_known(parts, empty)}.values(), cells], dim=1)
+        prefix = {**empty, **_same_size(parts, empty)}
+        out["pos_embed"] = torch.cat([*prefix.values(), cells], dim=1)
     else:
         out["pos_embed"] = cells
         out |= {name: tensors[name] + part for name, part in parts.items() if name in wanted}
@@ -217,6 +218,6 @@ def _parts(table: Tensor, counts: Mapping[str, int]) -> dict[str, Tensor]:
     return dict(zip(counts, rows, strict=True))
 
 
-def _known(parts: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _same_size(parts: Mapping[str, Tensor], empty: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of the rows that have a place of the same size."""
     return {n: p for n, p in parts.items() if n in empty and p.shape == empty[n].shape}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,8 @@ def match_classes(
     heads = [name for name in classifier_names(model) if len(tensors.get(name, ())) == len(given)]
     if not given or not wanted or list(given) == list(wanted) or not heads:
         return dict(tensors), ""
-    row_of = {name: row for row, name in enumerate(given) if given.count(name) == 1}
+    times = Counter(given)
+    row_of = {name: row for row, name in enumerate(given) if times[name] == 1}
     strange = [name for name in wanted if name not in row_of]
     if strange:
         kept = {name: tensor for name, tensor in tensors.items() if name not in heads}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision import models as tv
 
 from vitkit import models as face
-from vitkit.errors import WeightsError, nearest
+from vitkit.errors import WeightsError, first_line, nearest
 from vitkit.models.presets import TIMM_PREFIX
 from vitkit.weights.files import read_json
 
@@ -125,7 +125,7 @@ def torchvision_model(
         state = tv.get_model(model, weights=weights).state_dict()
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"{name}: the weights cannot be fetched ({_first_line(error)}); check the network, or "
+            f"{name}: the weights cannot be fetched ({_reason(error)}); check the network, or "
             f"download {weights.url} and give the path"
         ) from error
     return state, _preset(weights.transforms()), tuple(weights.meta.get("categories") or ())
@@ -188,9 +188,10 @@ def _silent() -> Iterator[None]:
 def _out_of_reach(where: str, file: str, error: Exception) -> WeightsError:
     return WeightsError(
         f"{where}: the hub cannot be reached and {file} is not in its cache "
-        f"({_first_line(error.__cause__ or error)}); check the network, or give a downloaded folder"
+        f"({_reason(error.__cause__ or error)}); check the network, or give a downloaded folder"
     )
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+def _reason(error: BaseException) -> str:
+    """A line of what a library says, which may be a long one."""
+    return first_line(error)[:120]

@@ -133,7 +133,7 @@ def build_and_load(
     """
     found = read_source(source)
     section = found.stated.section
-    known = _known(found, None if section is None else set())
+    known = _known(found, set()) if section is None else _as_stated(found)
     if known is None:
         raise _unknown(found)
     _require_pictures(known)
@@ -174,28 +174,30 @@ def _require_pictures(known: _Known) -> None:
         )
 
 
-def _known(source: Source, own: set[str] | None) -> _Known | None:
+def _as_stated(source: Source) -> _Known:
+    """A source in the names of the model that it states itself."""
+    return _Known(source, None, Translated(source.needed, dict(source.spare)))
+
+
+def _known(source: Source, own: set[str]) -> _Known | None:
     """The source in our names; None if its layout is unknown.
 
     Args:
         source: as read.
-        own: the model's names, where there is a model: a file in just these needs no other look. An
-            empty set stands for a model that the source states itself.
+        own: the names of a model, empty without one: a file in just these needs no other look.
     """
-    if own is not None and not own:
-        return _Known(source, None, Translated(source.needed, dict(source.spare)))
-    as_it_is = own is not None and set(source.tensors) <= own
+    as_it_is = bool(own) and set(source.tensors) <= own
     tensors, left = (source.tensors, {}) if as_it_is else unwrapped(source.needed)
     if not as_it_is:
         left = {**source.spare, **left}
     found = recognise(_shapes(tensors))
-    if own is not None and set(tensors) <= own:
+    if own and set(tensors) <= own:
         return _Known(source, found, Translated(tensors, left))
     if found is not None:
         translated = found.translate(tensors)
         translated.left.update(left)
         return _Known(source, found, translated)
-    if own is not None and own & set(tensors):
+    if own & set(tensors):
         return _Known(source, None, Translated(tensors, left))
     return None
 
@@ -282,34 +284,54 @@ def _fill(
     if offsets := fit_offsets(model, tensors):
         fitted |= offsets
         report.notes.append(OTHER_OFFSETS)
-    fitting: dict[str, Tensor] = {}
-    faults = []
-    for name, tensor in {**tensors, **fitted}.items():
-        if name not in own:
-            report.unused.append(name)
-        elif name in fitted and tensor.shape == own[name].shape:
-            fitting[name] = tensor
-            report.resized.append(name)
-        elif tensor.shape == own[name].shape:
-            fitting[name] = tensor
-            report.loaded.append(name)
-        elif name == TEXT_POSITIONS and (rows := first_rows(tensor, own[name])) is not None:
-            fitting[name] = rows
-            report.resized.append(name)
-        elif (kernel := fit_kernel(model, name, tensor)) is not None:
-            fitting[name] = kernel
-            report.resized.append(name)
-        elif name.startswith(head_prefixes(model)) and tensor.shape[1:] == own[name].shape[1:]:
-            report.new.append(name)
-        else:
-            shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
-            faults.append(f"{name}: given {shapes}")
+    fitting, faults = _placed(model, tensors, fitted, report)
     faults += _gaps(model, tensors, report, foreseen, strict=strict)
     if faults:
         raise WeightsError(_misfit(model, known, faults))
     _tell_left(report, known.translated.left)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _placed(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    fitted: Mapping[str, Tensor],
+    report: LoadReport,
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that the model takes, and a fault for each that no rule makes fit; the report
+    tells which are which.
+
+    Args:
+        model: that takes them.
+        tensors: in its names.
+        fitted: those that take the place of some because they have been made to fit.
+        report: is added to.
+    """
+    own, heads = model.state_dict(), head_prefixes(model)
+    taken: dict[str, Tensor] = {}
+    faults: list[str] = []
+    for name, tensor in {**tensors, **fitted}.items():
+        if name not in own:
+            report.unused.append(name)
+        elif tensor.shape == own[name].shape:
+            taken[name] = tensor
+            (report.resized if name in fitted else report.loaded).append(name)
+        elif (resized := _resized(model, name, tensor, own[name])) is not None:
+            taken[name] = resized
+            report.resized.append(name)
+        elif name.startswith(heads) and tensor.shape[1:] == own[name].shape[1:]:
+            report.new.append(name)
+        else:
+            shapes = f"{tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
+            faults.append(f"{name}: given {shapes}")
+    return taken, faults
+
+
+def _resized(model: nn.Module, name: str, given: Tensor, wanted: Tensor) -> Tensor | None:
+    """A tensor of another shape than the one wanted, made to fit; None if no rule does that."""
+    rows = first_rows(given, wanted) if name == TEXT_POSITIONS else None
+    return fit_kernel(model, name, given) if rows is None else rows
 
 
 def _gaps(

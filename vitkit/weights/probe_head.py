@@ -45,7 +45,8 @@ def load_head(model: nn.Module, path: str | Path, class_names: Sequence[str]) ->
         class_names: by row of the model's.
 
     Raises:
-        WeightsError: no such file, or it is of other classes or features.
+        WeightsError: no such file, or it is of other classes or features, or the model's classifier
+            has no bias; then nothing is changed.
     """
     tensors, names = _read(Path(path))
     strange = [name for name in class_names if name not in names]
@@ -60,15 +61,30 @@ def load_head(model: nn.Module, path: str | Path, class_names: Sequence[str]) ->
         raise WeightsError(
             f"{path}: {type(model).__name__} has no get_classifier(), so its head is not known"
         )
-    for layer in layers:
-        if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
-            raise WeightsError(
-                f"{path} is a head of {weight.shape[1]} features, which {type(model).__name__}'s "
-                "does not read; probe the weights that you train"
-            )
-        with torch.no_grad():
+    linear = [_fitting(layer, weight, model, path) for layer in layers]
+    with torch.no_grad():
+        for layer in linear:
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
+
+
+def _fitting(layer: nn.Module, weight: Tensor, model: nn.Module, path: str | Path) -> nn.Linear:
+    """The layer, if it can take the head.
+
+    Raises:
+        WeightsError: it cannot.
+    """
+    name = type(model).__name__
+    if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
+        raise WeightsError(
+            f"{path} is a head of {weight.shape[1]} features, which {name}'s does not read; probe "
+            "the weights that you train"
+        )
+    if layer.bias is None:
+        raise WeightsError(
+            f"{path} is a head with a bias, which {name}'s has not; leave out task.finetune.head"
+        )
+    return layer
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], list[str]]:

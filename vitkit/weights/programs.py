@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitkit.errors import ConfigError, WeightsError
+from vitkit.errors import ConfigError, WeightsError, first_line
 
 __all__ = ["BATCHES", "TOLERANCE", "write_onnx", "write_torch_export"]
 
@@ -105,7 +105,7 @@ def _written(what: str, convert: Callable[[], None]) -> None:
         with _quiet(), torch.no_grad():
             convert()
     except Exception as error:  # whatever a tracer stumbles over
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"this model cannot be written as {what}: {reason}") from error
 
 

@@ -31,7 +31,7 @@ from vitkit.weights.hub import (
     timm_model,
     torchvision_model,
 )
-from vitkit.weights.stated import ACTIVATIONS, Stated, from_config, with_processor
+from vitkit.weights.stated import ACTIVATIONS, Stated, from_config, stated_by_timm, with_processor
 
 __all__ = ["Source", "files_beside", "own_checkpoint", "read_source"]
 
@@ -204,13 +204,13 @@ def _of_run(folder: Path) -> Path | None:
 
 def _from_timm(name: str, model: nn.Module) -> Source:
     built: Any = model
-    config: dict[str, Any] = {
-        "architecture": name.removeprefix(TIMM_PREFIX),
-        "pretrained_cfg": dict(getattr(built, "pretrained_cfg", None) or {}),
-    }
-    if getattr(built, "global_pool", None) in ("token", "avg", "max", "map"):
-        config["global_pool"] = built.global_pool  # no shape shows it of a mean of normed patches
-    stated = from_config(config)
+    pool = getattr(built, "global_pool", None)
+    stated = stated_by_timm(
+        name.removeprefix(TIMM_PREFIX),
+        getattr(built, "pretrained_cfg", None),
+        # No shape shows it of a mean of normed patches.
+        global_pool=pool if pool in ("token", "avg", "max", "map") else None,
+    )
     arguments = {**stated.arguments, **_arguments_of(built)}
     stated = dataclasses.replace(
         stated, arguments=arguments, published_as=name.removeprefix(TIMM_PREFIX)

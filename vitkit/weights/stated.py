@@ -10,7 +10,7 @@ from typing import Any
 from vitkit.errors import WeightsError
 from vitkit.models.presets import ALIASES, PRESETS
 
-__all__ = ["Stated", "from_config", "processor_config", "with_processor"]
+__all__ = ["Stated", "from_config", "processor_config", "stated_by_timm", "with_processor"]
 
 OWN_TYPE = "vitkit"
 ACTIVATIONS = {
@@ -68,6 +68,26 @@ def from_config(config: Mapping[str, Any]) -> Stated:
     if "architecture" in config:
         return _from_timm(config)
     return _from_hugging_face(config) if "model_type" in config else Stated()
+
+
+def stated_by_timm(
+    name: str, pretrained_cfg: Mapping[str, Any] | None, *, global_pool: str | None = None
+) -> Stated:
+    """What timm states about a model of its own.
+
+    Args:
+        name: of its architecture; empty where nothing is asked of that.
+        pretrained_cfg: as timm keeps it beside the model, or publishes it for a name.
+        global_pool: of the model, where it is known.
+
+    Raises:
+        WeightsError: as of :func:`from_config`.
+    """
+    config: dict[str, Any] = {"architecture": name}
+    config["pretrained_cfg"] = dict(pretrained_cfg or {})
+    if global_pool is not None:
+        config["global_pool"] = global_pool
+    return from_config(config)
 
 
 def with_processor(stated: Stated, processor: Mapping[str, Any]) -> Stated:
@@ -229,12 +249,11 @@ def _sizes(processor: Mapping[str, Any]) -> dict[str, Any]:
     # A bare number is a square for ViT, and of older files of CLIP the shorter side.
     kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
     keeps_ratio |= isinstance(processor["size"], int) and str(kind).startswith("CLIP")
+    mode = "center" if keeps_ratio else "squash"
     crop = processor.get("crop_size")
     if not (processor.get("do_center_crop") and crop):
-        mode = "center" if keeps_ratio else "squash"
         return {"img_size": resized, "crop_pct": 1.0, "crop_mode": mode}
     size, _ = _side(crop)
-    mode = "center" if keeps_ratio else "squash"
     share = min(1.0, max(size) / max(resized))
     return {"img_size": size, "crop_pct": share, "crop_mode": mode}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.models.patches import as_pair
-from vitkit.weights.arguments import refuse, spelled_out
+from vitkit.weights.arguments import VIT_FAMILIES, refuse, spelled_out
 
 __all__ = ["timm_folder"]
 
@@ -80,7 +80,7 @@ def timm_folder(
 
 
 def _check(family: str, full: Mapping[str, Any]) -> None:
-    if family not in ("vit", "vit_distilled"):
+    if family not in VIT_FAMILIES:
         refuse(family, "timm", ["such model"])
     eps, norm = full["norm_eps"], full["norm_layer"]
     swiglu = full["mlp_layer"] == "swiglu"

@@ -12,6 +12,7 @@ from torch import nn
 
 from vitkit.app.reporter import Tested
 from vitkit.config import RunConfig, to_plain
+from vitkit.evaluation.cost import count_parameters
 from vitkit.records import Plain, Table
 from vitkit.training.base import TrainingTask
 from vitkit.training.budget import StepPlan
@@ -66,6 +67,11 @@ class Job(ABC):
         progress: bool = False,
     ) -> None:
         self.config = config
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all parameters of the model."""
+        return count_parameters(self.model)
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ from vitkit.app.jobs.images import ImageJob
 from vitkit.app.teacher import build_teacher
 from vitkit.config import RunConfig
 from vitkit.data.splits import ImageData
-from vitkit.errors import ConfigError, DataError, UnknownNameError
+from vitkit.errors import ConfigError, DataError, UnknownNameError, first_line
 from vitkit.nn import evaluating
 from vitkit.records import Plain, Table
 from vitkit.training.budget import StepPlan
@@ -129,5 +129,5 @@ def _require_stages(built: Built, stages: Sequence[tuple[float, int]]) -> None:
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"task.progressive_sizes: {built.section['name']} cannot read images of "
-                f"{size[0]} x {size[1]} ({str(error).splitlines()[0]})"
+                f"{size[0]} x {size[1]} ({first_line(error)})"
             ) from error

@@ -29,6 +29,10 @@ class ImageJob(Job):
 
     Attributes:
         built: model and data.
+
+    Raises:
+        ConfigError: the config's data are no pictures, or contradict its model.
+        DataError: no training images, or others than the run that goes on began with.
     """
 
     built: Built

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from vitkit.data.epochs import EpochLoader, Shares
 from vitkit.data.random import position_index
-from vitkit.data.text.tokenizers import Tokenizer
 from vitkit.errors import DataError
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "WindowEvalLoader",
     "WindowTrainLoader",
     "cut_parts",
-    "cut_text",
     "decode_text",
     "read_text",
     "read_texts",
@@ -147,22 +145,6 @@ def cut_parts(text: str, val_fraction: float) -> tuple[str, str]:
             "give a longer text or another share"
         )
     return parts
-
-
-def cut_text(text: str, tokenizer: Tokenizer, val_fraction: float = 0.1) -> TextSplits:
-    """Ids of a text, cut in order as :func:`cut_parts` does.
-
-    Args:
-        text: the whole.
-        tokenizer: of its tokens.
-        val_fraction: share of the characters that is cut off; 0: none.
-
-    Raises:
-        DataError: a character that the tokeniser does not know, or a part without a character.
-    """
-    train, val = cut_parts(text, val_fraction)
-    ids = [tokenizer.encode_tensor(part) for part in (train, val)]
-    return TextSplits(ids[0], ids[1] if val else None)
 
 
 class WindowTrainLoader(EpochLoader[WindowBatch]):

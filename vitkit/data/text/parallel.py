@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ __all__ = [
     "PairEvalLoader",
     "PairTrainLoader",
     "SentencePairs",
+    "encode_fitting_pairs",
     "encode_pairs",
-    "fitting_pairs",
     "read_lines",
     "read_pairs",
 ]
 
 BATCH_ORDER = 1 << 32
 """Keeps the shuffling of batches apart from that of pairs: no epoch reaches it."""
+
+NO_PAIRS = "no pairs of sentences given"
 
 
 class PairBatch(NamedTuple):
@@ -119,19 +122,6 @@ def read_pairs(
     return pairs
 
 
-def fitting_pairs(
-    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_len: int | None = None
-) -> list[tuple[str, str]]:
-    """The pairs of which neither side is longer than ``max_len``. Args as of :func:`encode_pairs`.
-
-    Raises:
-        DataError: a character that the tokeniser does not know.
-    """
-    if max_len is None:
-        return list(pairs)
-    return [pair for pair in pairs if all(len(tokenizer.encode(side)) < max_len for side in pair)]
-
-
 def encode_pairs(
     pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_len: int | None = None
 ) -> SentencePairs:
@@ -146,17 +136,12 @@ def encode_pairs(
         DataError: no pairs, a tokeniser without special tokens, a character that it does not know,
             or a longer sentence.
     """
-    if tokenizer.pad_id is None or tokenizer.bos_id is None or tokenizer.eos_id is None:
-        raise DataError(
-            f"a tokeniser ({tokenizer.kind}) without tokens for padding, beginning and end cannot "
-            "serve pairs of sentences; make it with special=True"
-        )
+    pad_id, bos_id, eos_id = _special_tokens(tokenizer)
     if not pairs:
-        raise DataError("no pairs of sentences given")
+        raise DataError(NO_PAIRS)
     sides: list[tuple[Tensor, Tensor]] = []
     for side in (0, 1):
-        ids = [[*tokenizer.encode(pair[side]), tokenizer.eos_id] for pair in pairs]
-        lengths = torch.tensor([len(sentence) for sentence in ids])
+        row, lengths = _row([[*tokenizer.encode(pair[side]), eos_id] for pair in pairs])
         longest = int(lengths.argmax())
         if max_len is not None and lengths[longest] > max_len:
             name = ("source", "target")[side]
@@ -165,12 +150,72 @@ def encode_pairs(
                 f"end, the model takes {max_len}; raise model.max_len, or leave the pair out, as "
                 "data.on_bad_pair=skip does in training"
             )
-        flat = torch.tensor([word for sentence in ids for word in sentence], dtype=torch.int32)
-        sides.append((flat, lengths))
+        sides.append((row, lengths))
     (source, source_lengths), (target, target_lengths) = sides
-    return SentencePairs(
-        source, target, source_lengths, target_lengths, tokenizer.pad_id, tokenizer.bos_id
-    )
+    return SentencePairs(source, target, source_lengths, target_lengths, pad_id, bos_id)
+
+
+def encode_fitting_pairs(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, *, max_len: int
+) -> tuple[SentencePairs, list[tuple[str, str]]]:
+    """Those pairs of which no sentence is too long: as ids, and as they are.
+
+    Args:
+        pairs, tokenizer, max_len: as of :func:`encode_pairs`.
+
+    Raises:
+        DataError: no pairs, a tokeniser without special tokens, or a character that it does not
+            know.
+    """
+    pad_id, bos_id, eos_id = _special_tokens(tokenizer)
+    kept: list[tuple[str, str]] = []
+    sources: list[array[int]] = []
+    targets: list[array[int]] = []
+    for pair in pairs:
+        sides = _fitting(pair, tokenizer, max_len, eos_id)
+        if sides is not None:
+            kept.append(pair)
+            sources.append(sides[0])
+            targets.append(sides[1])
+    if not kept:
+        raise DataError(NO_PAIRS)
+    (source, source_lengths), (target, target_lengths) = _row(sources), _row(targets)
+    rows = SentencePairs(source, target, source_lengths, target_lengths, pad_id, bos_id)
+    return rows, kept
+
+
+def _fitting(
+    pair: tuple[str, str], tokenizer: Tokenizer, max_len: int, eos_id: int
+) -> list[array[int]] | None:
+    """Ids of both sides; None if one is too long. In little memory, for many pairs are held."""
+    sides = []
+    for text in pair:
+        ids = [*tokenizer.encode(text), eos_id]
+        if len(ids) > max_len:
+            return None
+        sides.append(array("i", ids))
+    return sides
+
+
+def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int, int]:
+    """Those for padding, beginning and end.
+
+    Raises:
+        DataError: there are none.
+    """
+    if tokenizer.pad_id is None or tokenizer.bos_id is None or tokenizer.eos_id is None:
+        raise DataError(
+            f"a tokeniser ({tokenizer.kind}) without tokens for padding, beginning and end cannot "
+            "serve pairs of sentences; make it with special=True"
+        )
+    return tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id
+
+
+def _row(sentences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Sentences one behind the other, int32 (S,), and the length of each, int64 (P,)."""
+    lengths = torch.tensor([len(sentence) for sentence in sentences])
+    flat = torch.tensor([word for sentence in sentences for word in sentence], dtype=torch.int32)
+    return flat, lengths
 
 
 class PairTrainLoader(EpochLoader[PairBatch]):

@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
-from vitkit.data.text.corpus import TextSplits, cut_parts, cut_text, read_texts
+from vitkit.data.text.corpus import TextSplits, cut_parts, read_texts
 from vitkit.data.text.parallel import (
     SentencePairs,
+    encode_fitting_pairs,
     encode_pairs,
-    fitting_pairs,
     read_pairs,
 )
 from vitkit.data.text.tokenizers import (
@@ -149,7 +149,9 @@ def load_text(config: TextDataConfig, tokenizer: Tokenizer | None = None) -> Tex
         tokenizer = make_tokenizer(
             config.tokenizer, learned, vocab_size=config.vocab_size, special=False
         )
-    splits = cut_text(text, tokenizer, config.val_fraction)
+    splits = TextSplits(
+        tokenizer.encode_tensor(train), tokenizer.encode_tensor(val) if val else None
+    )
     return TextData(Path(config.root).resolve().name, tokenizer, splits, (len(train), len(val)))
 
 
@@ -195,9 +197,12 @@ def load_pairs(
     ids = {}
     for split in texts:
         try:
-            if skips and split == "train":
-                texts[split] = fitting_pairs(texts[split], tokenizer, max_len=max_len)
-            ids[split] = encode_pairs(texts[split], tokenizer, max_len=max_len)
+            if skips and split == "train" and max_len is not None:
+                ids[split], texts[split] = encode_fitting_pairs(
+                    texts[split], tokenizer, max_len=max_len
+                )
+            else:
+                ids[split] = encode_pairs(texts[split], tokenizer, max_len=max_len)
         except DataError as error:
             raise DataError(f"{Path(config.root) / str(stems[split])}: {error}") from error
     name = f"{Path(config.root).resolve().name} {config.source}-{config.target}"

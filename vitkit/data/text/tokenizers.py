@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitkit.errors import DataError
+from vitkit.errors import DataError, first_line
 
 __all__ = [
     "TOKENIZERS",
@@ -256,7 +256,7 @@ class BpeTokenizer(Tokenizer):
         try:
             self._model = library.Tokenizer(library.models.BPE(vocab=known, merges=self.merges))
         except Exception as error:  # the library raises nothing narrower
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise DataError(f"pieces and merges of a BPE tokeniser disagree: {reason}") from None
         _over_bytes(library, self._model)
 
