@@ -1,10 +1,14 @@
-"""What every test starts from: one thread, no network, quick hypothesis, a tiny run."""
+"""What every test starts from: one thread, seeds, no network, quick hypothesis, a tiny run.
+
+``HYPOTHESIS_PROFILE=thorough`` tries ten times as many examples, and others each time.
+"""
 
 from __future__ import annotations
 
 import io
 import ipaddress
 import os
+import random
 import socket
 import sys
 
@@ -14,10 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import vitkit
 from vitkit.cli import main
 from vitkit.config import RunConfig, load_config
 
@@ -30,7 +36,10 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("quick")
+settings.register_profile(
+    "thorough", settings.get_profile("quick"), derandomize=False, max_examples=300
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 torch.set_num_threads(1)
 
 TINY = [
@@ -51,6 +60,17 @@ TINY = [
     "run.report=false",
 ]
 """A ViT on synthetic images: 52 for training, so 3 steps an epoch, in well under a second."""
+
+
+def finished_run(*overrides: str, config: RunConfig | None = None) -> Path:
+    """Train what several tests look at; the run's folder.
+
+    A run tells its child processes its folder by environment. A fixture of a module is made outside
+    of what :func:`_own_run_folder` sees to, so that is taken back here.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VITKIT_RUN_DIR", "")  # to have what was there, or was not, restored
+        return vitkit.train(config, list(overrides), progress=False).folder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +101,8 @@ def _no_network() -> Iterator[None]:
         patch.setattr(socket, "getaddrinfo", known)
         for variable in ("no_proxy", "NO_PROXY"):
             patch.setenv(variable, "*")
+        for variable in ("HF_HUB_OFFLINE", "PIP_NO_INDEX"):
+            patch.setenv(variable, "1")  # for child processes, which this guard does not reach
         yield
 
 
@@ -92,6 +114,14 @@ def _is_here(host: str | bytes | None) -> bool:
     except ValueError:
         return name in ("localhost", socket.gethostname())
     return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws without a seed of its own does not hang on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

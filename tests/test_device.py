@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_resume import LIVELY, _logged, _stopped
+from tests.interrupted import LIVELY, logged_rows, stopped_run
 from vitkit.app import resume, train
 from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig, load_config
@@ -148,7 +148,7 @@ def test_a_run_that_was_stopped_in_mid_epoch_goes_on_as_if_it_had_not(
     more = ("trainer.gradient_clip=1", "trainer.accumulate_grad_batches=2")
     settings = (*HERE, *LIVELY, *STEADY, *more, f"trainer.precision={precision}")
     whole = train(tiny(*settings, folder="whole"), progress=False)
-    folder = _stopped(monkeypatch, tiny(*settings, folder="parts"), 4)
+    folder = stopped_run(monkeypatch, tiny(*settings, folder="parts"), 4)
     parts = resume(folder, progress=False)
     losses = [[float(row["train/loss"]) for row in _steps(run.folder)] for run in (parts, whole)]
     assert len(losses[0]) == 9
@@ -228,4 +228,4 @@ def test_a_step_waits_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def _steps(folder: Path) -> list[dict[str, str]]:
     """Rows of a run's curves that are a training step's."""
-    return [row for row in _logged(folder) if row["train/loss"]]
+    return [row for row in logged_rows(folder) if row["train/loss"]]

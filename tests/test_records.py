@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitkit.records import write_arrays, write_beside, write_text
+from vitkit.records import Record, write_arrays, write_beside, write_text
 
 
 def test_what_is_written_bears_the_processs_number_until_it_is_whole(tmp_path: Path) -> None:
@@ -39,3 +39,15 @@ def test_a_failure_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
         assert arrays.files == ["x"]
         assert arrays["x"].tolist() == [0, 1, 2]
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    tables = {"classes": {"name": ["a", "b"], "acc": [0.5, 1.0]}, "none": {}}
+    for record in (
+        Record(),
+        Record({"test/acc": 0.5}, {"model": "x"}),
+        Record({"test/acc": 0.5}, {"model": "x"}, tables),
+        Record(tables=tables),
+    ):
+        record.write(tmp_path / "a.json")
+        assert Record.read(tmp_path / "a.json") == record

@@ -13,8 +13,8 @@ import torch
 
 import vitkit
 from tests.conftest import Command
+from tests.interrupted import stop_at, stopped_run
 from tests.small_words import pair_run
-from tests.training.test_resume import _stop_at, _stopped
 from vitkit.app import average_checkpoints, evaluate, export, load_translator, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import ConfigError, Interrupted, RunError, WeightsError
@@ -68,7 +68,7 @@ def test_the_best_are_kept_also_by_a_run_that_was_stopped(
     assert kept == sorted(order[:2])
     best, first = (whole / "checkpoints" / name for name in ("best.ckpt", order[0]))
     assert best.read_bytes() == first.read_bytes()
-    parts = _stopped(monkeypatch, tiny(*more, folder="parts"), 12)
+    parts = stopped_run(monkeypatch, tiny(*more, folder="parts"), 12)
     resume(parts, progress=False)
     assert [name for name in _names(parts) if "step" in name] == kept
 
@@ -85,7 +85,7 @@ def test_a_stop_adds_no_number_and_going_on_keeps_counting(
 ) -> None:
     more = ("trainer.keep_checkpoints=2",)
     with monkeypatch.context() as patch:
-        _stop_at(patch, 4, signal.SIGINT)
+        stop_at(patch, 4, signal.SIGINT)
         with pytest.raises(Interrupted):
             train(tiny(*more), progress=False)
     folder = Path(tiny().run.dir or "")

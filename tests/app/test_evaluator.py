@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.conftest import TINY
+from tests.conftest import TINY, finished_run
 from tests.small_data import write_pictures
 from vitkit.app import compare, evaluate, train
 from vitkit.app.evaluator import SUITES
@@ -46,6 +45,7 @@ from vitkit.evaluation.robustness import (
     mean_corruption_error,
     relative_corruption_error,
 )
+from vitkit.evaluation.speed import Speed
 from vitkit.records import PredictionRecord, Record
 
 SMALL = ["model.img_size=32", "data.synthetic_size=160", "trainer.max_epochs=1"]
@@ -59,9 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two finished runs on images of 32 pixels."""
     folder = tmp_path_factory.mktemp("evaluated")
     for seed in (0, 1):
-        os.environ.pop("VITKIT_RUN_DIR", None)
-        settings = [*TINY, *SMALL, f"run.dir={folder / str(seed)}", f"run.seed={seed}"]
-        train(None, settings, progress=False)
+        finished_run(*TINY, *SMALL, f"run.dir={folder / str(seed)}", f"run.seed={seed}")
     return folder / "0", folder / "1"
 
 
@@ -142,6 +140,58 @@ def test_the_validation_split_and_views(run: Path) -> None:
     other = evaluate(run, ["eval.seed=3"], progress=False)
     assert other.metrics["test/acc"] == plain.metrics["test/acc"]
     assert other.metrics["test/loss_low"] != plain.metrics["test/loss_low"]
+
+
+def test_how_wide_an_interval_is(run: Path) -> None:
+    usual = evaluate(run, progress=False)
+    narrow = evaluate(run, ["eval.confidence=0.5"], progress=False)
+    fewer = evaluate(run, ["eval.resamples=100"], progress=False)
+    assert narrow.record.facts["confidence"] == 0.5 and fewer.record.facts["resamples"] == 100
+    for name in ("acc_wilson", "loss", "brier"):
+        inner, outer = (
+            [found.metrics[f"test/{name}_{end}"] for end in ("low", "high")]
+            for found in (narrow, usual)
+        )
+        assert outer[0] <= inner[0] < inner[1] <= outer[1], name
+        assert inner[1] - inner[0] < 0.8 * (outer[1] - outer[0]), name
+    assert fewer.metrics["test/loss_low"] != usual.metrics["test/loss_low"]
+    assert fewer.metrics["test/acc_wilson_low"] == usual.metrics["test/acc_wilson_low"]
+
+
+def test_how_long_speed_is_measured_and_of_what(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled model is measured beside the plain one, a shape at a time."""
+    asked: list[dict[str, Any]] = []
+    compiled, resets = list[int](), list[int]()
+
+    def measured(run: Any, batch_of: Any, **how: Any) -> Speed:
+        asked.append(how)
+        for size in (1, 2):
+            run(batch_of(size))
+        return Speed(0.5 * len(asked), 8.0, 2, {1: 2.0, 2: 8.0})
+
+    def compiling(model: Any, **how: Any) -> Any:
+        assert how == {"dynamic": False}
+
+        def run(images: torch.Tensor) -> torch.Tensor:
+            compiled.append(len(images))
+            return model(images)
+
+        return run
+
+    monkeypatch.setattr("vitkit.app.suites.measure_speed", measured)
+    monkeypatch.setattr(torch, "compile", compiling)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(len(compiled)))
+    settings = ["eval.speed_seconds=0.25", "eval.speed_max_batch=3"]
+    found = evaluate(run, settings, suite="speed", progress=False)
+    assert asked == [{"seconds": 0.25, "max_batch": 3}] and compiled == []
+    assert not any("compiled" in name for name in found.metrics)
+    found = evaluate(run, [*settings, "eval.compile=true"], suite="speed", progress=False)
+    assert asked == [{"seconds": 0.25, "max_batch": 3}] * 3
+    assert compiled == [1, 2] and resets == [0, 1]
+    assert found.metrics["speed/latency_ms"] == 1000 and found.metrics["speed/best_batch"] == 2
+    assert found.metrics["speed/compiled/latency_ms"] == 1500
+    assert found.metrics["speed/compiled/images_per_second"] == 8.0
+    assert found.record.tables["rates_compiled"] == found.record.tables["rates"]
 
 
 def test_all_suites_leave_their_files(run: Path) -> None:
@@ -487,7 +537,12 @@ def test_other_test_sets_of_cifar10(tmp_path: Path) -> None:
     assert found["cifar10h/acc"] == pytest.approx(found["test/acc"])
     assert found["cifar10h/loss"] == pytest.approx(found["test/loss"], rel=1e-6)
     assert found["cifar10h/loss_of_people"] == 0.0
-    assert 0 <= found["cifar10_1/acc"] <= 1 and found["cifar10_1/loss"] > 0
+    subject, known = open_subject(tmp_path / "r", data=data, progress=False), torch.arange(20) % 10
+    with torch.no_grad():
+        said = subject.predict(subject.preprocessing.fit(torch.from_numpy(new).permute(0, 3, 1, 2)))
+    right = (said.argmax(1) == known).double().mean().item()
+    assert found["cifar10_1/acc"] == pytest.approx(right)
+    assert found["cifar10_1/loss"] == pytest.approx(F.cross_entropy(said, known).item(), rel=1e-5)
     # The same images as under every corruption of these files, four of each severity.
     assert found["cifar_c/err"] == pytest.approx(1 - found["cifar10_1/acc"])
     assert found["cifar_c/fog/acc"] == pytest.approx(found["cifar10_1/acc"])
@@ -539,9 +594,10 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
             (tmp_path / letter / f"n{index:08}").mkdir(parents=True)
         for index, grey in zip(seen[letter], (*seen[letter][:3], classes[0]), strict=True):
             picture(tmp_path / letter / f"n{index:08}" / "0.png", grey)
-    for index in (0, 7, 9):
-        (tmp_path / "v2" / str(index)).mkdir(parents=True)
-        picture(tmp_path / "v2" / str(index) / "0.png", index)
+    for name, indices in {"v2": (0, 7, 9), "sketch": (0, 4)}.items():
+        for index in indices:
+            (tmp_path / name / str(index)).mkdir(parents=True)
+            picture(tmp_path / name / str(index) / "0.png", index)
     labels = [[0], [5, 0], [5, 6], [], [7]]
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "real.json").write_text(json.dumps(labels))
@@ -553,7 +609,7 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
             picture(tmp_path / "c" / name / str(severity) / str(index) / "0.png", index)
     monkeypatch.setattr(Subject, "predict", answer)
     folders = {"imagenet_a": "a", "imagenet_r": "r", "imagenet_v2": "v2", "imagenet_real": "real"}
-    folders["imagenet_c"] = "c"
+    folders |= {"imagenet_sketch": "sketch", "imagenet_c": "c"}
     found = evaluate(
         tmp_path / "run",
         [
@@ -569,12 +625,14 @@ def test_other_test_sets_of_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyP
         whole = math.log(math.exp(5) + 199)
         assert found[f"{name}/loss"] == pytest.approx(whole - 5 * 3 / 4), name
     assert found["imagenet_v2/acc"] == pytest.approx(1 / 3)
+    assert found["imagenet_sketch/acc"] == pytest.approx(1 / 2)
     assert found["imagenet_real/acc"] == pytest.approx(2 / 4)  # one has no labels
     # The data's own images are black, one of each of the classes 0 to 19: five of them are of A,
     # eight of R. Told apart from each other alone, black is taken for the first class of each.
     assert found["imagenet_a/clean/acc"] == pytest.approx(1 / 5)
     assert found["imagenet_r/clean/acc"] == pytest.approx(1 / 8)
-    assert not any(name.startswith("imagenet_v2/clean") for name in found)
+    without = ("imagenet_v2/clean", "imagenet_sketch/clean", "imagenet_real/clean")
+    assert not any(name.startswith(without) for name in found)
     clean, alexnet = 1 - 1 / 20, ALEXNET_ERRORS.values()
     assert found["imagenet_c/clean/acc"] == pytest.approx(1 - clean)
     assert found["imagenet_c/mce"] == pytest.approx(np.mean([0.4 / error for error in alexnet]))

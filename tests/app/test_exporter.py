@@ -37,6 +37,7 @@ BASE: dict[str, Any] = {"img_size": [32, 32], "patch_size": 8, "embed_dim": 64, 
 BASE |= {"num_heads": 4, "num_classes": 5, "in_chans": 3}
 VIT: dict[str, Any] = {"name": "vit_base_patch16_224", **BASE}
 DEIT: dict[str, Any] = {"name": "deit_base_distilled_patch16_224", **BASE}
+OURS: dict[str, Any] = {"img_size": [32, 32], "num_classes": 5, "in_chans": 3}
 DINOV3: dict[str, Any] = {"name": "vit_small_plus_patch16_dinov3", **BASE}
 REGISTERS: dict[str, Any] = {"reg_tokens": 3, "init_values": 0.1}
 MEAN_OF_NORMED: dict[str, Any] = {"global_pool": "avg", "fc_norm": False}
@@ -243,7 +244,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["cct_2_3x2_32", "vit_stem_nano_32", "resnet20_32"])
 def test_our_other_models_go_out_as_ours_only(name: str, tmp_path: Path) -> None:
-    section: dict[str, Any] = {"name": name, "num_classes": 5, "in_chans": 3, "img_size": [32, 32]}
+    section = {"name": name, **OURS}
     model, path = _checkpoint(tmp_path / "run", section)
     for format in ("timm", "hf"):
         with pytest.raises(WeightsError, match="cannot be exported to"):
@@ -274,10 +275,19 @@ def test_torch_export_is_checked_and_runs_alone(section: dict[str, Any], tmp_pat
     assert worst(program(x), model(x)) <= TOLERANCE
 
 
-def test_onnx_is_checked_and_runs_alone(tmp_path: Path) -> None:
+ONNX: dict[str, dict[str, Any]] = {
+    "plain": VIT,
+    "distilled": DEIT,
+    "compact": {"name": "cct_2_3x2_32", **OURS},
+    "hybrid": {"name": "nb03_2mixer_vit", **OURS, "patch_size": 8, "embed_dim": 16},
+}
+
+
+@pytest.mark.parametrize("family", ONNX)
+def test_onnx_is_checked_and_runs_alone(family: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model, path = _checkpoint(tmp_path / "run", VIT)
+    model, path = _checkpoint(tmp_path / "run", ONNX[family])
     result = vitkit.export(path, "onnx", tmp_path / "out")
     assert result.error is not None
     assert result.error <= TOLERANCE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ import transformers as hf
 from PIL import Image
 
 import vitkit
-from tests.conftest import TINY, Command
-from vitkit.app import evaluate, export, inspect, train
+from tests.conftest import TINY, Command, finished_run
+from vitkit.app import evaluate, export, inspect
 from vitkit.app.build import with_classes_of_weights
 from vitkit.app.sources import Weights, opened_weights, short_name
 from vitkit.app.subjects import open_subject
@@ -70,11 +69,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on three classes."""
     folder = tmp_path_factory.mktemp("own")
     root = _pictures(folder / "pictures", *CLASSES, count=20)
-    os.environ.pop("VITKIT_RUN_DIR", None)
     settings = [*TINY, "data.name=image_folder", f"data.root={root}", f"run.dir={folder / 'run'}"]
     pooled = ["model.class_token=true", "model.global_pool=token"]
-    train(None, [*settings, *pooled, "trainer.max_epochs=1"], progress=False)
-    return folder / "run"
+    return finished_run(*settings, *pooled, "trainer.max_epochs=1")
 
 
 @pytest.mark.parametrize("format", ["safetensors", "timm"])

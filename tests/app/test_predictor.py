@@ -24,7 +24,7 @@ from vitkit.app.predictor import Predictor, load
 from vitkit.app.pretrained import LoadedModel, load_model, published_names
 from vitkit.config import RunConfig
 from vitkit.data.preprocess import Preprocessing
-from vitkit.errors import DataError, WeightsError
+from vitkit.errors import ConfigError, DataError, WeightsError
 from vitkit.models import imagenet_names
 from vitkit.weights import LoadReport
 
@@ -69,6 +69,16 @@ def test_one_bad_file_stops_the_others_only_where_nobody_listens(
     with pytest.raises(DataError, match=r"b\.png"):
         predictor.predict(sources)
     assert predictor.predict([]) == []
+
+
+@pytest.mark.parametrize("key", ["top", "batch_size"])
+@pytest.mark.parametrize("given", [0, -1])
+def test_less_than_one_class_or_picture_at_a_time(
+    predictor: Predictor, key: str, given: int
+) -> None:
+    wrong: dict[str, Any] = {key: given}
+    with pytest.raises(ConfigError, match=f"^{key}: given {given}, allowed: >= 1$"):
+        predictor.predict(Image.new("RGB", (9, 9)), **wrong)
 
 
 @pytest.mark.parametrize(

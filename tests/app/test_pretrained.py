@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from vitkit.app.expectations import run_preprocessing, stated_preprocessing
 from vitkit.config import RunConfig, load_config, to_plain
 from vitkit.data.preprocess import Preprocessing
 from vitkit.data.splits import ImageData
+from vitkit.errors import WeightsError
 from vitkit.models import VisionTransformer
 from vitkit.models.presets import CUSTOM
 from vitkit.models.registry import _BUILDERS
@@ -193,6 +195,26 @@ def test_a_run_and_its_checkpoint_load_as_they_were(tiny: Tiny) -> None:
     loaded = vitkit.load_model(result.checkpoint, num_classes=7)
     assert loaded.model(torch.zeros(1, 3, 8, 8)).shape == (1, 7)
     assert loaded.class_names == ()
+    cut = replace(kept, trained=dict(list(kept.trained.items())[1:]), averaged=None)
+    with pytest.raises(WeightsError, match=r"last.ckpt does not fit its own config: Error"):
+        build_from_checkpoint(cut)
+
+
+def test_a_checkpoint_is_read_once_whatever_it_is_called(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = vitkit.train(tiny("trainer.max_epochs=1"), progress=False)
+    kept, renamed = read_checkpoint(result.checkpoint), tmp_path / "x.pt"
+    renamed.write_bytes(result.checkpoint.read_bytes())
+    reads = Mock(wraps=torch.load)
+    monkeypatch.setattr(torch, "load", reads)
+    for source in (result.checkpoint, renamed):
+        loaded = vitkit.load_model(source)
+        assert loaded.section == kept.model
+        assert loaded.preprocessing.to_dict() == kept.preprocessing
+        assert loaded.class_names == tuple(kept.data["class_names"])
+        assert all(torch.equal(t, kept.weights[n]) for n, t in loaded.model.state_dict().items())
+    assert reads.call_count == 2
 
 
 PROCESSORS: dict[str, dict[str, Any]] = {

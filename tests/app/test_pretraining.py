@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 
 import vitkit
+from tests.app.neighbours import accuracy_of_neighbours
 from tests.app.test_processes import _curve as curve
 from tests.app.test_processes import _train as run_process
 from tests.training.test_pretraining import DINO, MAE, TASK
@@ -103,12 +103,9 @@ def test_its_neighbours_are_those_of_scikit_learn(tiny: Tiny, name: str) -> None
     splits: dict[str, Any] = {"train": data.train, "val": data.val, "test": data.test}
     with torch.no_grad():
         features = {k: model(preprocessing(split.images)).numpy() for k, split in splits.items()}
-    nearest = KNeighborsClassifier(
-        20, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
-    )
-    nearest.fit(features["train"], splits["train"].targets.numpy())
+    known = features["train"], splits["train"].targets
     for split in ("val", "test"):
-        accuracy = nearest.score(features[split], splits[split].targets.numpy())
+        accuracy = accuracy_of_neighbours(20, known, (features[split], splits[split].targets))
         # Rounding may turn a tie of votes: one image at most.
         assert result.metrics[f"{split}/knn_acc"] == pytest.approx(accuracy, abs=1.01 / 12)
     assert "test/knn_acc" in metric_table(result.metrics)
@@ -177,10 +174,17 @@ def test_a_finished_run_is_left_alone(tiny: Tiny, name: str) -> None:
 
 @each_task
 def test_muon_and_accumulation_and_bfloat16(tiny: Tiny, name: str) -> None:
-    settings = ("optimizer.name=muon", "optimizer.lr=0.01", "trainer.precision=bf16-mixed")
-    more = ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip=1.0")
-    result = train(tiny(*TASK[name], *settings, *more, "trainer.max_epochs=1"), progress=False)
-    assert np.isfinite(result.metrics["val/loss"])
+    settings = ("optimizer.lr=0.01", "trainer.precision=bf16-mixed", "trainer.max_epochs=1")
+    settings += ("trainer.accumulate_grad_batches=2", "trainer.gradient_clip=1.0")
+    weights = []
+    for optimizer in ("muon", "adamw"):
+        config = tiny(*TASK[name], *settings, f"optimizer.name={optimizer}", folder=optimizer)
+        result = train(config, progress=False)
+        assert np.isfinite(result.metrics["val/loss"])
+        weights.append(read_checkpoint(result.checkpoint).weights)
+    for part in ("attn.qkv", "mlp.fc1"):
+        one, other = (state[f"blocks.0.{part}.weight"] for state in weights)
+        assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +236,17 @@ def test_a_probe_reads_its_features(tiny: Tiny, name: str) -> None:
     found = probe(folder, progress=False)
     assert found.path == folder / "probe.json"
     assert 0 < found.metrics["probe/linear_acc"] <= 1
+    model, preprocessing = vitkit.load_model(folder)
+    data: Any = build(load_config([folder / "config.yaml"], [])).data
+    splits = (data.train, data.val, data.test)
+    with torch.no_grad():
+        train_, val, test = (model(preprocessing(split.images)) for split in splits)
+    labels = torch.cat([data.train.targets, data.val.targets])
+    known = torch.cat([train_, val]), labels
+    for count in (10, 20):
+        # Rounding may turn a tie of votes: one image at most.
+        wanted = accuracy_of_neighbours(count, known, (test, data.test.targets))
+        assert found.metrics[f"probe/knn_{count}_acc"] == pytest.approx(wanted, abs=1.01 / 16)
 
 
 @pytest.mark.slow

@@ -86,3 +86,23 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path) -> None:
         load_head(model, path, ["a", "b"])
     with pytest.raises(ConfigError, match="zero_head and head exclude each other"):
         load_config([], ["task.finetune.zero_head=true", "task.finetune.head=h.safetensors"])
+
+
+class _Two(torch.nn.Module):
+    """Two classifiers, of which the second has no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(5, 2), torch.nn.Linear(5, 2, bias=False)
+
+    def get_classifier(self) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+        return self.first, self.second
+
+
+def test_a_classifier_without_bias_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    write_head(tmp_path / "h.safetensors", torch.zeros(2, 5), torch.zeros(2), ["a", "b"])
+    model = _Two()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"with a bias, which _Two's has not; leave out task"):
+        load_head(model, tmp_path / "h.safetensors", ["a", "b"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

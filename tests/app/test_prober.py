@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 import vitkit
-from tests.conftest import TINY
-from vitkit.app import probe, prober, train
+from tests.app.neighbours import accuracy_of_neighbours
+from tests.conftest import TINY, finished_run
+from vitkit.app import probe, prober
 from vitkit.app.build import build_data
 from vitkit.app.encoders import Encoder, open_encoder
 from vitkit.app.features import cached_features
@@ -41,9 +42,7 @@ SMALL |= {"num_heads": 1, "num_classes": 7}
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("probed") / "run"
-    os.environ.pop("VITKIT_RUN_DIR", None)
-    train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
-    return folder
+    return finished_run(*TINY, f"run.dir={folder}", "trainer.max_epochs=1")
 
 
 @pytest.fixture
@@ -142,6 +141,11 @@ def test_metrics_are_those_of_the_parts(run: Path, monkeypatch: pytest.MonkeyPat
     linear = fit_linear_probe(*both, 4, result.metrics["probe/linear_l2"])
     accuracy = linear.accuracy(*parts["test"])
     assert abs(result.metrics["probe/linear_acc"] - accuracy) <= 1 / len(parts["test"][1])
+    for count in (10, 20):
+        # Rounding may turn a tie of votes: one image at most.
+        wanted = accuracy_of_neighbours(count, both, parts["test"])
+        found = result.metrics[f"probe/knn_{count}_acc"]
+        assert found == pytest.approx(wanted, abs=1.01 / len(parts["test"][1]))
     few = few_shot(both, parts["test"], 4)
     assert result.metrics["probe/few_shot_5_acc"] == pytest.approx(few[5].mean)
     assert result.metrics["probe/few_shot_5_sd"] == pytest.approx(few[5].deviation)

@@ -56,6 +56,11 @@ def _curve(folder: Path, name: str = "val/loss") -> list[float]:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
+def test_child_processes_ask_no_network() -> None:
+    """The guard of all tests sees this process alone: libraries are told in their own way."""
+    assert {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}.items() <= _environment().items()
+
+
 SPOILT = """
 import os
 

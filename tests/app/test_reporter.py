@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import TINY
+from tests.conftest import TINY, finished_run
 from tests.report.made_up import Page, write_run
 from vitkit.app import evaluate, report_comparison, report_run, reporter, resume, train
 from vitkit.app.evaluator import compare
@@ -30,9 +29,7 @@ REPORTED = [*TINY, "run.report=true", "trainer.max_epochs=1"]
 
 
 def _trained(folder: Path, *settings: str) -> Path:
-    os.environ.pop("VITKIT_RUN_DIR", None)
-    train(None, [*REPORTED, f"run.dir={folder}", *settings], progress=False)
-    return folder
+    return finished_run(*REPORTED, f"run.dir={folder}", *settings)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_resume import (
+from tests.interrupted import (
     LIVELY,
-    _assert_equal_checkpoints,
-    _crash_at,
-    _logged,
-    _stop_at,
-    _stopped,
+    assert_equal_checkpoints,
+    crash_at,
+    logged_rows,
+    stop_at,
+    stopped_run,
 )
 from vitkit.app import assemble, compare, evaluate, inspect, probe, resume, train
 from vitkit.app import trainer as app_trainer
@@ -54,7 +54,7 @@ def test_rate_and_time_cover_all_parts(
 ) -> None:
     """Stopped after the last step of all: what is resumed trains nothing, and tests."""
     with monkeypatch.context() as patch:
-        _stop_at(patch, 9, signal.SIGINT)
+        stop_at(patch, 9, signal.SIGINT)
         patch.setattr(Clock, "seconds", lambda self: 1000.0)
         with pytest.raises(Interrupted):
             train(tiny(), progress=False)
@@ -69,7 +69,7 @@ def test_rate_and_time_cover_all_parts(
 def test_what_was_measured_of_an_unfinished_run_does_not_stay(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _stopped(monkeypatch, tiny(), 4)
+    folder = stopped_run(monkeypatch, tiny(), 4)
     early = evaluate(folder, progress=False)
     assert (folder / "eval.json").exists() and (folder / "predictions.npz").exists()
     result = resume(folder, progress=False)
@@ -82,7 +82,7 @@ def test_neither_does_what_was_measured_of_its_other_checkpoints(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person's own files do, whatever they are called."""
-    folder = _stopped(monkeypatch, tiny(), 4)
+    folder = stopped_run(monkeypatch, tiny(), 4)
     best = folder / "checkpoints" / "best.ckpt"
     compare([best], ["run.report=true"], split="all", progress=False)
     for source in (folder, best):
@@ -118,7 +118,7 @@ def test_resuming_does_not_need_the_weights_that_it_began_with(
     start = tmp_path / "start.ckpt"
     first.checkpoint.rename(start)
     with monkeypatch.context() as patch:
-        _stop_at(patch, 2)
+        stop_at(patch, 2)
         with pytest.raises(Interrupted):
             train(tiny(f"model.weights={start}", folder="second"), progress=False)
     start.unlink()
@@ -173,21 +173,21 @@ def test_a_run_that_is_extended_is_one_of_that_length(
     whole = train(tiny(*constant, "trainer.max_epochs=4", folder="whole"), progress=False)
     short = tiny(*constant, "trainer.max_epochs=2", folder="short")
     if stopped:
-        folder, longer = _stopped(monkeypatch, short, 4), 4
+        folder, longer = stopped_run(monkeypatch, short, 4), 4
     else:
         folder, longer = train(short, progress=False).folder, None
         earlier = (folder / "results.json").read_bytes()
         with monkeypatch.context() as patch:
-            _stop_at(patch, 8)
+            stop_at(patch, 8)
             with pytest.raises(Interrupted):
                 resume(folder, extend=4, progress=False)
         assert (folder / "2-epochs" / "results.json").read_bytes() == earlier
         assert not (folder / "results.json").exists()
     extended = resume(folder, extend=longer, progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, extended.checkpoint)
+    assert_equal_checkpoints(whole.checkpoint, extended.checkpoint)
     assert extended.metrics == whole.metrics
     assert extended.record.facts["epochs"] == 4
-    assert _logged(folder) == _logged(whole.folder)
+    assert logged_rows(folder) == logged_rows(whole.folder)
     assert load_config([folder / "config.yaml"]).trainer.max_epochs == 4
     assert load_config(base=read_checkpoint(extended.checkpoint).config).trainer.max_epochs == 4
 
@@ -202,14 +202,14 @@ def test_an_extension_that_is_killed_in_its_first_epoch_goes_on_by_itself(
     earlier = (folder / "results.json").read_bytes()
 
     with monkeypatch.context() as patch:
-        _crash_at(patch, 7)
+        crash_at(patch, 7)
         with pytest.raises(MemoryError):
             resume(folder, extend=4, progress=False)
     last = folder / "checkpoints" / "last.ckpt"
     assert read_checkpoint(last).step == 6  # of before, which knows of two epochs
     assert not (folder / "results.json").exists()
     again = resume(folder, progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, again.checkpoint)
+    assert_equal_checkpoints(whole.checkpoint, again.checkpoint)
     assert again.metrics == whole.metrics and again.record.facts["epochs"] == 4
     assert (folder / "2-epochs" / "results.json").read_bytes() == earlier
 
@@ -240,7 +240,7 @@ def test_an_extension_that_is_killed_at_its_beginning_can_be_begun_again(
 
 
 def test_float16_is_not_resumed_on_a_cpu(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _stopped(monkeypatch, tiny("trainer.accelerator=cpu"), 4)
+    folder = stopped_run(monkeypatch, tiny("trainer.accelerator=cpu"), 4)
     last = folder / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     content["vitkit"]["config"]["trainer"]["precision"] = "16-mixed"
@@ -274,14 +274,16 @@ def test_the_rates_of_an_extended_run_are_the_longer_ones_from_its_first_step_on
     resume(short.folder, extend=5, progress=False)
 
     def rates(folder: Path) -> list[str]:
-        return [row["lr"] for row in _logged(folder) if row["lr"]]
+        return [row["lr"] for row in logged_rows(folder) if row["lr"]]
 
     assert len(rates(short.folder)) == 15
     assert rates(short.folder)[9:] == rates(whole.folder)[9:]
     assert rates(short.folder)[:9] != rates(whole.folder)[:9]
 
 
-def test_what_cannot_be_extended_is_left_as_it_is(tiny: Tiny) -> None:
+def test_what_cannot_be_extended_is_left_as_it_is(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = train(tiny(), progress=False)
     before = _content(done.folder)
     for epochs in (2, 3):
@@ -293,8 +295,11 @@ def test_what_cannot_be_extended_is_left_as_it_is(tiny: Tiny) -> None:
     assert "--extend EPOCHS; or start a new run from its weights: " in train_longer(done.folder)
     early = ("trainer.early_stopping_patience=1", "optimizer.lr=1e-30", "trainer.max_epochs=9")
     stopped = train(tiny(*early, folder="early"), progress=False)
-    with pytest.raises(ConfigError, match="has stopped early"):
+    reads = Mock(wraps=torch.load)
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="has stopped early"):
+        patch.setattr(torch, "load", reads)
         resume(stopped.folder, extend=19, progress=False)
+    assert reads.call_count == 1
     at_its_end = train(tiny(*early, "trainer.max_epochs=2", folder="end"), progress=False)
     with pytest.raises(ConfigError, match="has stopped early"):
         resume(at_its_end.folder, extend=19, progress=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from PIL import Image
 
 import vitkit
-from tests.conftest import TINY
+from tests.conftest import TINY, finished_run
 from vitkit.app import evaluate, train
+from vitkit.app.sources import model_settings, require_data
 from vitkit.app.subjects import open_subject
 from vitkit.config import load_config
 from vitkit.data.check import check_data
@@ -41,10 +41,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on three classes."""
     folder = tmp_path_factory.mktemp("subjects")
     root = _pictures(folder / "own", *COLOURS, count=30)
-    os.environ.pop("VITKIT_RUN_DIR", None)
     settings = [*TINY, "data.name=image_folder", f"data.root={root}", f"run.dir={folder / 'run'}"]
-    train(None, settings, progress=False)
-    return folder / "run"
+    return finished_run(*settings)
 
 
 @pytest.mark.parametrize("resident", ["auto", "never"])
@@ -129,3 +127,23 @@ def test_faults_of_several_settings_are_listed_at_once(run: Path) -> None:
         evaluate(run, ["optimizer.lr=1.0", "run.seed=3", "eval.seed=3"], progress=False)
     assert len(error.value.faults) == 2
     load_config([], ["optimizer.lr=1.0", "run.seed=3"])  # which a training would take
+
+
+@pytest.mark.parametrize(
+    "cut", ["data.val_fraction=0.3", "data.val_fraction = 0.3", " data.split_seed =7"]
+)
+def test_validation_images_that_are_cut_anew_may_have_been_trained_on(run: Path, cut: str) -> None:
+    assert open_subject(run, progress=False).own_val
+    assert not open_subject(run, [cut], progress=False).own_val
+
+
+def test_blanks_around_a_key_are_none_of_it(run: Path) -> None:
+    require_data("weights", ["data.name = cifar10"])
+    assert model_settings([" model.img_size = 32", "data.name =digits"]) == (
+        {"img_size": 32},
+        ["data.name=digits"],
+    )
+    subject = open_subject(run, ["model.img_size = 16"], progress=False)
+    assert subject.section["img_size"] == [16, 16]
+    with pytest.raises(ConfigError, match=r"eval\.speed_seconds: only the speed suite reads it"):
+        evaluate(run, {" eval.speed_seconds ": 1.0}, progress=False)

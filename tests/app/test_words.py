@@ -12,7 +12,7 @@ import sacrebleu
 import torch
 
 import vitkit
-from tests.conftest import TINY
+from tests.conftest import TINY, finished_run
 from tests.small_words import SKILLED, pair_run, text_run
 from vitkit.app import compare, load_translator, load_writer, train, utf8_lines
 from vitkit.app.writer import Writer
@@ -27,14 +27,10 @@ from vitkit.weights import read_checkpoint
 
 
 def _trained(folder: Path, kind: str) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("VITKIT_RUN_DIR", raising=False)
-        if kind == "pictures":
-            train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
-        else:
-            make = text_run if kind == "text" else pair_run
-            train(make(folder, "trainer.max_epochs=6"), progress=False)
-    return folder
+    if kind == "pictures":
+        return finished_run(*TINY, f"run.dir={folder}", "trainer.max_epochs=1")
+    make = text_run if kind == "text" else pair_run
+    return finished_run(config=make(folder, "trainer.max_epochs=6"))
 
 
 @pytest.fixture(scope="module")
@@ -255,10 +251,7 @@ LONGER = 4.0
 @pytest.fixture(scope="module")
 def skilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("skilled") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("VITKIT_RUN_DIR", raising=False)
-        train(pair_run(folder, *SKILLED), progress=False)
-    return folder
+    return finished_run(config=pair_run(folder, *SKILLED))
 
 
 def test_a_length_penalty_reaches_the_search(skilled: Path) -> None:

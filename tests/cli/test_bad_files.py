@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,20 +14,12 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.conftest import TINY, Command
+from tests.cli.conftest import one_line
+from tests.conftest import TINY, Command, finished_run
 from tests.small_data import write_pictures
-from vitkit.app import train
 from vitkit.weights import hub
 
 FOLDER = ["data.name=image_folder", "data.root=pictures"]
-
-
-def _one_line(err: str, *parts: str) -> None:
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, err
-    for part in parts:
-        assert part in err, err
 
 
 def _weights(kind: str, folder: Path) -> str:
@@ -79,7 +70,7 @@ def test_weights(
     words = [*TINY, f"model.weights={source}"] if command == "train" else [source, *settings]
     code, _, err = run(command, *words)
     assert code == 1
-    _one_line(err, BAD[kind])
+    one_line(err, BAD[kind])
     assert not (tmp_path / "runs").exists()
 
 
@@ -88,11 +79,8 @@ def trained(tmp_path: Path) -> Path:
     """A run on a folder of two classes."""
     write_pictures(tmp_path / "pictures", a_class=20)
     words = [word for word in TINY if not word.startswith("data.")]
-    os.environ.pop("VITKIT_RUN_DIR", None)
     more = [f"data.root={tmp_path / 'pictures'}", "data.batch_size=8", "trainer.max_epochs=1"]
-    settings = [*words, "data.name=image_folder", *more, f"run.dir={tmp_path / 'run'}"]
-    train(None, settings, progress=False)
-    return tmp_path / "run"
+    return finished_run(*words, "data.name=image_folder", *more, f"run.dir={tmp_path / 'run'}")
 
 
 def test_labels_that_disagree_with_the_checkpoint(
@@ -112,11 +100,11 @@ def test_labels_that_disagree_with_the_checkpoint(
     for words in (["eval", trained], ["check-data", "pictures"]):
         code, _, err = run(*words)
         assert code == 1
-        _one_line(err, "labels.txt lists 'horse' and lacks 'dog'")
+        one_line(err, "labels.txt lists 'horse' and lacks 'dog'")
     (pictures / "dog").rename(pictures / "horse")
     code, _, err = run("eval", trained)
     assert code == 1
-    _one_line(err, "'horse' is none of the model's")
+    one_line(err, "'horse' is none of the model's")
 
 
 def test_a_class_without_pictures(run: Command, tmp_path: Path) -> None:
@@ -125,19 +113,19 @@ def test_a_class_without_pictures(run: Command, tmp_path: Path) -> None:
     for words in (["check-data", "pictures"], ["train", *TINY, *FOLDER]):
         code, _, err = run(*words)
         assert code == 1
-        _one_line(err, "horse holds no pictures")
+        one_line(err, "horse holds no pictures")
 
 
 def test_pictures_that_are_none_are_named(run: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "pictures" / "cat" / "zero.png").touch()
     code, _, err = run("train", *TINY, *FOLDER)
     assert code == 1
-    _one_line(err, "1 damaged image", "zero.png: empty file", "data.on_bad_image=skip")
+    one_line(err, "1 damaged image", "zero.png: empty file", "data.on_bad_image=skip")
     whole = tmp_path / "whole.png"
     Image.new("RGB", (9, 9), "red").save(whole)
     code, out, err = run("predict", trained, tmp_path / "pictures" / "cat" / "zero.png", whole)
     assert code == 1
-    _one_line(err, "zero.png")
+    one_line(err, "zero.png")
     assert "whole.png" in out
 
 
@@ -159,7 +147,7 @@ def test_probing(run: Command, trained: Path, tmp_path: Path) -> None:
     ):
         code, _, err = run(*words)
         assert code == 2
-        _one_line(err, said)
+        one_line(err, said)
     code, _, err = run("probe", "nothing")
     assert code == 1
-    _one_line(err, "no such run folder or checkpoint: nothing")
+    one_line(err, "no such run folder or checkpoint: nothing")

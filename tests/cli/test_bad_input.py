@@ -16,7 +16,8 @@ import pytorch_lightning.loggers
 import torch
 from PIL import Image
 
-from tests.conftest import TINY, Command
+from tests.cli.conftest import one_line
+from tests.conftest import TINY, Command, finished_run
 from vitkit.cli import main
 from vitkit.errors import ConfigError, Interrupted, RunError
 
@@ -26,20 +27,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny run."""
-    from vitkit.app import train
-
     folder = tmp_path_factory.mktemp("trained") / "run"
-    os.environ.pop("VITKIT_RUN_DIR", None)
-    train(None, [*TINY, f"run.dir={folder}", "trainer.max_epochs=1"], progress=False)
-    return folder
-
-
-def _one_line(err: str, *parts: str) -> None:
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1, err
-    for part in parts:
-        assert part in err
+    return finished_run(*TINY, f"run.dir={folder}", "trainer.max_epochs=1")
 
 
 def test_the_commands_work(run: Command, trained: Path, tmp_path: Path) -> None:
@@ -83,6 +72,9 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "exit_code", "parts"),
     [
         (["train", "data.nam=digits"], 2, ["did you mean data.name?"]),
+        (["train", f"data.nam={'x' * 400}"], 2, ["did you mean data.name?"]),
+        (["eval", "nothing", f"data.root={'x' * 400}"], 1, ["no such run folder or checkpoint"]),
+        (["inspect", "nothing", f"data.root={'x' * 400}"], 1, ["no such run folder"]),
         (["train", "trainer.max_epochs=ten"], 2, ["given 'ten'", "a whole number"]),
         (["train", "data.nam=x", "optimizer.lr=-1"], 2, ["2 faults", "data.nam", "optimizer.lr"]),
         (["train", "model.name=vit_tinny_patch4_32"], 2, ["did you mean vit_tiny_patch4_32"]),
@@ -124,7 +116,7 @@ def test_bad_arguments(
     for part in parts:
         assert part in err, err
     if parts:
-        _one_line(err)
+        one_line(err)
 
 
 @pytest.mark.usefixtures("bare_machine")
@@ -134,7 +126,7 @@ def test_bad_arguments(
 def test_a_run_that_never_began_leaves_no_folder(run: Command, tmp_path: Path, fault: str) -> None:
     code, _, err = run("train", *TINY, "run.dir=fresh", fault)
     assert code > 0
-    _one_line(err)
+    one_line(err)
     assert not (tmp_path / "fresh").exists()
 
 
@@ -157,12 +149,13 @@ def test_an_option_of_another_command_may_be_meant_as_a_setting(run: Command) ->
 def test_of_several_processes_the_first_tells_of_a_dry_run(
     run: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = Mock(return_value=Mock(model=torch.nn.Linear(2, 1)))
+    tried = Mock(return_value=Mock(num_parameters=3))
     monkeypatch.setattr("vitkit.app.try_one_batch", tried)
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("LOCAL_RANK", rank)
         code, out, _ = run("train", *TINY, "--dry-run")
         assert code == 0 and out.count("one batch works") == len(out.splitlines()) == lines
+        assert out.count("(3 parameters)") == lines
     assert tried.call_count == 2
 
 
@@ -175,7 +168,7 @@ def test_resuming_a_finished_run_says_so(run: Command, trained: Path) -> None:
     assert (trained / "results.json").read_bytes() == before
     code, _, err = run("train", "--resume", trained, "trainer.max_epochs=9")
     assert code == 2
-    _one_line(err, "own settings", f"model.weights={trained}")
+    one_line(err, "own settings", f"model.weights={trained}")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +188,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     monkeypatch.setattr("vitkit.app.model_rows", Mock(side_effect=error))
     code, out, err = run("models")
     assert (code, out) == (1, "")
-    _one_line(err, said)
+    one_line(err, said)
     assert len(err.splitlines()) == 1
     unforeseen = not isinstance(error, OSError) or error.errno != errno.ENOSPC
     assert ("--debug" in err) == unforeseen
@@ -241,33 +234,33 @@ def test_bad_checkpoints(run: Command, trained: Path, tmp_path: Path) -> None:
     cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     code, _, err = run("eval", cut)
     assert code == 1
-    _one_line(err, "damaged or incomplete")
+    one_line(err, "damaged or incomplete")
     victim = tmp_path / "evil-was-here"
     evil = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "vitkit": _Evil(victim)}, evil)
     code, _, err = run("eval", evil)
     assert code == 1
-    _one_line(err, "refused", "nothing in it was run")
+    one_line(err, "refused", "nothing in it was run")
     assert "weights_only" not in err and "trust" not in err
     plain = tmp_path / "plain.ckpt"
     plain.write_bytes(pickle.dumps({"a": _Evil(victim)}))
     code, _, err = run("eval", plain)
     assert code == 1
-    _one_line(err)
+    one_line(err)
     assert not victim.exists()
     photo = tmp_path / "photo.jpg"
     Image.new("RGB", (9, 7), "red").save(photo)
     code, _, err = run("eval", photo)
     assert code == 1
-    _one_line(err, "photo.jpg is not a checkpoint")
+    one_line(err, "photo.jpg is not a checkpoint")
     foreign = tmp_path / "foreign.pth"
     torch.save({"weight": torch.zeros(3)}, foreign)
     code, _, err = run("eval", foreign)
     assert code == 2
-    _one_line(err, "foreign.pth: on which data?")
+    one_line(err, "foreign.pth: on which data?")
     code, _, err = run("eval", foreign, "data.name=digits")
     assert code == 1
-    _one_line(err, "foreign.pth is of no layout that vitkit knows")
+    one_line(err, "foreign.pth is of no layout that vitkit knows")
 
 
 def test_bad_pictures(run: Command, trained: Path, tmp_path: Path) -> None:
@@ -276,14 +269,14 @@ def test_bad_pictures(run: Command, trained: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 30])
     code, _, err = run("predict", trained, tmp_path / "cut.png")
     assert code == 1
-    _one_line(err, "cut.png")
+    one_line(err, "cut.png")
     code, _, err = run("predict", trained, tmp_path / "none.png")
     assert code == 1
-    _one_line(err, "no such picture")
+    one_line(err, "no such picture")
     Image.new("RGB", (30, 30), "red").save(tmp_path / "whole.png")
     code, out, err = run("predict", trained, tmp_path / "cut.png", tmp_path / "whole.png")
     assert code == 1
-    _one_line(err, "cut.png")
+    one_line(err, "cut.png")
     assert out.splitlines()[0].endswith("whole.png") and "%" in out
 
 
@@ -296,10 +289,10 @@ def test_a_folder_of_runs_is_no_run_but_names_them(
     for words in (["eval", "runs"], ["predict", "runs/x", "a.png"], ["train", "--resume", "runs"]):
         code, _, err = run(*words)
         assert code == 1
-        _one_line(err, "is no run, but holds", "old", f"the newest is {Path('runs/x/new')}")
+        one_line(err, "is no run, but holds", "old", f"the newest is {Path('runs/x/new')}")
     code, _, err = run("eval", "runs/x/newest")
     assert code == 1
-    _one_line(err, "no such run folder", f"the newest is {Path('runs/x/new')}")
+    one_line(err, "no such run folder", f"the newest is {Path('runs/x/new')}")
 
 
 def test_evaluating_an_unfinished_run_says_so(run: Command, trained: Path, tmp_path: Path) -> None:
@@ -329,14 +322,14 @@ def test_a_training_ends_with_what_to_run_next(run: Command, tmp_path: Path) -> 
 def test_evaluating_on_other_classes_is_refused(run: Command, trained: Path) -> None:
     code, _, err = run("eval", trained, "data.synthetic_classes=5")
     assert code == 1
-    _one_line(err, "knows 4 classes", "has 5")
+    one_line(err, "knows 4 classes", "has 5")
 
 
 def test_a_used_folder_is_never_overwritten(run: Command, trained: Path) -> None:
     before = (trained / "results.json").read_bytes()
     code, _, err = run("train", *TINY, f"run.dir={trained}")
     assert code == 1
-    _one_line(err, "is not empty", "--resume")
+    one_line(err, "is not empty", "--resume")
     assert (trained / "results.json").read_bytes() == before
 
 
@@ -347,14 +340,14 @@ def test_so_it_is_before_anything_is_read(
     monkeypatch.setattr("vitkit.app.trainer.job_class", read)
     code, _, err = run("train", *TINY, f"run.dir={trained}")
     assert code == 1
-    _one_line(err, "is not empty", "--resume")
+    one_line(err, "is not empty", "--resume")
 
 
 def test_a_folder_that_cannot_be_written(run: Command, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = run("train", *TINY, "run.root=file")
     assert code == 1
-    _one_line(err, "cannot write the run folder", "run.root")
+    one_line(err, "cannot write the run folder", "run.root")
 
 
 @on_linux
@@ -379,7 +372,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
         patch.setattr(Trainer, "save_checkpoint", save)
         code, _, err = run("train", *TINY, "run.dir=full", "-q")
     assert code == 1
-    _one_line(err, "cannot write", os.strerror(errno.ENOSPC), "untouched")
+    one_line(err, "cannot write", os.strerror(errno.ENOSPC), "untouched")
     assert [
         p.name for p in (tmp_path / "full" / "checkpoints").iterdir() if ".part" in p.name
     ] == []
@@ -398,7 +391,7 @@ def test_a_full_disk_at_the_first_checkpoint_promises_nothing(
     monkeypatch.setattr(Trainer, "save_checkpoint", save)
     code, _, err = run("train", *TINY, "run.dir=full", "-q")
     assert code == 1
-    _one_line(err, "cannot write", "no checkpoint yet", "run.root")
+    one_line(err, "cannot write", "no checkpoint yet", "run.root")
     assert "untouched" not in err and "resume" not in err
 
 
@@ -425,7 +418,7 @@ def test_a_full_disk_beside_the_checkpoints_lets_the_run_go_on_later(
         _fill_the_disk(patch, name, how)
         code, _, err = run("train", *TINY, "run.dir=full", "-q")
     assert code == 1
-    _one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
+    one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "full" / "results.json").exists()
     assert not [path for path in (tmp_path / "full").rglob("*") if path.suffix == ".part"]
@@ -445,7 +438,7 @@ def test_a_full_disk_leaves_an_earlier_evaluation(
         _fill_the_disk(patch, name, "w")
         code, _, err = run("eval", "full")
     assert code == 1
-    _one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
+    one_line(err, f"error: {os.strerror(errno.ENOSPC)}: ")
     assert len(err.splitlines()) == 1
     assert (tmp_path / "full" / name).read_bytes() == before
     assert not [path for path in (tmp_path / "full").rglob("*") if path.suffix == ".part"]
@@ -454,7 +447,7 @@ def test_a_full_disk_leaves_an_earlier_evaluation(
 def test_a_diverging_loss_stops_with_its_step(run: Command) -> None:
     code, _, err = run("train", *TINY, "optimizer.name=sgd", "optimizer.lr=1e30", "-q")
     assert code == 1
-    _one_line(err, "NaN or infinite at step", "lower optimizer.lr", "(epoch 1)")
+    one_line(err, "NaN or infinite at step", "lower optimizer.lr", "(epoch 1)")
     assert "There is no checkpoint yet; start anew" in err and "still good" not in err
 
 
@@ -470,7 +463,7 @@ def test_spoilt_weights_never_replace_good_ones(
     code, _, err = run("train", *TINY, "run.dir=spoilt", *settings, "-q")
     assert code == 1
     last = Path("spoilt", "checkpoints", "last.ckpt")
-    _one_line(err, "weights became NaN or infinite by step", "still good", "run.dir=null")
+    one_line(err, "weights became NaN or infinite by step", "still good", "run.dir=null")
     assert f"vitkit train {Path('spoilt', 'config.yaml')} model.weights={last}" in err
     kept = read_checkpoint(tmp_path / last)
     assert 1 <= kept.step < 9
@@ -487,7 +480,7 @@ def test_out_of_memory_says_what_to_lower(run: Command, monkeypatch: pytest.Monk
     monkeypatch.setattr(ClassificationTask, "training_step", fail)
     code, _, err = run("train", *TINY, "-q")
     assert code == 1
-    _one_line(err, "out of memory", "data.batch_size")
+    one_line(err, "out of memory", "data.batch_size")
 
 
 def test_out_of_memory_in_the_test_says_that_the_training_is_done(
@@ -500,7 +493,7 @@ def test_out_of_memory_in_the_test_says_that_the_training_is_done(
     code, _, err = run("train", *TINY, "run.dir=full", "trainer.max_epochs=1", "-q")
     assert code == 1
     last = Path("full", "checkpoints", "last.ckpt")
-    _one_line(err, "out of memory; data.eval_batch_size is too large", f"measure {last} by")
+    one_line(err, "out of memory; data.eval_batch_size is too large", f"measure {last} by")
     assert last.exists()
 
 
@@ -523,11 +516,28 @@ def test_so_does_what_uses_a_finished_model(
     command, *more = words
     code, _, err = run(command, trained, *more)
     assert code == 1
-    _one_line(err, f"error: out of memory; {says}")
+    one_line(err, f"error: out of memory; {says}")
 
 
-def test_nothing_is_left_of_the_trained_run_but_what_it_should(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()}
-    assert {"checkpoints", "config.yaml", "metrics.csv", "results.json", "tensorboard"} <= names
-    assert {p.name for p in (trained / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
-    shutil.rmtree(trained / "tensorboard")
+def test_a_command_that_fails_leaves_nothing_in_the_run(run: Command, tmp_path: Path) -> None:
+    assert run("train", *TINY, "run.dir=own", "trainer.max_epochs=1", "-q")[0] == 0
+
+    def held() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (tmp_path / "own").rglob("*") if path.is_file()}
+
+    before = held()
+    names = {path.name for path in (tmp_path / "own").iterdir()}
+    assert names == {"checkpoints", "config.yaml", "metrics.csv", "results.json", "tensorboard"}
+    kept = {path.name for path in (tmp_path / "own" / "checkpoints").iterdir()}
+    assert kept == {"last.ckpt", "best.ckpt"}
+    for words in (
+        ["eval", "own", "data.synthetic_classes=5"],
+        ["predict", "own", "none.png"],
+        ["inspect", "own", "none.png"],
+        ["probe", "own", "model.depth=3"],
+        ["export", "own", "--format", "keras"],
+        ["train", *TINY, "run.dir=own"],
+    ):
+        assert run(*words)[0] > 0
+        assert held() == before, words
+        assert {path.name for path in (tmp_path / "own").iterdir()} == names, words

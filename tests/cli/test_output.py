@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY
-from tests.training.test_resume import _stop_at
+from tests.interrupted import stop_at
 from vitkit.cli import main
 from vitkit.cli.main import _quiet_threads
 
@@ -132,7 +132,7 @@ def test_ctrl_c_while_testing_tells_how_to_go_on(
 def test_a_closed_terminal_leaves_a_checkpoint(
     go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _stop_at(monkeypatch, 2, signal.SIGHUP)
+    stop_at(monkeypatch, 2, signal.SIGHUP)
     inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     try:
         assert go("train", *TINY, "run.dir=run") == 129
@@ -147,7 +147,7 @@ def test_under_nohup_a_closed_terminal_is_nothing(
 ) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        _stop_at(monkeypatch, 2, signal.SIGHUP)
+        stop_at(monkeypatch, 2, signal.SIGHUP)
         assert go("train", *TINY, "run.dir=run") == 0
     finally:
         signal.signal(signal.SIGHUP, before)

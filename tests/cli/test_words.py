@@ -8,29 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import TINY, Command
+from tests.cli.conftest import only_line
+from tests.conftest import TINY, Command, finished_run
 from tests.small_words import PAIRS, TEXT, pair_run, text_run
-from vitkit.app import load_translator, train
+from vitkit.app import load_translator
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished tiny run of each kind."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("VITKIT_RUN_DIR", raising=False)
-        train(text_run(folder / "text", "trainer.max_epochs=6"), progress=False)
-        train(pair_run(folder / "pairs", "trainer.max_epochs=6"), progress=False)
-        images = [*TINY, f"run.dir={folder / 'images'}", "trainer.max_epochs=1"]
-        train(None, images, progress=False)
-    return {name: folder / name for name in ("text", "pairs", "images")}
-
-
-def _one_line(err: str, *parts: str) -> None:
-    assert "Traceback" not in err
-    assert len(err.splitlines()) == 1 and err.startswith("error: "), err
-    for part in parts:
-        assert part in err, err
+    return {
+        "text": finished_run(config=text_run(folder / "text", "trainer.max_epochs=6")),
+        "pairs": finished_run(config=pair_run(folder / "pairs", "trainer.max_epochs=6")),
+        "images": finished_run(*TINY, f"run.dir={folder / 'images'}", "trainer.max_epochs=1"),
+    }
 
 
 def test_generate(run: Command, runs: dict[str, Path]) -> None:
@@ -72,7 +64,7 @@ def test_eval_of_words(run: Command, runs: dict[str, Path]) -> None:
     assert "no paired test" not in out
     code, _, err = run("eval", runs["text"], "--quiet", "--split", "test")
     assert code == 1
-    _one_line(err, "text has no test part", "train, val, all")
+    only_line(err, "text has no test part", "train, val, all")
     code, out, _ = run("eval", runs["text"], runs["pairs"], "--quiet")
     assert code == 0 and "no paired test" in out
 
@@ -94,19 +86,19 @@ def test_a_training_ends_with_what_to_run_next(run: Command, runs: dict[str, Pat
 def test_what_cannot_be_continued(run: Command, runs: dict[str, Path]) -> None:
     code, out, err = run("generate", runs["text"], "RO@")
     assert code == 1 and out == ""
-    _one_line(err, "character '@' (U+0040)", "leave it out")
+    only_line(err, "character '@' (U+0040)", "leave it out")
     code, _, err = run("generate", runs["text"], "R" * 17)
     assert code == 1
-    _one_line(err, "17 tokens", "16 positions", "model.max_len")
+    only_line(err, "17 tokens", "16 positions", "model.max_len")
     code, _, err = run("generate", runs["text"], "-", stdin=b"R\xff")
     assert code == 1
-    _one_line(err, "standard input: byte 0xff in line 1 is not UTF-8")
+    only_line(err, "standard input: byte 0xff in line 1 is not UTF-8")
     code, _, err = run("generate", runs["text"], "-")
     assert code == 2
-    _one_line(err, "the prompt is empty")
+    only_line(err, "the prompt is empty")
     code, _, err = run("generate", runs["text"], "R", "--top-p", 3)
     assert code == 2
-    _one_line(err, "top_p 3.0; allowed: above 0, up to 1")
+    only_line(err, "top_p 3.0; allowed: above 0, up to 1")
 
 
 def test_what_cannot_be_translated(run: Command, runs: dict[str, Path], tmp_path: Path) -> None:
@@ -121,16 +113,16 @@ def test_what_cannot_be_translated(run: Command, runs: dict[str, Path], tmp_path
     }.items():
         code, _, err = run("translate", runs["pairs"], name)
         assert code == 1
-        _one_line(err, *parts)
+        only_line(err, *parts)
     (tmp_path / "several").write_bytes(b"o" * 48 + b"\none two\n@\n" + b"o" * 50 + b"\none\n")
     code, out, err = run("translate", runs["pairs"], "several")
     assert code == 1
-    _one_line(err, "sentence 1: 49 tokens", "its line is empty; so are those of 2 others")
+    only_line(err, "sentence 1: 49 tokens", "its line is empty; so are those of 2 others")
     one, two = load_translator(runs["pairs"]).translate(["one two", "one"])
     assert out.splitlines() == ["", one, "", "", two]
     code, _, err = run("translate", runs["pairs"], stdin=b"one\n\xff\n")
     assert code == 1
-    _one_line(err, "standard input: byte 0xff in line 2")
+    only_line(err, "standard input: byte 0xff in line 2")
 
 
 def test_each_command_knows_its_own_runs(run: Command, runs: dict[str, Path]) -> None:
@@ -142,11 +134,11 @@ def test_each_command_knows_its_own_runs(run: Command, runs: dict[str, Path]) ->
     }.items():
         code, _, err = run(words[0], runs[words[1]])
         assert code == 1
-        _one_line(err, *parts)
+        only_line(err, *parts)
     for kind in ("text", "pairs"):
         code, _, err = run("predict", runs[kind], "x.png")
         assert code == 1
-        _one_line(err, "reads words, not pictures", "vitkit generate")
+        only_line(err, "reads words, not pictures", "vitkit generate")
 
 
 def test_a_tokeniser_that_does_not_fit_its_model(
@@ -163,7 +155,7 @@ def test_a_tokeniser_that_does_not_fit_its_model(
         torch.save(content, tmp_path / "odd.ckpt")
         code, _, err = run("generate", "odd.ckpt", "R")
         assert code == 1
-        _one_line(err, "odd.ckpt", *parts)
+        only_line(err, "odd.ckpt", *parts)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +174,7 @@ def test_texts_that_cannot_be_learned(
         (tmp_path / "text").write_bytes(content)
     code, _, err = run("train", *usual, "data.root=text", "run.dir=fresh")
     assert code == 1
-    _one_line(err, *parts)
+    only_line(err, *parts)
     assert not (tmp_path / "fresh").exists()
 
 
@@ -199,4 +191,4 @@ def test_pairs_that_cannot_be_learned(run: Command, runs: dict[str, Path], tmp_p
         (folder / name).write_bytes(content)
         code, _, err = run("train", *PAIRS, f"data.root={folder}")
         assert code == 1
-        _one_line(err, *parts)
+        only_line(err, *parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import vitkit
-from tests.conftest import Command
+from tests.conftest import Command, finished_run
 from tests.small_words import SKILLED, pair_run, text_run
 from vitkit.app import load_translator, load_writer, train
 
@@ -19,11 +19,10 @@ from vitkit.app import load_translator, load_writer, train
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A finished tiny run of each kind."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("VITKIT_RUN_DIR", raising=False)
-        train(text_run(folder / "text"), progress=False)
-        train(pair_run(folder / "pairs", *SKILLED), progress=False)
-    return {name: folder / name for name in ("text", "pairs")}
+    return {
+        "text": finished_run(config=text_run(folder / "text")),
+        "pairs": finished_run(config=pair_run(folder / "pairs", *SKILLED)),
+    }
 
 
 def test_a_beam_writes_the_likeliest_text(run: Command, runs: dict[str, Path]) -> None:

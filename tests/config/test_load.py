@@ -11,7 +11,9 @@ from vitkit.config import (
     RunConfig,
     describe_keys,
     dump_yaml,
+    given_keys,
     load_config,
+    override_words,
     split_arguments,
     suggest_key,
     to_plain,
@@ -96,6 +98,30 @@ def test_every_fault_of_a_file_has_its_line(tmp_path: Path) -> None:
     file.write_text("schedule:\n  min_lr: 0.5\n")
     assert faults(files=(file,))[0].endswith(f"({file}, line 2)")
     assert "line" not in faults("schedule.min_lr=0.6", files=(file,))[0]
+
+
+def test_a_setting_that_takes_the_place_of_a_group_leaves_its_lines_behind(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "model:\n  conv_stem:\n    - dim: 8\n      stride: 2\n"
+        "task:\n  finetune:\n    rank: 4\n    alpha: none\n"
+    )
+    words = ("model.conv_stem=[{dim: none, stride: 1}]", "task.finetune={rank: none}")
+    stem, rank, alpha = faults(*words, files=(file,))
+    assert stem.startswith("model.conv_stem.dim: given 'none'") and "line" not in stem
+    assert rank.startswith("task.finetune.rank: given 'none'") and "line" not in rank
+    assert alpha.startswith("task.finetune.alpha:") and alpha.endswith(f"({file}, line 8)")
+
+
+def test_blanks_around_a_key_are_none_of_it(tmp_path: Path) -> None:
+    words = [" data.name = cifar10", "run.seed=3 ", "lone word"]
+    assert override_words(words) == ["data.name= cifar10", "run.seed=3 ", "lone word"]
+    assert given_keys(words) == ["data.name", "run.seed", "lone word"]
+    assert given_keys({" run.seed ": 3}) == given_keys("run.seed =3") == ["run.seed"]
+    assert load_config([], words[:2]) == load_config([], ["data.name=cifar10", "run.seed=3"])
+    file = tmp_path / "x.yaml"
+    file.write_text("schedule:\n  min_lr: 0.5\n")
+    assert "line" not in faults("schedule.min_lr = 0.6", files=(file,))[0]
 
 
 @pytest.mark.parametrize(
@@ -282,6 +308,8 @@ def test_arguments_split_into_files_and_overrides(tmp_path: Path) -> None:
     (tmp_path / "lr=0.1").mkdir()
     there = str(tmp_path / "lr=0.1")
     assert split_arguments([there, "b.c=1"]) == ([there], ["b.c=1"])
+    long = f"data.root={'x' * 400}"  # no system has names so long
+    assert split_arguments([long, "a.yaml"]) == (["a.yaml"], [long])
     for words in (["data.root", "data"], ["x.yaml", "data.root", "=data"]):
         with pytest.raises(
             ConfigError, match=r"data\.root: a setting is one word, data\.root=data"

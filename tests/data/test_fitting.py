@@ -215,6 +215,16 @@ def test_splits_that_are_streamed_have_one_shape_too() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("resident", "within", "beyond"),
+    [("auto", True, False), ("always", True, True), ("never", False, False)],
+)
+def test_what_may_be_held(resident: Any, within: bool, beyond: bool) -> None:
+    config = ImageDataConfig(resident=resident, resident_budget_mb=3)
+    assert config.may_hold(3 * 2**20) is within
+    assert config.may_hold(3 * 2**20 + 1) is beyond
+
+
 def test_the_budget_is_that_of_all_splits_together() -> None:
     pairs = [(torch.zeros(3, 300, 300, dtype=torch.uint8), i % 2) for i in range(3)]
     config = ImageDataConfig(val_fraction=0.0, resident_budget_mb=1)

@@ -25,17 +25,20 @@ from vitkit.data.folder import find_images
 from vitkit.data.loaders import EvalLoader
 from vitkit.data.own import data_from_datasets
 from vitkit.data.preprocess import Fit, Preprocessing, picture_to_tensor
-from vitkit.data.sources import load_data, stratified_split
+from vitkit.data.sources import load_data
 from vitkit.data.splits import (
     ImageData,
     ResidentSplit,
     StreamedSplit,
     pictures_digest,
     sample_images,
+    stratified_split,
+    train_and_test,
+    train_and_val,
 )
 from vitkit.errors import DataError, UnknownNameError
 
-REAL = [Path("data"), Path("../shared/data")]
+REAL = Path(__file__).parents[2] / "data"
 
 
 def test_a_cut_leaves_each_class_an_image() -> None:
@@ -63,6 +66,18 @@ def test_validation_share_is_stratified_and_depends_on_its_seed_alone() -> None:
     assert int(counts.max() - counts.min()) <= 1
     assert torch.equal(cut, stratified_split(targets, 0.2, 3)[1])
     assert not torch.equal(cut, stratified_split(targets, 0.2, 4)[1])
+
+
+def test_test_and_validation_are_cut_by_seeds_of_their_own() -> None:
+    targets = torch.arange(100) % 4
+    config = ImageDataConfig(val_fraction=0.3, split_seed=7)
+    for found, wanted in (
+        (train_and_test(targets, config), stratified_split(targets, 0.2, 7)),
+        (train_and_val(targets, config), stratified_split(targets, 0.3, 8)),
+    ):
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    less = config.model_copy(update={"val_fraction": 0.1})
+    assert torch.equal(train_and_test(targets, config)[1], train_and_test(targets, less)[1])
 
 
 def test_statistics_are_those_of_the_training_pixels() -> None:
@@ -204,10 +219,9 @@ def test_cifar_absent_damaged_or_malicious(tmp_path: Path) -> None:
 
 
 def test_real_cifar10_if_present() -> None:
-    roots = [root for root in REAL if (root / "cifar-10-batches-py").is_dir()]
-    if not roots:
-        pytest.skip("no unpacked CIFAR-10 in data/ or ../shared/data/")
-    data = load_data(ImageDataConfig(name="cifar10", root=str(roots[0])))
+    if not (REAL / "cifar-10-batches-py").is_dir():
+        pytest.skip(f"no unpacked CIFAR-10 in {REAL}")
+    data = load_data(ImageDataConfig(name="cifar10", root=str(REAL)))
     assert (data.info.num_train, data.info.num_val, data.info.num_test) == (45000, 5000, 10000)
     assert data.info.class_names[:2] == ("airplane", "automobile")
     np.testing.assert_allclose(data.info.mean, (0.4914, 0.4822, 0.4465), atol=2e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitkit.evaluation import speed
 from vitkit.evaluation.cost import count_activations, count_flops, count_parameters, peak_memory
-from vitkit.evaluation.speed import measure_speed
+from vitkit.evaluation.speed import measure_speed, synchronize
 from vitkit.models import create_model
 from vitkit.models.flops import forward_flops
 from vitkit.nn import attention_kernel
@@ -34,8 +35,14 @@ PUBLISHED = {"tiny": 2.507, "small": 9.198, "base": 35.128, "large": 123.11}
 
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_published_sizes_of_ours_and_of_timm(size: str) -> None:
-    section = {"name": f"vit_{size}_patch16_224", "num_classes": 1000}
+    section: dict[str, Any] = {"name": f"vit_{size}_patch16_224", "num_classes": 1000}
     assert forward_flops(section) / 1e9 == pytest.approx(PUBLISHED[size], rel=5e-4)
+    with torch.device("meta"):
+        model = timm.create_model(section["name"], num_classes=1000).eval()
+        image = torch.zeros(1, 3, 224, 224)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    assert count_flops(lambda: model(image)) == forward_flops(section)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +120,12 @@ def test_speed_goes_on_without_the_batch_that_does_not_fit(now: list[float]) -> 
 
     found = measure_speed(run, lambda n: torch.zeros(n, 1), seconds=0.001, max_batch=64)
     assert set(found.rates) == {1, 2} and found.best_batch == 2
+
+
+def test_only_devices_that_queue_work_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(str(device)))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in ("cpu", "cuda:1", torch.device("mps")):
+        synchronize(device)
+    assert waited == ["cuda:1", "mps"]

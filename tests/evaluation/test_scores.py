@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from sklearn.metrics import (
     brier_score_loss,
     confusion_matrix,
     log_loss,
     precision_recall_fscore_support,
+)
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
 )
 
 from vitkit.errors import EvaluationError
@@ -85,9 +90,12 @@ def test_a_shifted_row_is_the_same_row_and_chunks_do_not_show(
 ) -> None:
     logits, targets = _case("random")
     whole = scores.image_scores(logits, targets)
-    monkeypatch.setattr(scores, "CHUNK", 70)
+    monkeypatch.setattr(scores, "HELD", 70)
     for name, values in vars(scores.image_scores(logits, targets)).items():
         assert torch.equal(values, getattr(whole, name)), name
+    shifted = scores.image_scores(logits.double() + 50.0, targets)
+    for name, values in vars(whole).items():
+        torch.testing.assert_close(getattr(shifted, name), values, rtol=1e-9, atol=1e-12)
 
 
 def test_likelihood_of_what_people_say() -> None:
@@ -141,6 +149,70 @@ def test_the_standard_suite_holds_together(kind: str) -> None:
     assert again == measured
     plain = standard_suite(predictions, list("abcdef"), resamples=200)
     assert "temperature" not in plain.metrics
+
+
+def _calibration_of_others(p: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """By torchmetrics, which sums in float32, and with numpy's quantiles."""
+    norms = {"ece": "l1", "ece_rms": "l2", "ece_max": "max"}
+    found = {
+        name: float(multiclass_calibration_error(p, targets, 6, n_bins=15, norm=norm))
+        for name, norm in norms.items()
+    }
+    found["ece_classwise"] = sum(
+        float(binary_calibration_error(p[:, k].contiguous(), (targets == k).long(), n_bins=15)) / 6
+        for k in range(6)
+    )
+    (sure, best), count = p.max(1), len(p)
+    edges = np.interp(np.linspace(0, count, 16), np.arange(count), np.sort(sure.numpy()))
+    place = np.clip(np.searchsorted(edges, sure.numpy()) - 1, 0, 14)
+    gaps = np.bincount(place, ((best == targets).double() - sure).numpy())
+    return {**found, "ece_adaptive": float(np.abs(gaps).sum() / count)}
+
+
+def _drawn(count: int, scale: float, temperature: float) -> Predictions:
+    """Logits, and targets drawn from what they say at a temperature."""
+    logits = scale * torch.randn(count, 6)
+    targets = torch.distributions.Categorical(logits=logits / temperature).sample()
+    return Predictions(logits, targets, torch.arange(count))
+
+
+def test_the_standard_suite_says_what_other_libraries_say() -> None:
+    shown, held = _drawn(200, 2.0, 1.3), _drawn(300, 3.0, 2.0)
+    found = standard_suite(shown, list("abcdef"), validation=held, resamples=10).metrics
+    assert 1.5 < found["temperature"] < 2.5
+    theirs = {}
+    for ending, temperature in (("", 1.0), ("_scaled", found["temperature"])):
+        p = (shown.logits.double() / temperature).softmax(1)
+        for name, value in _calibration_of_others(p, shown.targets).items():
+            theirs[f"{name}{ending}"] = value
+    assert len({round(value, 4) for value in theirs.values()}) == 10  # none stands for another
+    for name, value in theirs.items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
+    predicted = shown.logits.argmax(1)
+    macro = precision_recall_fscore_support(shown.targets, predicted, average="macro")
+    assert [found[name] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3])
+
+
+def test_the_intervals_of_the_standard_suite_are_as_wide_as_asked() -> None:
+    shown = _drawn(200, 2.0, 1.3)
+    rows = scores.image_scores(shown.logits, shown.targets)
+    means = {"acc": rows.right.double(), "loss": rows.nll, "brier": rows.squared_error}
+    widths = []
+    for confidence in (0.95, 0.5):
+        found = standard_suite(shown, list("abcdef"), confidence=confidence).metrics
+        exact = stats.binomtest(int(rows.right.sum()), 200)
+        wilson = exact.proportion_ci(confidence, method="wilson")
+        assert found["acc_wilson_low"] == pytest.approx(wilson.low, abs=1e-9)
+        assert found["acc_wilson_high"] == pytest.approx(wilson.high, abs=1e-9)
+        for name, values in means.items():  # nearly as of a normal mean
+            reach = stats.norm.ppf(0.5 + confidence / 2) * float(values.std()) / 200**0.5
+            for end, sign in (("low", -1), ("high", 1)):
+                want = float(values.mean()) + sign * reach
+                assert found[f"{name}_{end}"] == pytest.approx(want, abs=0.3 * reach), name
+        names = (*means, "ece")
+        widths.append([found[f"{name}_high"] - found[f"{name}_low"] for name in names])
+    for wide, narrow in zip(*widths, strict=True):
+        assert 0.2 * wide < narrow < 0.5 * wide
 
 
 def test_the_temperature_is_that_of_the_validation_images_alone() -> None:

@@ -7,26 +7,17 @@ import math
 import pytest
 import torch
 
-from tests.explain.subjects import GRID, MODELS, PREFIX, build, pictures
+from tests.explain.subjects import GRID, MODELS, PREFIX, VIT, build, ours, pictures
 from vitkit.explain import attention_distance, attention_maps, mean_attention_distance
 
 ROWS, COLUMNS, HEIGHT, WIDTH = 3, 4, 2.0, 5.0
 
 
-def far(one: int, other: int) -> float:
-    rows = (one // COLUMNS - other // COLUMNS) * HEIGHT
-    return math.hypot(rows, (one % COLUMNS - other % COLUMNS) * WIDTH)
-
-
-def mean_distance(
-    maps: torch.Tensor, grid: tuple[int, int], patch: tuple[int, int]
-) -> torch.Tensor:
-    """The same written once more: maps (B, H, N, M) -> (H,) pixels."""
-    rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
-    places = torch.stack([rows.flatten() * patch[0], columns.flatten() * patch[1]], dim=1).float()
-    patches = maps[:, :, -len(places) :, -len(places) :]
-    shares = patches / patches.sum(dim=-1, keepdim=True)
-    return (shares * torch.cdist(places, places)).sum(dim=-1).mean(dim=(0, 2))
+def far(
+    one: int, other: int, columns: int = COLUMNS, cell: tuple[float, float] = (HEIGHT, WIDTH)
+) -> float:
+    rows = (one // columns - other // columns) * cell[0]
+    return math.hypot(rows, (one % columns - other % columns) * cell[1])
 
 
 def test_uniform_identity_and_one_far_place() -> None:
@@ -52,15 +43,30 @@ def test_prefix_tokens_have_no_place_and_take_no_share() -> None:
     assert attention_distance(maps, (ROWS, COLUMNS)).eq(0).all()
 
 
+def written_out(
+    maps: torch.Tensor, grid: tuple[int, int], cell: tuple[float, float]
+) -> torch.Tensor:
+    """Mean distance of maps (..., N, N), of the share that goes to patches."""
+    count = grid[0] * grid[1]
+    way = torch.tensor([[far(i, j, grid[1], cell) for j in range(count)] for i in range(count)])
+    patches = maps[..., -count:, -count:]
+    return ((patches * way).sum(-1) / patches.sum(-1)).mean(-1)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_of_every_family_in_pixels(name: str) -> None:
     model, images = build(name), pictures()
     found = mean_attention_distance(model, images)
     maps = attention_maps(model, images)
     assert found.shape == maps.shape[:3]
-    patch = (16 // GRID[0], 24 // GRID[1])
-    for layer in range(found.shape[1]):
-        expected = mean_distance(maps[:, layer], GRID, patch)
-        torch.testing.assert_close(found[:, layer].mean(0), expected, rtol=1e-4, atol=1e-4)
+    expected = written_out(maps, GRID, (16 / GRID[0], 24 / GRID[1]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert (found > 0).all() and (found < math.hypot(16, 24)).all()
     assert PREFIX.get(name, 0) == maps.shape[-1] - GRID[0] * GRID[1]
+
+
+def test_of_patches_that_are_not_square() -> None:
+    model, images = ours(VIT, patch_size=(2, 8))().eval(), pictures()
+    expected = written_out(attention_maps(model, images), (8, 3), (2.0, 8.0))
+    found = mean_attention_distance(model, images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -181,27 +181,24 @@ def planted(count: int, seed: int, noise: float) -> tuple[Tensor, Tensor, Tensor
     return images, classes, patches
 
 
-@pytest.mark.parametrize(
-    ("name", "more", "noise", "steps"),
-    [
-        ("vit_mini_patch4_32", {"class_token": True, "global_pool": "token"}, 1.5, 250),
-        ("vit_mini_distilled_patch4_32", {}, 1.5, 250),
-        ("vit_mini_patch4_32", {"class_token": False, "global_pool": "avg"}, 0.5, 150),
-    ],
-    ids=["class token", "distilled", "mean"],
-)
-def test_relevance_points_at_the_patch_that_decides(
-    name: str, more: dict[str, Any], noise: float, steps: int
-) -> None:
-    hits = [_share_of_hits(name, more, noise, steps, seed) for seed in range(3)]
+LEARNERS: list[tuple[str, dict[str, Any], float, int]] = [
+    ("vit_mini_patch4_32", {"class_token": True, "global_pool": "token"}, 1.5, 250),
+    ("vit_mini_distilled_patch4_32", {}, 1.5, 250),
+    ("vit_mini_patch4_32", {"class_token": False, "global_pool": "avg"}, 0.5, 150),
+]
+"""A model of each way to read tokens: its name and settings, the noise, the steps it learns in."""
+
+
+def test_relevance_points_at_the_patch_that_decides() -> None:
+    hits = [_share_of_hits(*learner) for learner in LEARNERS]
     # Chance is 1 in 16. Seen over six seeds, with two libraries of products: 0.72 to 0.87 in the
     # mean, 0.5 to 0.98 for one model, which may know a class by the absence of the others.
-    assert sum(hits) / len(hits) > 0.6 and min(hits) > 0.3
+    assert sum(hits) / len(hits) > 0.6 and min(hits) > 0.4, hits
 
 
-def _share_of_hits(name: str, more: dict[str, Any], noise: float, steps: int, seed: int) -> float:
+def _share_of_hits(name: str, more: dict[str, Any], noise: float, steps: int) -> float:
     """How often the most relevant patch decides, for a model that has learned to see it."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     shape = {"img_size": 16, "num_classes": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
     model = create_model(name, **shape, **more)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from vitkit.explain.pictures import GLOW, TWO_SIDED, as_picture, heat, overlay, points, tiles
+from vitkit.explain.pictures import GAP, GLOW, TWO_SIDED, as_picture, heat, overlay, points, tiles
 
 
 def test_heat_runs_from_the_first_colour_to_the_last() -> None:
@@ -48,10 +48,14 @@ def test_pictures_are_enlarged_by_whole_pixels() -> None:
 
 
 def test_tiles_stand_in_rows_and_do_not_overlap() -> None:
-    red, blue = Image.new("RGB", (30, 20), "red"), Image.new("RGB", (30, 20), "blue")
-    page = np.asarray(tiles([[red, blue], [blue]], ["one", "two"], ["a", "b"]))
-    for color, count in (((255, 0, 0), 1), ((0, 0, 255), 2)):
-        assert (page == color).all(axis=-1).sum() == count * 30 * 20
+    colors = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255)}
+    red, lime, blue = (Image.new("RGB", (30, 20), name) for name in colors)
+    page = np.asarray(tiles([[red, lime], [blue, red]], ["one", "two"], ["a", "b"]))
+    found = [np.argwhere((page == color).all(axis=-1)) for color in colors.values()]
+    assert [len(places) for places in found] == [2 * 30 * 20, 30 * 20, 30 * 20]
+    (top, left), beside, below = (places[0].tolist() for places in found)
+    assert beside == [top, left + 30 + GAP]
+    assert below == [top + 20 + GAP, left]
     bare = tiles([[red]])
     assert bare.width < page.shape[1]
     odd = tiles([[red]], ["größer λ"])  # a font need not have every letter
@@ -68,3 +72,16 @@ def test_points_have_the_colour_of_their_group() -> None:
     assert many.height == page.height  # a long list is cut
     same = points(np.ones((3, 2)), [0, 0, 0], ["all"], labels=("x", "y"))
     assert same.width < page.width  # one group needs no list
+
+
+def test_points_lie_to_the_right_of_smaller_ones_and_above_lower_ones() -> None:
+    """Of three groups the colours are red, green and blue: the brightest channel tells which."""
+    places = np.array([[0.0, 0.0], [1.0, 1.0], [1.0, 0.5]])
+    page = points(places, [0, 1, 2], ["a", "b", "c"], labels=("x", "y"), size=(100, 200))
+    pixels = np.asarray(page)[:, : 48 + 200].astype(int)  # the list of names is to the right
+    colored = pixels.max(axis=-1) - pixels.min(axis=-1) > 150
+    means = [
+        np.argwhere(colored & (pixels.argmax(axis=-1) == group)).mean(axis=0) for group in range(3)
+    ]
+    wanted = [(48 + 94, 48 + 6), (48 + 6, 48 + 194), (48 + 50, 48 + 194)]
+    np.testing.assert_allclose(means, wanted, atol=1)

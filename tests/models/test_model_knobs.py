@@ -8,17 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vitkit.errors import ConfigError
 from vitkit.models import create_model
 from vitkit.models.config import (
+    CONFIGS,
     CompactConfig,
+    CustomConfig,
+    DistilledViTConfig,
     HybridConfig,
     LanguageModelConfig,
     ModelConfig,
     PixelTextConfig,
     RecurrentLanguageModelConfig,
     RecurrentSeq2SeqConfig,
+    ResNetConfig,
     Seq2SeqConfig,
     TextClassifierConfig,
+    TimmConfig,
     ViTConfig,
 )
 
@@ -70,37 +76,61 @@ RECURRENT_FLIPS: dict[str, Any] = {
     "cell": "gru",
     "drop_rate": 0.5,
 }
+VIT_FLIPS: dict[str, Any] = {
+    **WIDE_FLIPS,
+    "num_classes": 3,
+    "in_chans": 1,
+    "img_size": 16,
+    "patch_size": 4,
+    "conv_stem": [{"dim": 8}, {"dim": 8, "pool": 2}],
+    "whiten_stem": (True, {"conv_stem": [{"dim": 8}]}),
+    "whiten_patches": True,
+    "qkv_bias": False,
+    "proj_bias": False,
+    "pos_embed": "sincos2d",
+    "rope_base": (10.0, {"pos_embed": "rotary"}),
+    "rope_ref_grid": ((16, 16), {"pos_embed": "rotary"}),
+    "rel_pos_locality": (2.0, {"pos_embed": "relative"}),
+    "no_embed_class": True,
+    "reg_tokens": 2,
+    "pre_norm": True,
+    "fc_norm": True,
+    "dynamic_img_size": True,
+    "patch_drop_rate": 0.5,
+}
 STARTS = {"rel_pos_locality", "whiten_patches"}
 """Fields that tell a model before its training from others, and no more."""
+
+FIXED: dict[type[ModelConfig], dict[str, Any]] = {
+    DistilledViTConfig: {"global_pool": "avg", "class_token": False}
+}
+"""Fields of a family that have one value, and another one, which is refused."""
+
+FOLLOWED = {ResNetConfig: {"img_size": 16}}
+"""Fields that data are made to fit, and that a network of any size does not feel."""
+
+EXEMPT: set[type[ModelConfig]] = {TimmConfig, CustomConfig}
+"""Models of others, which take what they take."""
 
 KNOBS: dict[type[ModelConfig], tuple[str, dict[str, Any], dict[str, Any]]] = {
     ViTConfig: (
         "vit_tiny_patch4_32",
         {**TRUNK, "img_size": 8, "patch_size": 2},
         {
-            **WIDE_FLIPS,
-            "num_classes": 3,
-            "in_chans": 1,
-            "img_size": 16,
-            "patch_size": 4,
-            "conv_stem": [{"dim": 8}, {"dim": 8, "pool": 2}],
-            "whiten_stem": (True, {"conv_stem": [{"dim": 8}]}),
-            "whiten_patches": True,
-            "qkv_bias": False,
-            "proj_bias": False,
+            **VIT_FLIPS,
             "global_pool": "avg",
             "class_token": (False, {"global_pool": "avg"}),
-            "pos_embed": "sincos2d",
-            "rope_base": (10.0, {"pos_embed": "rotary"}),
-            "rope_ref_grid": ((16, 16), {"pos_embed": "rotary"}),
-            "rel_pos_locality": (2.0, {"pos_embed": "relative"}),
-            "no_embed_class": True,
-            "reg_tokens": 2,
-            "pre_norm": True,
-            "fc_norm": True,
-            "dynamic_img_size": True,
-            "patch_drop_rate": 0.5,
         },
+    ),
+    DistilledViTConfig: (
+        "vit_mini_distilled_patch4_32",
+        {**TRUNK, "img_size": 8, "patch_size": 2},
+        VIT_FLIPS,
+    ),
+    ResNetConfig: (
+        "resnet20_32",
+        {"img_size": 8, "depth": 8, "embed_dim": 16},
+        {"num_classes": 3, "in_chans": 1, "depth": 14, "embed_dim": 24},
     ),
     CompactConfig: (
         "cct_2_3x2_32",
@@ -300,8 +330,32 @@ def test_a_flip_is_felt(config: type[ModelConfig], field: str) -> None:
 
 @pytest.mark.parametrize("config", KNOBS, ids=lambda config: config.__name__)
 def test_no_field_is_forgotten(config: type[ModelConfig]) -> None:
-    unused = set(getattr(config, "unused_fields", ()))
-    assert set(KNOBS[config][2]) == set(config.model_fields) - {"name", "weights"} - unused
+    unused = {"name", "weights", *getattr(config, "unused_fields", ())}
+    known = {*KNOBS[config][2], *FIXED.get(config, {}), *FOLLOWED.get(config, {})}
+    assert known == set(config.model_fields) - unused
+
+
+def test_no_family_is_forgotten() -> None:
+    assert set(KNOBS) | EXEMPT == set(CONFIGS.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "field"), [(config, field) for config, fields in FIXED.items() for field in fields]
+)
+def test_another_value_of_what_is_fixed_is_refused(config: type[ModelConfig], field: str) -> None:
+    name, base, _ = KNOBS[config]
+    with pytest.raises(ConfigError, match=field):
+        create_model(name, **{**base, field: FIXED[config][field]})
+
+
+@pytest.mark.parametrize("config", FOLLOWED, ids=lambda config: config.__name__)
+def test_what_data_are_made_to_fit_is_said_and_changes_nothing(config: type[ModelConfig]) -> None:
+    name, base, _ = KNOBS[config]
+    torch.manual_seed(0)
+    flipped: Any = create_model(name, **{**base, **FOLLOWED[config]})
+    for field, value in FOLLOWED[config].items():
+        assert base[field] != value == getattr(flipped, field)
+    assert what_changed(config, create_model(name, **base), flipped) == ""
 
 
 @pytest.mark.parametrize("config", KNOBS, ids=lambda config: config.__name__)

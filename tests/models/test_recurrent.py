@@ -9,17 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.weights import randomized
 from vitkit.models import RecurrentLanguageModel, RecurrentSeq2Seq, create_model
 
 SMALL: dict[str, Any] = {"vocab_size": 11, "embed_dim": 6, "hidden_dim": 8}
-
-
-def randomized(model: Any) -> Any:
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    return model.double().eval()
 
 
 def texts(length: int = 7, batch: int = 3, seed: int = 2) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import MarianConfig, MarianMTModel
 
+from tests.models.weights import randomized
 from vitkit.models import EncoderDecoder, create_model
 from vitkit.nn import Attention
 
@@ -23,15 +24,6 @@ SMALL: dict[str, Any] = {
     "mlp_ratio": 2.0,
 }
 SCHEMES = ["sincos", "learn", "rotary", "alibi", "relative", "none"]
-
-
-def randomized(model: Any) -> Any:
-    """The model in float64 with all weights far from their first values."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.3 * torch.randn_like(p))
-    return model.double().eval()
 
 
 def texts(length: int, batch: int = 3, seed: int = 2) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from vitkit.models import CausalLanguageModel, TextTransformer, create_model, generate
-from vitkit.models.words import WordEmbed
+from vitkit.models.words import WordEmbed, real_words
 from vitkit.nn import Block, BlockContext
 
 SMALL: dict[str, Any] = {
@@ -95,6 +95,17 @@ def test_padding_changes_nothing(pool: dict[str, Any], pos_embed: str) -> None:
     mixed = model(filled, lengths=torch.tensor([6, 10, 2]))
     assert_close(mixed[:1], expected[:1])
     assert_close(mixed[2:], model(filled[2:, :2]))
+
+
+def test_lengths_or_the_padding_say_what_is_real() -> None:
+    ids, lengths = torch.tensor([[5, 0, 3], [4, 0, 0]]), torch.tensor([2, 1])
+    by_lengths = [[True, True, False], [True, False, False]]
+    for pad_id in (None, 0):
+        real = real_words(ids, lengths, pad_id)
+        assert real is not None and real.tolist() == by_lengths
+    by_padding = real_words(ids, None, 0)
+    assert by_padding is not None and by_padding.tolist() == (ids != 0).tolist()
+    assert real_words(ids, None, None) is None
 
 
 def test_a_text_of_nothing_is_finite() -> None:

@@ -29,6 +29,7 @@ from vitkit.nn import (
     Rotary1d,
     SwiGlu,
     attention_kernel,
+    is_hooked,
     make_norm,
     padding_mask,
 )
@@ -599,3 +600,21 @@ def test_the_gelus_are_torchs_and_openais_and_differ() -> None:
     assert 0.02 < (exact - quick).abs().max() < 0.021
     mlps = [shaken(Mlp(WIDTH, HIDDEN, act_layer=act)) for act in ("gelu", "gelu_tanh")]
     assert 1e-6 < (mlps[0](tokens()) - mlps[1](tokens())).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+        "register_full_backward_pre_hook",
+    ],
+)
+def test_whoever_listens_to_a_module_is_noticed(kind: str) -> None:
+    module = nn.Sequential(nn.Linear(2, 2))
+    assert not is_hooked(module)
+    handle = getattr(module, kind)(lambda *_: None)
+    assert is_hooked(module) and not is_hooked(module[0])
+    handle.remove()
+    assert not is_hooked(module)

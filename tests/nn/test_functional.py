@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -99,8 +100,16 @@ def test_both_kernels_equal_the_formula(
 
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("kind", ["bool", "float", "lowest", "causal"])
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        *itertools.product(
+            (torch.float32, torch.bfloat16, torch.float64), ("bool", "float", "causal")
+        ),
+        (torch.bfloat16, "lowest"),
+    ],
+    ids=str,
+)
 def test_an_empty_row_gives_zeros_and_zero_gradient(
     kernel: str, dtype: torch.dtype, kind: str, safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +134,6 @@ def test_an_empty_row_gives_zeros_and_zero_gradient(
         mask = torch.zeros(6, 4, dtype=dtype)
         mask[empty] = -math.inf
     elif kind == "lowest":  # as other libraries say it: infinite once it is in bfloat16
-        if dtype != torch.bfloat16:
-            return
         mask = torch.zeros(6, 4)
         mask[empty] = torch.finfo(torch.float32).min
     with attention_kernel(kernel):  # type: ignore[arg-type]
@@ -225,6 +232,40 @@ def test_autocast_trains_by_the_explicit_kernel_where_bfloat16_is_fast(
         out = attention(q, k, v)
     assert out.dtype == torch.bfloat16
     assert picked == [(torch.bfloat16, "explicit")]
+
+
+@pytest.mark.parametrize("learns", ["q", "k", "v", "mask", "bias", "nothing"])
+def test_whatever_learns_a_backward_pass_may_follow(
+    learns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[bool] = []
+
+    def spy(*args: object) -> str:
+        needed.append(bool(args[-1]))
+        return "fused"
+
+    monkeypatch.setattr(functional, "choose_kernel", spy)
+    monkeypatch.setattr(functional, "_fused", _fused_without_masks)
+    q, k, v = inputs(65, 65)
+    masks = {name: torch.zeros(65, 65) for name in ("mask", "bias")}
+    given: dict[str, Any] = {"q": q, "k": k, "v": v, **masks}
+    if learns in given:
+        given[learns].requires_grad_()
+    out = attention(**given)
+    assert needed == [learns != "nothing"]
+    if learns in given:
+        out.sum().backward()
+        assert given[learns].grad is not None
+        needed.clear()
+        with torch.no_grad():
+            attention(**given)
+        assert needed == [False]
+
+
+def _fused_without_masks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *rest: Any) -> Tensor:
+    """torch's own, which falls back to something slow for a mask that learns."""
+    assert not (torch.is_grad_enabled() and mask.requires_grad)
+    return F.scaled_dot_product_attention(q, k, v, mask)
 
 
 @pytest.mark.parametrize(

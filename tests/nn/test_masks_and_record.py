@@ -70,20 +70,14 @@ def _vit() -> VisionTransformer:
     return VisionTransformer(16, 4, 3, 5, "token", 24, 3, 3, reg_tokens=1).eval()
 
 
-def test_recorded_maps_are_right_and_change_nothing() -> None:
+def test_recorded_maps_are_right() -> None:
     model, images = _vit(), torch.randn(2, 3, 16, 16)
-    plain = model(images)
-    with record_attention(model, layers=[0, -1]) as maps:
-        with torch.no_grad():
-            features = model.forward_features(images)
-        assert set(maps) == {0, -1}
-        for weights in maps.values():
-            assert weights.shape == (2, 3, 18, 18)
-            torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 18))
-        logits = model(images)
-    torch.testing.assert_close(logits, plain, rtol=1e-5, atol=1e-6)
-    with torch.no_grad():  # as above: a backward pass may want another kernel
-        assert torch.equal(model.forward_features(images), features)
+    with record_attention(model, layers=[0, -1]) as maps, torch.no_grad():
+        model.forward_features(images)
+    assert set(maps) == {0, -1}
+    for weights in maps.values():
+        assert weights.shape == (2, 3, 18, 18)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3, 18))
     assert all(m.recorder is None for m in model.modules() if isinstance(m, Attention))
     attn = model.blocks[0].attn
     assert isinstance(attn, Attention)
@@ -126,8 +120,15 @@ def test_layers_by_name_and_cross_attention() -> None:
         pass
 
 
-@pytest.mark.parametrize("layers", [None, [0], [-1], [1, 2]])
-def test_recording_changes_no_bit_of_any_output(layers: list[int] | None) -> None:
+@pytest.mark.parametrize("layers", [None, [0], [-1], [0, -1], [1, 2]])
+@pytest.mark.parametrize("learns", [True, False])
+def test_recording_changes_no_bit_of_any_output(layers: list[int] | None, learns: bool) -> None:
+    """With a backward pass to come and without, which may take another kernel."""
+    with torch.set_grad_enabled(learns):
+        _compare_with_recorded(layers)
+
+
+def _compare_with_recorded(layers: list[int] | None) -> None:
     model, images = _vit(), torch.randn(2, 3, 16, 16)
     plain, features = model(images), model.forward_features(images)
     with record_attention(model, layers) as maps:

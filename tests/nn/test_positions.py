@@ -20,6 +20,7 @@ from vitkit.nn import (
     alibi_slopes,
     causal_mask,
     grid_positions,
+    resize_offsets,
     resize_position_grid,
     sincos_1d,
     sincos_2d,
@@ -159,6 +160,19 @@ def test_relative_bias_of_any_grid_is_that_of_the_offset(
             )
             expected = module.table[1, :, dy, dx]
             assert torch.equal(bias[0, :, prefix + i, prefix + j], expected)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (2, 3), (1, 1), (5, 2), (2, 6), (4, 6)])
+def test_offsets_of_another_grid_are_cut_or_continued(grid: tuple[int, int]) -> None:
+    table = torch.randn(2, 3, 5, 7)  # of 3 x 4
+    found = resize_offsets(table, grid)
+    assert (found is table) == (grid == (3, 4))
+    rows, columns = grid
+    assert found.shape == (2, 3, 2 * rows - 1, 2 * columns - 1)
+    for down in range(1 - rows, rows):
+        for right in range(1 - columns, columns):
+            own = table[..., 2 + max(-2, min(2, down)), 3 + max(-3, min(3, right))]
+            assert torch.equal(found[..., down + rows - 1, right + columns - 1], own)
 
 
 def test_heads_begin_with_an_eye_on_a_neighbour_each() -> None:

@@ -19,7 +19,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from tests.report.made_up import NAMES, Page, hostile, write_run
 from vitkit.errors import RunError
 from vitkit.records import ExampleRecord, PredictionRecord, Record
-from vitkit.report import read_run, run_page, suffixes_of
+from vitkit.report import read_run, read_seeds, run_page, suffixes_of
 from vitkit.report.charts import Axis, Series, line_chart, thinned
 from vitkit.report.classes import alike_order, class_columns
 from vitkit.report.pictures import heat_uri, picture_uri, sheet_of
@@ -177,6 +177,14 @@ def test_what_cannot_be_told_is_refused(own: Path, tmp_path: Path) -> None:
     (own / "config.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(RunError, match=r"config.yaml is damaged"):
         run_page(read_run(own))
+
+
+def test_a_recipe_of_seeds_that_is_no_text_is_named(tmp_path: Path) -> None:
+    Record({"test/acc": 0.9}, {"seeds": 2}).write(tmp_path / "seeds.json")
+    assert read_seeds(tmp_path).config == ""
+    (tmp_path / "recipe.yaml").write_bytes(b"run:\n  name: \xff\n")
+    with pytest.raises(RunError, match=r"recipe.yaml is damaged .*anew with train --seeds"):
+        read_seeds(tmp_path)
 
 
 def test_pictures_of_other_images_are_left_out(own: Path) -> None:

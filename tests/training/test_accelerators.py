@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from tests.training.test_resume import _logged, _stopped
+from tests.interrupted import logged_rows, stopped_run
 from vitkit.app import resume, train
 from vitkit.config import RunConfig
 from vitkit.training.base import TrainingTask, _seed_torch
@@ -101,7 +101,7 @@ def test_a_step_is_logged_where_a_row_is_written_of_it_and_nowhere_else(
     assert {4, 8} <= logged <= {0, 4, 8}  # 0: before the first step is whole
     assert fewer == [every[3], every[7]]
     for step in (3, 5):
-        folder = _stopped(monkeypatch, tiny(*more, folder=f"parts-{step}"), step)
+        folder = stopped_run(monkeypatch, tiny(*more, folder=f"parts-{step}"), step)
         resume(folder, progress=False)
         assert _steps(folder) == fewer
 
@@ -109,4 +109,4 @@ def test_a_step_is_logged_where_a_row_is_written_of_it_and_nowhere_else(
 def _steps(folder: Path) -> list[dict[str, str]]:
     """Rows of a run's curves that are a training step's: what they say of the step."""
     names = ("step", "train/loss", "lr")
-    return [{name: row[name] for name in names} for row in _logged(folder) if row["train/loss"]]
+    return [{name: row[name] for name in names} for row in logged_rows(folder) if row["train/loss"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.test_resume import LIVELY, _assert_equal_checkpoints, _stop_at
+from tests.interrupted import LIVELY, assert_equal_checkpoints, stop_at
 from vitkit.app import TrainResult, evaluate, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
@@ -36,11 +36,11 @@ def _whole_and_in_parts(
     """A run, and the same stopped in its second epoch and resumed: equal checkpoints."""
     whole = train(tiny(*more, folder="whole"), progress=False)
     with monkeypatch.context() as patch:
-        _stop_at(patch, 4)
+        stop_at(patch, 4)
         with pytest.raises(Interrupted):
             train(tiny(*more, folder="parts"), progress=False)
     parts = resume(whole.folder.parent / "parts", progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
     return whole, parts
 
 

@@ -17,8 +17,8 @@ import torch
 from pytorch_lightning import LightningModule
 
 from tests.conftest import TINY, Command
+from tests.interrupted import stop_at, stopped_run
 from tests.training.test_pretraining import DINO
-from tests.training.test_resume import _stop_at, _stopped
 from vitkit.app import resume, train
 from vitkit.app.jobs.classification import ClassificationJob
 from vitkit.config import RunConfig
@@ -88,7 +88,7 @@ def test_a_resumed_run_has_only_the_time_that_is_left(
     tiny: Tiny, ticks: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        _stop_at(patch, 2, signal.SIGINT)
+        stop_at(patch, 2, signal.SIGINT)
         with pytest.raises(Interrupted):
             train(tiny("trainer.max_epochs=100", "trainer.max_time=9", folder="x"), progress=False)
     ticks[0] = 0.5  # a new process has been starting for half a second
@@ -283,7 +283,7 @@ def test_starting_python_counts_in_a_new_run_and_in_one_that_goes_on(
     folder = Path(str(tiny().run.dir))
     assert vitkit_command("train", *TINY, f"run.dir={folder}", "-q")[0] == 0
     assert 900 < float(str(Record.read(folder / "results.json").facts["wall_seconds"])) < 1800
-    stopped = _stopped(monkeypatch, tiny(folder="stopped"), 4)
+    stopped = stopped_run(monkeypatch, tiny(folder="stopped"), 4)
     assert vitkit_command("train", "--resume", stopped, "-q")[0] == 0
     assert 900 < float(str(Record.read(stopped / "results.json").facts["wall_seconds"])) < 1800
 

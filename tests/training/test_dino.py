@@ -46,15 +46,16 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_the_loss_is_the_published_double_loop(views: int) -> None:
     """Over the teacher's views and the student's, leaving out those that are the same."""
     rng, batch, outputs = np.random.default_rng(0), 3, 7
-    said, taught = rng.normal(size=(views, batch, outputs)), rng.normal(size=(2, batch, outputs))
+    student = rng.normal(size=(views, batch, outputs))
+    teacher = rng.normal(size=(2, batch, outputs))
     total, terms = 0.0, 0
     for t in range(2):
         for v in range(views):
             if v != t:
-                crossed = -softmax(taught[t] / 0.05) * np.log(softmax(said[v] / 0.1))
+                crossed = -softmax(teacher[t] / 0.05) * np.log(softmax(student[v] / 0.1))
                 total, terms = total + crossed.sum(axis=-1).mean(), terms + 1
-    shares = torch.tensor(softmax(taught / 0.05), dtype=torch.float32).flatten(0, 1)
-    found = dino_loss(torch.tensor(said).flatten(0, 1), shares, batch, 0.1)
+    shares = torch.tensor(softmax(teacher / 0.05), dtype=torch.float32).flatten(0, 1)
+    found = dino_loss(torch.tensor(student).flatten(0, 1), shares, batch, 0.1)
     assert terms == 2 * (views - 1)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(total / terms, rel=1e-5)
@@ -63,25 +64,39 @@ def test_the_loss_is_the_published_double_loop(views: int) -> None:
 def test_the_loss_is_computed_in_float32_under_autocast_too() -> None:
     """Where products of matrices are in bfloat16."""
     torch.manual_seed(0)
-    said, taught = torch.randn(5 * 3, 700), torch.randn(2 * 3, 700).softmax(dim=-1)
-    wanted = dino_loss(said, taught, 3, 0.1)
+    student, teacher = torch.randn(5 * 3, 700), torch.randn(2 * 3, 700).softmax(dim=-1)
+    wanted = dino_loss(student, teacher, 3, 0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        found = dino_loss(said, taught, 3, 0.1)
+        found = dino_loss(student, teacher, 3, 0.1)
     assert found.dtype == torch.float32
     assert torch.equal(found, wanted)
 
 
 def test_the_head_is_weight_normalised_with_a_gain_of_one() -> None:
     head = ProjectionHead(16, hidden_dim=10, bottleneck_dim=6, out_dim=12)
+    layers = nn.Linear(16, 10), nn.GELU(), nn.Linear(10, 10), nn.GELU(), nn.Linear(10, 6)
+    mlp = nn.Sequential(*layers)
+    for parameter in head.mlp.parameters():
+        nn.init.normal_(parameter)
+    mlp.load_state_dict(head.mlp.state_dict())
     last = nn.utils.parametrizations.weight_norm(nn.Linear(6, 12, bias=False))
     last.parametrizations.weight.original0.data.fill_(1.0)
     last.parametrizations.weight.original1.data.copy_(head.last_layer.weight.data)
     x = torch.randn(5, 16)
-    torch.testing.assert_close(head(x), last(F.normalize(head.mlp(x), dim=-1)))
+    torch.testing.assert_close(head(x), last(F.normalize(mlp(x), dim=-1)))
     with torch.no_grad():
         before = head(x)
         head.last_layer.weight *= 7.0
     torch.testing.assert_close(head(x), before)
+
+
+def test_the_head_begins_small_and_without_biases() -> None:
+    head = ProjectionHead(100, hidden_dim=90, bottleneck_dim=80, out_dim=12)
+    layers = [layer for layer in head.mlp if isinstance(layer, nn.Linear)]
+    assert len(layers) == 3
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not layer.bias.any()
 
 
 def test_the_teacher_has_the_closed_form_of_an_average() -> None:
@@ -163,8 +178,8 @@ def test_a_batch_is_measured_as_written_out() -> None:
     with torch.no_grad():
         outputs = made.teacher.network(large)
         shares = ((outputs - made.center) / 0.07).softmax(-1)
-        said = torch.cat([made.model(large), made.model(small)])
-        wanted = dino_loss(said, shares, 4, 0.1)
+        student_output = torch.cat([made.model(large), made.model(small)])
+        wanted = dino_loss(student_output, shares, 4, 0.1)
         center = 0.8 * made.center + 0.2 * outputs.mean(0, keepdim=True)
     means = made.measure(x, places, 0, training=False)
     before = made.center.clone()

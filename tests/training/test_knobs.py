@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.conftest import TINY
-from vitkit.app import train
-from vitkit.config import RunConfig
+from vitkit.app import assemble, train
+from vitkit.config import RunConfig, load_config
 from vitkit.models import create_model
 from vitkit.training.config import (
     EmaConfig,
@@ -105,18 +107,20 @@ FLIPS: list[tuple[str, str, tuple[str, ...]]] = [
 """Key, another value than the usual one, what both runs have besides."""
 
 ELSEWHERE = {
-    "trainer.max_time": "tests/training/test_budget.py",
-    "trainer.accelerator": "tests/cli/test_bad_input.py",
-    "trainer.devices": "tests/app/test_processes.py",
-    "trainer.strategy": "tests/app/test_processes.py",
-    "trainer.deterministic": "tests/training/test_knobs.py",
-    "trainer.compile": "tests/training/test_compile.py",
-    "trainer.grad_checkpointing": "tests/training/test_memory.py",
-    "trainer.wandb": "tests/cli/test_bad_input.py",
-    "task.distill.model": "tests/training/test_distillation.py",
-    "task.finetune.head": "tests/app/test_probe_head.py",
+    "trainer.max_time": "training/test_budget.py::test_the_schedule_ends_with_the_time",
+    "trainer.accelerator": "training/test_knobs.py::test_hardware_is_what_lightning_is_told",
+    "trainer.devices": "app/test_processes.py::test_two_processes_equal_one",
+    "trainer.strategy": "app/test_processes.py::test_two_processes_equal_one",
+    "trainer.deterministic": "training/test_knobs.py::"
+    "test_the_kernels_are_the_deterministic_ones_unless_it_is_switched_off",
+    "trainer.compile": "training/test_compile.py::test_a_compiled_network_learns_the_same",
+    "trainer.grad_checkpointing": "training/test_memory.py::test_recomputing_blocks_changes_no_bit",
+    "trainer.wandb": "training/test_loggers.py::test_weights_and_biases_are_one_logger_more",
+    "task.distill.model": "training/test_distillation.py::"
+    "test_a_bare_file_of_a_model_of_one_size_gets_that_size",
+    "task.finetune.head": "app/test_probe_head.py::test_the_first_answers_are_the_probes",
 }
-"""Key -> the tests of it, where it is meant to leave the same, or needs what is made there."""
+"""Key -> the test of it, where it is meant to leave the same, or needs what is made there."""
 
 Left = tuple[dict[str, Tensor], dict[str, int], int]
 
@@ -180,9 +184,30 @@ def test_no_setting_is_forgotten() -> None:
     keys = {f"{section}.{name}" for section, of in SECTIONS.items() for name in of.model_fields}
     known = {key for key, _, _ in FLIPS} | set(ELSEWHERE)
     assert keys - {"task.name", "task.distill", "task.finetune"} - known == set()
-    root = Path(__file__).parents[2]
-    for key, file in ELSEWHERE.items():
-        assert f"{key}=" in (root / file).read_text(encoding="utf-8"), key
+    for key, test in ELSEWHERE.items():
+        assert f"{key}=" in _code_of(test), key
+
+
+def _code_of(test: str) -> str:
+    """Of a test that there must be, named as pytest names it, below this folder's parent."""
+    file, _, name = test.partition("::")
+    code = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    functions = {
+        part.name: part for part in ast.parse(code).body if isinstance(part, ast.FunctionDef)
+    }
+    assert name in functions, test
+    return ast.get_source_segment(code, functions[name]) or ""
+
+
+def test_hardware_is_what_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Mock()
+    monkeypatch.setattr(assemble, "Trainer", made)
+    words = ["trainer.accelerator=cuda", "trainer.devices=2", "trainer.strategy=ddp"]
+    config = load_config([], [*words, "trainer.precision=bf16-mixed"])
+    assert assemble.make_trainer(config, max_steps=7) is made.return_value
+    told = made.call_args.kwargs
+    assert (told["accelerator"], told["devices"], told["strategy"]) == ("cuda", 2, "ddp")
+    assert (told["precision"], told["max_steps"]) == ("bf16-mixed", 7)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,6 +11,7 @@ import pytorch_lightning.loggers
 from pytorch_lightning.utilities import rank_zero_only
 
 from vitkit.app import assemble
+from vitkit.config import RunConfig
 from vitkit.training.loggers import CsvMetrics
 
 
@@ -48,3 +50,16 @@ def test_a_run_that_goes_on_goes_on_in_weights_and_biases_too(
     assert first == again
     assert first["resume"] == "allow" and first["save_dir"] == tmp_path / "run"
     assert first["id"] and first["id"] != other["id"]
+
+
+def test_weights_and_biases_are_one_logger_more(
+    tiny: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Mock()
+    monkeypatch.setattr(pytorch_lightning.loggers, "WandbLogger", made)
+    usual, more = (
+        assemble.make_loggers(Mock(config=config, folder=tmp_path), None)
+        for config in (tiny(), tiny("trainer.wandb=true"))
+    )
+    assert len(more) == len(usual) + 1
+    assert more[-1] is made.return_value and made.call_count == 1

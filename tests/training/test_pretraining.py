@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.test_resume import _assert_equal_checkpoints, _same, _stop_at
+from tests.interrupted import assert_equal_checkpoints, same, stop_at
 from vitkit.app import assemble, resume, train
 from vitkit.app.jobs import job_class
 from vitkit.config import RunConfig
@@ -61,16 +61,16 @@ def test_resume_after_sigterm_is_exact(
     more = (*TASK[name], *LIVELY, f"trainer.accumulate_grad_batches={accumulate}")
     whole = train(tiny(*more, "trainer.max_epochs=2", folder="whole"), progress=False)
     with monkeypatch.context() as patch:
-        _stop_at(patch, step)
+        stop_at(patch, step)
         with pytest.raises(Interrupted) as stopped:
             train(tiny(*more, "trainer.max_epochs=2", folder="parts"), progress=False)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     folder = whole.folder.parent / "parts"
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt").step == step
     parts = resume(folder, progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
     own = [read_file(run.checkpoint)["vitkit"] for run in (whole, parts)]
-    assert _same(own[0].get("teacher_projection"), own[1].get("teacher_projection"))
+    assert same(own[0].get("teacher_projection"), own[1].get("teacher_projection"))
     assert parts.metrics == whole.metrics
     name = "train/loss_epoch"  # of the epoch at whose end it stopped there is no row
     assert _column(parts.folder, name)[-1:] == _column(whole.folder, name)[-1:]
@@ -84,8 +84,8 @@ def test_same_seed_same_weights_and_another_seed_others(tiny: Tiny, name: str) -
         for i, seed in enumerate((0, 0, 1))
     ]
     states = [read_checkpoint(run.checkpoint).trained for run in runs]
-    assert _same(states[0], states[1])
-    assert not _same(states[0], states[2])
+    assert same(states[0], states[1])
+    assert not same(states[0], states[2])
 
 
 def test_masked_autoencoding_learns_the_patterns(tiny: Tiny) -> None:
@@ -233,8 +233,8 @@ def test_every_setting_is_felt(
 ) -> None:
     if name not in bases:
         bases[name] = _left(tiny, name, folder="base")
-        assert _same(_left(tiny, name, folder="again"), bases[name])
-    assert not _same(_left(tiny, name, *FLIPS[name][field], folder="flipped"), bases[name])
+        assert same(_left(tiny, name, folder="again"), bases[name])
+    assert not same(_left(tiny, name, *FLIPS[name][field], folder="flipped"), bases[name])
 
 
 @each_task

@@ -16,9 +16,9 @@ import sacrebleu
 import torch
 import torch.nn.functional as F
 
+from tests.interrupted import assert_equal_checkpoints, stop_at
 from tests.small_data import write_pairs
 from tests.small_words import pair_run, text_run
-from tests.training.test_resume import _assert_equal_checkpoints, _stop_at
 from vitkit.app import evaluate, resume, train, translate
 from vitkit.app.build_words import words_from_checkpoint
 from vitkit.app.trainer import try_one_batch
@@ -211,12 +211,12 @@ def test_resume_after_sigterm_is_exact(
     more = f"trainer.accumulate_grad_batches={accumulate}"
     whole = train(made(name, tmp_path / "whole", more), progress=False)
     with monkeypatch.context() as patch:
-        _stop_at(patch, step, signal.SIGTERM)
+        stop_at(patch, step, signal.SIGTERM)
         with pytest.raises(Interrupted):
             train(made(name, tmp_path / "parts", more), progress=False)
     assert read_checkpoint(tmp_path / "parts" / "checkpoints" / "last.ckpt").step == step
     parts = resume(tmp_path / "parts", progress=False)
-    _assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
     assert parts.metrics == whole.metrics
     assert losses(whole.folder) == losses(parts.folder)
 

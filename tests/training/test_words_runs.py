@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.interrupted import stopped_run
 from tests.small_words import pair_run, text_run
-from tests.training.test_resume import _stopped
 from vitkit.app import evaluate, resume, train
 from vitkit.app.trainer import try_one_batch
 from vitkit.app.writer import load_writer
@@ -76,7 +76,7 @@ def test_weights_of_ours_without_a_tokeniser_are_refused(pieces: Path, tmp_path:
 def test_a_language_model_does_not_go_on_with_another_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _stopped(monkeypatch, text_run(tmp_path / "run"), 5)
+    folder = stopped_run(monkeypatch, text_run(tmp_path / "run"), 5)
     text = tmp_path / "verses.txt"
     whole = text.read_text("utf-8")
     text.write_text(whole + "ROMEO draws.\n", "utf-8")
@@ -95,7 +95,7 @@ def test_a_language_model_does_not_go_on_with_another_text(
 def test_a_translator_does_not_go_on_with_other_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _stopped(monkeypatch, pair_run(tmp_path / "run"), 2)
+    folder = stopped_run(monkeypatch, pair_run(tmp_path / "run"), 2)
     german = tmp_path / "sentences" / "train.de"
     lines = german.read_text("utf-8").splitlines(keepends=True)
     german.write_text("".join([*lines[1:], lines[0]]), "utf-8")
@@ -111,7 +111,7 @@ def test_a_translator_does_not_go_on_with_other_pairs(
 
 def test_a_run_of_an_older_version_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its checkpoint counts tokens, and knows no digests."""
-    folder = _stopped(monkeypatch, text_run(tmp_path / "run"), 5)
+    folder = stopped_run(monkeypatch, text_run(tmp_path / "run"), 5)
     content = torch.load(_last(folder), weights_only=True)
     known = content["vitkit"]["data"]
     for split in ("train", "val"):
@@ -214,7 +214,7 @@ def test_a_pair_that_no_evaluation_can_hold_is_told_before_the_training(tmp_path
 def test_translations_of_an_unfinished_run_do_not_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _stopped(monkeypatch, pair_run(tmp_path / "run"), 2)
+    folder = stopped_run(monkeypatch, pair_run(tmp_path / "run"), 2)
     for split in ("train", "val", "test"):
         evaluate(folder, split=split, progress=False)
         (folder / f"translations-{split}.txt").rename(folder / f"early-{split}")

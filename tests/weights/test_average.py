@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,20 @@ def test_what_is_refused(saved: tuple[list[Net], list[Path]], tmp_path: Path) ->
         assert "\n" not in str(error.value)
     with pytest.raises(WeightsError, match="nothing to average: 1 checkpoint"):
         average_files([first])
+
+
+def test_two_processes_never_write_the_same_part(
+    saved: tuple[list[Net], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def save(content: object, path: Path) -> None:
+        written.append(path.name)
+        path.touch()
+        raise RuntimeError
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(WeightsError, match=r"cannot write .*mean.ckpt: RuntimeError; choose"):
+        write_checkpoint(average_files(saved[1]), tmp_path / "new" / "mean.ckpt")
+    assert written == [f"mean.ckpt.{os.getpid()}.part"]
+    assert not list((tmp_path / "new").iterdir())

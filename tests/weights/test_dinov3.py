@@ -23,9 +23,9 @@ from vitkit.errors import WeightsError
 from vitkit.models import create_model
 from vitkit.models.presets import PRESETS
 from vitkit.nn import record_attention
-from vitkit.weights import stated_by_config
 from vitkit.weights.formats import recognise, stranger
 from vitkit.weights.shapes import infer_section
+from vitkit.weights.stated import from_config
 
 TOLERANCE = 1e-5
 SIZES = [(32, 32), (48, 24), (24, 64)]
@@ -121,8 +121,8 @@ def test_a_folder_of_hugging_face(tmp_path: Path) -> None:
 def test_a_gate_of_another_kind_is_refused() -> None:
     config = {"model_type": "dinov3_vit", "use_gated_mlp": True, "hidden_act": "gelu"}
     with pytest.raises(WeightsError, match=r"'gelu' of a gated MLP; vitkit's gate has silu"):
-        stated_by_config(config)
-    plain = stated_by_config({**config, "use_gated_mlp": False, "rope_theta": 100})
+        from_config(config)
+    plain = from_config({**config, "use_gated_mlp": False, "rope_theta": 100})
     assert plain.arguments == {"act_layer": "gelu", "rope_base": 100.0}
 
 

@@ -17,6 +17,7 @@ from vitkit.data.text.parallel import (
     PairEvalLoader,
     PairTrainLoader,
     SentencePairs,
+    encode_fitting_pairs,
     encode_pairs,
     read_lines,
     read_pairs,
@@ -215,6 +216,34 @@ def test_what_cannot_be_encoded() -> None:
     with pytest.raises(DataError, match=r"target of pair 2 has 5 tokens .* takes 4"):
         encode_pairs(long, TOKENIZER, max_len=4)
     assert len(encode_pairs(long, TOKENIZER, max_len=5)) == 2
+
+
+class Listening(CharacterTokenizer):
+    """Remembers what it has encoded."""
+
+    def encode(self, text: str) -> list[int]:
+        """See :class:`CharacterTokenizer`."""
+        self.heard = [*getattr(self, "heard", []), text]
+        return super().encode(text)
+
+
+def test_pairs_that_fit_are_encoded_once() -> None:
+    given = [("aa", "b"), ("aaaa", "x"), ("a", "bbbb"), ("c", "ddd")]
+    tokenizer = Listening("abcdefgh", special=True)
+    found, kept = encode_fitting_pairs(given, tokenizer, max_len=4)
+    assert kept == [("aa", "b"), ("c", "ddd")]
+    assert tokenizer.heard == ["aa", "b", "aaaa", "a", "bbbb", "c", "ddd"]
+    wanted = encode_pairs(kept, TOKENIZER, max_len=4)
+    for name in ("source", "target", "source_lengths", "target_lengths"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert one.dtype == other.dtype and torch.equal(one, other), name
+    assert (found.pad_id, found.bos_id) == (wanted.pad_id, wanted.bos_id)
+    with pytest.raises(DataError, match="no pairs"):
+        encode_fitting_pairs(given, TOKENIZER, max_len=1)
+    with pytest.raises(DataError, match="special=True"):
+        encode_fitting_pairs(given, ByteTokenizer(), max_len=4)
+    with pytest.raises(DataError, match="'x'"):
+        encode_fitting_pairs(given, TOKENIZER, max_len=5)
 
 
 def test_what_cannot_be_batched() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.small_data import write_pairs, write_verses
 from vitkit.data.text.config import ParallelDataConfig, TextDataConfig
 from vitkit.data.text.corpus import cut_parts, read_texts
 from vitkit.data.text.sources import load_pairs, load_text
-from vitkit.data.text.tokenizers import ByteTokenizer, CharacterTokenizer
+from vitkit.data.text.tokenizers import ByteTokenizer, CharacterTokenizer, Tokenizer
 from vitkit.errors import DataError
 
 UMLAUTS = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.\n" * 9
@@ -41,6 +41,22 @@ def test_a_text_comes_back_from_its_ids(text: Path, tokenizer: Any) -> None:
     learned = (len(train) - len(data.tokenizer.decode(ids[:1]))) / (len(data.splits.train) - 1)
     assert data.characters_per_token("train") == pytest.approx(learned)
     assert data.facts()["num_val"] == len(data.splits.val)
+
+
+def test_a_text_is_cut_in_order(tmp_path: Path) -> None:
+    text = "the quick brown fox jumps over the lazy dog " * 5
+    path = tmp_path / "fox.txt"
+    path.write_text(text, encoding="utf-8")
+    config = TextDataConfig(root=str(path))
+    data = load_text(config)
+    splits = data.splits
+    assert splits.val is not None and splits.train.dtype == torch.uint8
+    assert data.tokenizer.decode(splits.train.tolist()) == text[:198]
+    assert data.tokenizer.decode(splits.val.tolist()) == text[198:]
+    whole = load_text(config.model_copy(update={"val_fraction": 0.0})).splits
+    assert len(whole.train) == len(text) and whole.val is None
+    wide = load_text(config, ByteTokenizer(special=True)).splits
+    assert wide.train.dtype == torch.int32 and wide.train.max() > 3
 
 
 def test_the_last_characters_are_set_aside() -> None:
@@ -154,6 +170,23 @@ def test_bad_training_pairs_stop_or_are_left_out(tmp_path: Path, tokenizer: Any)
         load_pairs(skipping, max_len=64)
 
 
+def test_each_sentence_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pairs(tmp_path, train=20, other=5)
+    config = ParallelDataConfig(root=str(tmp_path), on_bad_pair="skip")
+    heard: list[str] = []
+
+    def listening(self: ByteTokenizer, text: str) -> list[int]:
+        heard.append(text)
+        return Tokenizer.encode(self, text)
+
+    monkeypatch.setattr(ByteTokenizer, "encode", listening, raising=False)
+    for max_len in (None, 512):
+        heard.clear()
+        data = load_pairs(config, ByteTokenizer(special=True), max_len=max_len, splits=["train"])
+        assert sorted(heard) == sorted(side for pair in data.texts["train"] for side in pair)
+        assert len(data.splits["train"]) == 20
+
+
 def test_a_digest_tells_texts_of_one_length_apart(tmp_path: Path) -> None:
     write_verses(tmp_path / "verses.txt")
     before = load_text(TextDataConfig(root=str(tmp_path / "verses.txt")))
@@ -186,11 +219,3 @@ def test_another_number_of_lines_is_told(tmp_path: Path) -> None:
         load_pairs(ParallelDataConfig(root=str(tmp_path)))
     with pytest.raises(DataError, match="there is no folder"):
         load_pairs(ParallelDataConfig(root=str(tmp_path / "nowhere")))
-
-
-def test_small_verses_can_be_learned(tmp_path: Path) -> None:
-    """What other tests train on: four lines, so two bits a line and nothing within it."""
-    write_verses(tmp_path / "verses.txt")
-    lines = (tmp_path / "verses.txt").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 120 and len(set(lines)) == 4
-    assert math.log2(len(set(lines))) == 2
