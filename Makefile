@@ -12,7 +12,7 @@ help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	@echo "Setting up $(VENV): this downloads PyTorch and takes a minute or two."
+	@echo "Setting up $(VENV): this downloads PyTorch, 6 GB in all, and takes some minutes."
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is no Python 3.11 or newer; name one that is: make train PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -27,9 +27,9 @@ def blocks() -> Figure:
     """What mixes tokens, and what mixes channels, in each of three blocks."""
     figure, axes = style.drawing(11.6, 4.4, inch=0.66)
     rows = (
-        ("ViT", "attention:\nfrom what tokens hold", "MLP"),
-        ("MLP-Mixer", "MLP over tokens:\na weight a pair of places", "MLP"),
-        ("ConvMixer", "depthwise convolution:\na weight a neighbour", "1 x 1 convolution"),
+        ("ViT", "attention:\nby what the tokens hold", "MLP"),
+        ("MLP-Mixer", "MLP over tokens:\nweights that belong to places", "MLP"),
+        ("ConvMixer", "depthwise convolution:\none weight per neighbour", "1 x 1 convolution"),
     )
     style.note(axes, (5.0, 4.15), "mixes tokens", color=style.INK)
     style.note(axes, (9.4, 4.15), "mixes channels", color=style.INK)
