@@ -124,16 +124,12 @@ def test_layers_by_name_and_cross_attention() -> None:
 @pytest.mark.parametrize("learns", [True, False])
 def test_recording_changes_no_bit_of_any_output(layers: list[int] | None, learns: bool) -> None:
     """With a backward pass to come and without, which may take another kernel."""
-    with torch.set_grad_enabled(learns):
-        _compare_with_recorded(layers)
-
-
-def _compare_with_recorded(layers: list[int] | None) -> None:
     model, images = _vit(), torch.randn(2, 3, 16, 16)
-    plain, features = model(images), model.forward_features(images)
-    with record_attention(model, layers) as maps:
-        assert torch.equal(model(images), plain)
-        seen = {key: weights.clone() for key, weights in maps.items()}
-        assert torch.equal(model.forward_features(images), features)
+    with torch.set_grad_enabled(learns):
+        plain, features = model(images), model.forward_features(images)
+        with record_attention(model, layers) as maps:
+            assert torch.equal(model(images), plain)
+            seen = {key: weights.clone() for key, weights in maps.items()}
+            assert torch.equal(model.forward_features(images), features)
     for key, weights in maps.items():
         torch.testing.assert_close(seen[key], weights, rtol=1e-6, atol=1e-7)

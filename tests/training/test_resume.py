@@ -26,7 +26,7 @@ from tests.interrupted import (
     stopped_run,
 )
 from tests.small_data import write_pictures
-from vitkit.app import resume, train
+from vitkit.app import TrainResult, resume, train
 from vitkit.config import RunConfig
 from vitkit.errors import Interrupted
 from vitkit.models import VisionTransformer
@@ -60,10 +60,7 @@ def test_resume_after_sigterm_is_exact(
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     folder = whole.folder.parent / "parts"
     assert read_checkpoint(folder / "checkpoints" / "last.ckpt").step == step
-    parts = resume(folder, progress=False)
-    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
-    assert parts.metrics == whole.metrics
-    assert logged_rows(parts.folder) == logged_rows(whole.folder)
+    _assert_equal_runs(whole, resume(folder, progress=False))
 
 
 def test_so_is_that_of_a_model_that_draws_from_python_and_numpy(
@@ -115,6 +112,13 @@ def test_resume_from_a_periodic_checkpoint_is_exact(
     assert _drawn(folder) == _drawn(whole.folder)
 
 
+def _assert_equal_runs(whole: TrainResult, parts: TrainResult) -> None:
+    """Weights, results and curves of a run that was stopped are those of one that was not."""
+    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
+    assert parts.metrics == whole.metrics
+    assert logged_rows(parts.folder) == logged_rows(whole.folder)
+
+
 def _drawn(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """What TensorBoard shows of a run, but for how long it took."""
     events = event_accumulator.EventAccumulator(str(folder / "tensorboard"))
@@ -145,10 +149,7 @@ def test_so_is_that_of_streamed_pictures(
     whole = train(tiny(*more, folder="whole"), progress=False)
     assert whole.record.facts["steps"] == 6
     folder = stopped_run(monkeypatch, tiny(*more, folder="parts"), step)
-    parts = resume(folder, progress=False)
-    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
-    assert parts.metrics == whole.metrics
-    assert logged_rows(parts.folder) == logged_rows(whole.folder)
+    _assert_equal_runs(whole, resume(folder, progress=False))
 
 
 @pytest.mark.parametrize("step", [6, 8])
@@ -167,10 +168,7 @@ def test_so_is_that_of_repeated_images_of_evened_out_classes(
     whole = train(tiny(*more, folder="whole"), progress=False)
     assert whole.record.facts["steps"] == 12
     folder = stopped_run(monkeypatch, tiny(*more, folder="parts"), step)
-    parts = resume(folder, progress=False)
-    assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
-    assert parts.metrics == whole.metrics
-    assert logged_rows(parts.folder) == logged_rows(whole.folder)
+    _assert_equal_runs(whole, resume(folder, progress=False))
 
 
 def test_so_is_that_of_a_checkpoint_of_the_first_version(

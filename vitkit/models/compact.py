@@ -226,8 +226,9 @@ class CompactTransformer(GradientCheckpointing):
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head for another number of classes; 0 leaves it out."""
         self.num_classes = num_classes
-        self.head = make_head(self.embed_dim, num_classes, like=self.norm.weight)
-        init_vit_weights(self.head)
+        like, head = self.norm.weight, make_head(self.embed_dim, num_classes)
+        init_vit_weights(head)
+        self.head = head.to(like.device, like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from C to num_classes."""

@@ -66,7 +66,7 @@ class DistilledVisionTransformer(VisionTransformer):
             raise ValueError("a distilled ViT reads its two tokens: global_pool must be 'token'")
         super().reset_classifier(num_classes)
         like = self.patch_embed.proj.weight
-        self.head_dist = make_head(self.num_features, num_classes, like=like)
+        self.head_dist = make_head(self.num_features, num_classes).to(like.device, like.dtype)
         init_vit_weights(self.head_dist)
 
     def get_classifier(self) -> Any:

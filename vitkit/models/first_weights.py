@@ -4,21 +4,19 @@ own weights.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["init_glorot_weights", "init_vit_weights", "make_head"]
 
 
-def make_head(width: int, num_classes: int, like: Tensor | None = None) -> nn.Module:
+def make_head(width: int, num_classes: int) -> nn.Module:
     """The linear layer that classifies, with torch's own first weights.
 
     Args:
         width: of the features that it reads.
         num_classes: how many there are; 0: an identity in its place.
-        like: the layer goes to this one's device and dtype.
     """
-    head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
-    return head if like is None else head.to(like.device, like.dtype)
+    return nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
 
 def init_vit_weights(module: nn.Module) -> None:

@@ -355,8 +355,9 @@ class HybridClassifier(GradientCheckpointing):
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh last layer for another number of classes; 0 leaves it out."""
         self.num_classes = num_classes
-        self.head = make_head(self.num_features, num_classes, like=self.stem.proj.weight)
-        init_glorot_weights(self.head)
+        like, head = self.stem.proj.weight, make_head(self.num_features, num_classes)
+        init_glorot_weights(head)
+        self.head = head.to(like.device, like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""

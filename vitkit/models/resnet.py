@@ -97,7 +97,8 @@ class CifarResNet(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh head for another number of classes; 0 leaves it out."""
         self.num_classes = num_classes
-        self.linear = make_head(self.num_features, num_classes, like=self.conv1.weight)
+        like, head = self.conv1.weight, make_head(self.num_features, num_classes)
+        self.linear = head.to(like.device, like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from embed_dim to num_classes."""

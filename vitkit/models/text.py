@@ -187,8 +187,9 @@ class TextTransformer(GradientCheckpointing):
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh last layer for another number of classes; 0 leaves it out."""
         self.num_classes = num_classes
-        self.head = make_head(self.num_features, num_classes, like=self.words.tokens.weight)
-        init_vit_weights(self.head)
+        like, head = self.words.tokens.weight, make_head(self.num_features, num_classes)
+        init_vit_weights(head)
+        self.head = head.to(like.device, like.dtype)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
