@@ -54,7 +54,7 @@ docs: $(VENV)/.docs  ## Build the documentation into site/, to be opened from di
 	rm -rf site
 	$(BIN)/zensical build --clean --strict
 	$(BIN)/zensical build --clean --strict --config-file zensical.zh.toml
-	@echo "open site/index.html"
+	@echo "open site/index.html, in Chinese site/zh/index.html"
 
 clean:  ## Remove the environment and what tools left; runs/ and data/ stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache site

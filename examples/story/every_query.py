@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] = ()) -> dict[str, str]:
     model = model_of(options, "nb01_vit")
     pictures, inputs = pictures_of(options, [PICTURE], 72)
     maps = attention_maps(model, inputs)
-    style.save(every_look(pictures[0], maps[0, 0]), options.out, "attention-every-query")
     facts = {"queries": str(maps.shape[-1]), **measured(options)}
+    style.save(every_look(pictures[0], maps[0, 0]), options.out, "attention-every-query")
     print(f"{facts['queries']} queries in each of {maps.shape[2]} heads")
     return style.keep(options, "every_query", facts)
 

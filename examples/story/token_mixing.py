@@ -52,11 +52,12 @@ def main(arguments: Sequence[str] = ()) -> dict[str, str]:
     trained = model_of(options, "nb03_mixer")
     weights = {"before training": units(fresh, 0)}
     weights |= {f"trained, block {block + 1}": units(trained, block) for block in range(2)}
-    style.save(drawn(weights), options.out, "mixers-units")
     facts = {name: f"{smoothness(maps):.2f}" for name, maps in weights.items()}
     for name, value in facts.items():
         print(f"{name}: neighbours' weights correlate by {value}")
-    return style.keep(options, "token_mixing", {**facts, **measured(options)})
+    facts |= measured(options)
+    style.save(drawn(weights), options.out, "mixers-units")
+    return style.keep(options, "token_mixing", facts)
 
 
 if __name__ == "__main__":

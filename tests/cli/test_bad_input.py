@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tests.conftest import TINY, Command, finished_run
 from vitkit.cli import main
 from vitkit.errors import ConfigError, Interrupted, RunError
 
+ROOT = Path(__file__).resolve().parents[2]
+
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/dev/full exists on Linux only")
 
 
@@ -29,6 +32,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny run."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     return finished_run(*TINY, f"run.dir={folder}", "trainer.max_epochs=1")
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_a_python_without_the_environment_is_told_so(script: str) -> None:
+    bare = [sys.executable, "-S", ROOT / script, "--help"]  # -S: nothing that is installed
+    done = subprocess.run(bare, capture_output=True, text=True, env={})
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {sys.executable} has no typer: vitkit's environment is not active; "
+        "`source .venv/bin/activate`, or `make train`, which sets one up\n"
+    )
 
 
 def test_the_commands_work(run: Command, trained: Path, tmp_path: Path) -> None:
@@ -96,8 +110,13 @@ def bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         (["predict", "nothing", "x.png"], 1, ["no such run folder or checkpoint"]),
         (["models", "--nonsense"], 2, []),
         (["check-data", "digts"], 2, ["did you mean digits"]),
+        (["check-data", "wolves"], 2, ["data set 'wolves' (known: digits", "a folder wolves"]),
         (["check-data", "picture/"], 1, ["no folder picture", "did you mean pictures?"]),
-        (["check-data", "picture"], 2, ["data set 'picture'", "the folder pictures/?"]),
+        (
+            ["check-data", "picture"],
+            2,
+            ["data set 'picture'", "a folder picture; did you mean pictures/?"],
+        ),
         (["check-data", "photo.jpg"], 2, ["photo.jpg", "a folder of pictures"]),
         (["check-data", "pictures/one.png"], 2, ["one.png", "a folder of pictures"]),
         (["check-data", "pictures/cats"], 1, ["no folder pictures/cats"]),

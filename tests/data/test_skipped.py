@@ -55,7 +55,8 @@ def test_a_training_tells_and_keeps_how_many(
         "trainer.max_epochs=1",
     )
     result = train(config)
-    assert "3 damaged files left out; vitkit check-data --all names them" in capsys.readouterr().out
+    command = f"vitkit check-data --all data.name=image_folder data.root={damaged}"
+    assert f"3 damaged files left out; `{command}` names them" in capsys.readouterr().out
     assert result.record.facts["images_skipped"] == 3
     assert read_checkpoint(result.checkpoint).data["num_skipped"] == 3
 

@@ -12,6 +12,8 @@ import pytest
 from tests.docs.conftest import NO_TOOLS, ROOT, build, copied_project
 from tests.docs.pages import Page, addresses_of_style, elsewhere, read_page
 
+NEXT = re.compile(r'href="([^"]*)" class="md-footer__link md-footer__link--next"')
+
 
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[str, Page]:
@@ -78,6 +80,20 @@ def test_the_menu_holds_every_page_of_its_language(pages: dict[str, Page], site:
         reached = {page.place(link)[0].relative_to(site).as_posix() for link in page.in_menu}
         chinese = first.startswith("zh/")
         assert reached == {name for name in pages if name.startswith("zh/") == chinese}
+
+
+@pytest.mark.parametrize("first", ["index.html", "zh/index.html"])
+def test_who_always_goes_on_reads_the_story_from_its_first_page_to_its_last(
+    pages: dict[str, Page], site: Path, first: str
+) -> None:
+    chain = [first]
+    while (page := pages[chain[-1]]) and (found := NEXT.search(page.path.read_text("utf-8"))):
+        chain.append(page.place(found[1])[0].relative_to(site).as_posix())
+    folder = Path(first).with_name("from-nlp-to-cv")
+    names = sorted(path.name for path in (site / folder).glob("[0-9]*.html"))
+    assert len(names) == 11
+    story = [(folder / name).as_posix() for name in ("index.html", *names)]
+    assert chain[:14] == [first, Path(first).with_name("getting-started.html").as_posix(), *story]
 
 
 def test_no_page_is_in_the_menu_by_chance() -> None:

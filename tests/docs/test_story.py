@@ -31,6 +31,7 @@ CITED = {
     "01-recurrence": {"100000"},  # round; examples.sequence_mixers prints them
     "02-attention-as-search": {"100"},  # where BLEU ends
     "05-masks-and-positions": {"10000"},  # arXiv 1706.03762, section 3.5
+    "06-transformer-2017": {"65", "10", "1024"},  # arXiv 1706.03762, table 3
     "07-patches-are-words": {"32"},  # pixels along a side of CIFAR-10's pictures
     "08-vision-transformer": {"300", "50000"},  # arXiv 2010.11929; CIFAR-10's training pictures
     "10-without-attention": {"21"},  # millions: what nb01_vit's size is in words

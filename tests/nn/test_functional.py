@@ -310,9 +310,21 @@ def test_one_query_of_a_long_cache_is_multiplied_plainly_in_bfloat16(
     assert choose_kernel("cpu", torch.float32, 1, 100_000, False) == "fused"
 
 
-def _pretend(monkeypatch: pytest.MonkeyPatch, *, avx512: bool, bfloat16: bool) -> None:
+@pytest.mark.parametrize("queries", [1, 65, 577])
+def test_amx_turns_the_rule_round_where_no_backward_pass_follows(
+    monkeypatch: pytest.MonkeyPatch, queries: int
+) -> None:
+    _pretend(monkeypatch, avx512=True, bfloat16=True, amx=True)
+    assert choose_kernel("cpu", torch.bfloat16, queries, 577, False) == "fused"
+    assert choose_kernel("cpu", torch.bfloat16, queries, 577, True) == "explicit"
+
+
+def _pretend(
+    monkeypatch: pytest.MonkeyPatch, *, avx512: bool, bfloat16: bool, amx: bool = False
+) -> None:
     monkeypatch.setattr(hardware, "HAS_AVX512", avx512)
     monkeypatch.setattr(hardware, "MULTIPLIES_BFLOAT16", bfloat16)
+    monkeypatch.setattr(hardware, "HAS_AMX", amx)
 
 
 def test_forcing_a_kernel_ends_with_its_block_and_knows_its_names() -> None:

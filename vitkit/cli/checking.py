@@ -69,8 +69,7 @@ def _named_data(files: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _neither_set_nor_folder(error: UnknownNameError) -> VitkitError:
-    """What the name may have meant, where a folder has nearly that name."""
+    """There is no folder of that name either, but perhaps one of nearly that name."""
     close = nearest(error.name, [path.name for path in Path().iterdir() if path.is_dir()], n=1)
-    if not close:
-        return error
-    return ConfigError(f"{error}; or did you mean the folder {close[0]}{os.sep}?")
+    hint = f"; did you mean {close[0]}{os.sep}?" if close else ""
+    return ConfigError(f"{error}; nor is there a folder {error.name}{hint}")

@@ -85,7 +85,7 @@ def register_dataset(name: str) -> Callable[[Source], Source]:
 def _source(name: str) -> Source:
     home = DATASETS.get(name)
     if home is None:
-        raise UnknownNameError("data set", name, DATASETS, f"known: {', '.join(DATASETS)}")
+        raise UnknownNameError("data set", name, DATASETS, f"(known: {', '.join(DATASETS)})")
     if isinstance(home, str):
         source: Source = import_module(home).read
         return source

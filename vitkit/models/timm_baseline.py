@@ -101,7 +101,7 @@ def build_timm(
             raise ConfigError(f"model {TIMM_PREFIX}{model}: {first_line(error)}") from error
         raise WeightsError(
             f"model {TIMM_PREFIX}{model}: no pretrained weights: {first_line(error)}; "
-            "check the tag and the network, or set pretrained=false"
+            "check the tag and the network, or give a file of weights (model.weights=FILE)"
         ) from error
     return built
 

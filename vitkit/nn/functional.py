@@ -11,7 +11,8 @@ what it is built on. Two kernels exist:
 ``explicit``
     batched product, softmax, batched product. On a CPU with bfloat16 instructions it is the faster
     one in bfloat16, for training by far, because torch's fused backward pass has no bfloat16 path
-    of its own there; also for the shortest sequences in float32.
+    of its own there; also for the shortest sequences in float32. Not without a backward pass where
+    the CPU has AMX, which torch's fused forward pass is written for.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ SCORE_BUDGET = 1024 * 1024
 """Largest N x M for which the explicit kernel may hold a head's scores; above it, ``fused``."""
 
 QUICK_SCORES = 1024 * 512
-"""Largest N x M for which ``explicit`` is taken in bfloat16 without a backward pass: 2 to 6 times
-as fast for one query and for few heads, up to a tenth slower where no cache holds all the scores.
+"""Largest N x M for which ``explicit`` is taken in bfloat16 without a backward pass, but for AMX: 2
+to 6 times as fast for one query and for few heads, up to a tenth slower where no cache holds all
+the scores.
 """
 
 LONGEST_TINY = 32
@@ -165,7 +167,8 @@ def choose_kernel(
         return "fused"
     wide = hardware.HAS_AVX512
     if dtype == torch.bfloat16:
-        quick = needs_grad or num_queries * num_keys <= QUICK_SCORES
+        small = num_queries * num_keys <= QUICK_SCORES
+        quick = needs_grad or (small and not hardware.HAS_AMX)
         pays = wide and hardware.MULTIPLIES_BFLOAT16 and quick
     else:
         pays = num_keys <= (LONGEST_TRAINED if needs_grad else LONGEST_TINY * wide)

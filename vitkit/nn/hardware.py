@@ -10,13 +10,19 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["HAS_AVX512", "HAS_ONEDNN_LINEAR", "MULTIPLIES_BFLOAT16", "ONEDNN_IS_QUICKER"]
+__all__ = [
+    "HAS_AMX",
+    "HAS_AVX512",
+    "HAS_ONEDNN_LINEAR",
+    "MULTIPLIES_BFLOAT16",
+    "ONEDNN_IS_QUICKER",
+]
 
 
 def _multiplies_bfloat16() -> bool:
     if platform.machine().lower() in ("x86_64", "amd64"):
         # oneDNN's own answer says yes to any AVX-512, where the products are emulated too.
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.cpu._is_avx512_bf16_supported() or HAS_AMX
     known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return known is not None and bool(known())  # some builds have no oneDNN
 
@@ -39,6 +45,9 @@ def _is_wide_amd(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 HAS_AVX512: bool = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether the CPU has AVX-512, and torch uses it."""
+
+HAS_AMX: bool = torch.cpu._is_amx_tile_supported()
+"""Whether the CPU multiplies tiles of bfloat16, as Intel's do from Sapphire Rapids on."""
 
 MULTIPLIES_BFLOAT16: bool = _multiplies_bfloat16()
 """Whether the CPU multiplies bfloat16 matrices; elsewhere torch emulates, far slower."""

@@ -14,6 +14,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from vitkit.errors import Interrupted, RunError
+from vitkit.records import write_beside
 from vitkit.training.base import CHECKPOINT_KEY
 
 __all__ = ["Checkpoints", "StopSignals", "numbered_checkpoints"]
@@ -307,8 +309,7 @@ class Checkpoints(Checkpoint):
                 path.unlink()
 
     def _copy_last(self, path: Path) -> None:
-        beside = path.with_suffix(".part")
-        _on_disk(path, lambda: _copy_and_rename(self.last_path, beside, path))
+        _on_disk(path, lambda: write_beside(path, partial(shutil.copyfile, self.last_path)))
 
     def _leave(self, trainer: Trainer) -> None:
         raise Interrupted(
@@ -324,12 +325,7 @@ def numbered_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
-def _copy_and_rename(source: Path, beside: Path, destination: Path) -> None:
-    shutil.copyfile(source, beside)
-    os.replace(beside, destination)
-
-
-def _on_disk(path: Path, write: Callable[[], None]) -> None:
+def _on_disk(path: Path, write: Callable[[], object]) -> None:
     """Turn the ways in which writing can fail into one line; leave no half file behind."""
     try:
         write()

@@ -122,7 +122,8 @@ class ImageJob(Job):
         ]
         if info.num_skipped:
             skipped = f"{info.num_skipped:,} damaged files left out"
-            lines.append(f"note   {skipped}; vitkit check-data --all names them")
+            where = f"data.name={info.name} data.root={self.images.root}"
+            lines.append(f"note   {skipped}; `vitkit check-data --all {where}` names them")
         if report is not None:
             lines += ["weights", *(f"  {line}" for line in report.lines())]
         return lines
