@@ -22,6 +22,8 @@ from vitkit.records import ExampleRecord, PredictionRecord, Record
 from vitkit.report import read_run, read_seeds, run_page, suffixes_of
 from vitkit.report.charts import Axis, Series, line_chart, thinned
 from vitkit.report.classes import alike_order, class_columns
+from vitkit.report.files import Curve
+from vitkit.report.learning import learning
 from vitkit.report.pictures import heat_uri, picture_uri, sheet_of
 from vitkit.report.shown import Answers, gallery_of
 
@@ -491,3 +493,9 @@ def test_a_run_that_tested_nothing_is_told_by_its_validation(own: Path) -> None:
 def test_the_page_says_what_needs_the_script(folder: Path) -> None:
     text = run_page(read_run(folder))
     assert text.count("<noscript>") == 2 and "need JavaScript" in text
+
+
+@pytest.mark.parametrize(("name", "told"), [("train/acc_mixed", True), ("train/acc", False)])
+def test_what_counts_of_mixed_images_is_told(name: str, told: bool) -> None:
+    page = learning({name: Curve((1, 2), (0.1, 0.2)), "val/acc": Curve((1, 2), (0.1, 0.3))}).body
+    assert ("of mixed images, by the class of the first alone" in str(page)) == told

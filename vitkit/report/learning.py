@@ -11,6 +11,7 @@ from vitkit.report.markup import element, joined
 
 __all__ = ["compared_curves", "learning"]
 
+MIXED = "Training accuracy is of mixed images, by the class of the first alone: it stays far below."
 RATE = "_per_second"
 STEPS = Axis("steps")
 TITLES = {
@@ -71,8 +72,7 @@ def _chart(group: str, curves: Mapping[str, Curve]) -> str | None:
         for number, (name, curve) in enumerate(curves.items())
     ]
     title = TITLES.get(group, group)
-    mixed = "train/acc_mixed" in curves
-    note = "Training accuracy is of mixed images, against the heavier part." if mixed else None
+    note = MIXED if "train/acc_mixed" in curves else None
     return line_chart(_key(group), title, lines, STEPS, _axis(group, next(iter(curves))), note=note)
 
 
