@@ -11,7 +11,7 @@ from vitkit.report.markup import element, joined
 
 __all__ = ["compared_curves", "learning"]
 
-MIXED = "Training accuracy is of mixed images, by the class of the first alone: it stays far below."
+MIXED = "Training accuracy is of mixed images, by the class of the first alone: it stays low."
 RATE = "_per_second"
 STEPS = Axis("steps")
 TITLES = {
