@@ -87,8 +87,9 @@ def test_who_always_goes_on_reads_the_story_from_its_first_page_to_its_last(
     pages: dict[str, Page], site: Path, first: str
 ) -> None:
     chain = [first]
-    while (page := pages[chain[-1]]) and (found := NEXT.search(page.path.read_text("utf-8"))):
-        chain.append(page.place(found[1])[0].relative_to(site).as_posix())
+    while following := NEXT.search(pages[chain[-1]].path.read_text("utf-8")):
+        place, _ = pages[chain[-1]].place(following[1])
+        chain.append(place.relative_to(site).as_posix())
     folder = Path(first).with_name("from-nlp-to-cv")
     names = sorted(path.name for path in (site / folder).glob("[0-9]*.html"))
     assert len(names) == 11

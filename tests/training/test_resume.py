@@ -112,6 +112,15 @@ def test_resume_from_a_periodic_checkpoint_is_exact(
     assert _drawn(folder) == _drawn(whole.folder)
 
 
+def _whole_and_in_parts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], step: int
+) -> tuple[TrainResult, TrainResult]:
+    """The same training, once without a stop and once stopped after a step and resumed."""
+    whole = train(tiny(*more, folder="whole"), progress=False)
+    folder = stopped_run(monkeypatch, tiny(*more, folder="parts"), step)
+    return whole, resume(folder, progress=False)
+
+
 def _assert_equal_runs(whole: TrainResult, parts: TrainResult) -> None:
     """Weights, results and curves of a run that was stopped are those of one that was not."""
     assert_equal_checkpoints(whole.checkpoint, parts.checkpoint)
@@ -146,10 +155,9 @@ def test_so_is_that_of_streamed_pictures(
         "data.augment.resized_crop_scale=0.5",
         "trainer.max_epochs=2",
     )
-    whole = train(tiny(*more, folder="whole"), progress=False)
+    whole, parts = _whole_and_in_parts(tiny, monkeypatch, more, step)
     assert whole.record.facts["steps"] == 6
-    folder = stopped_run(monkeypatch, tiny(*more, folder="parts"), step)
-    _assert_equal_runs(whole, resume(folder, progress=False))
+    _assert_equal_runs(whole, parts)
 
 
 @pytest.mark.parametrize("step", [6, 8])
@@ -165,10 +173,9 @@ def test_so_is_that_of_repeated_images_of_evened_out_classes(
         "data.augment.flip=random",
         "trainer.max_epochs=2",
     )
-    whole = train(tiny(*more, folder="whole"), progress=False)
+    whole, parts = _whole_and_in_parts(tiny, monkeypatch, more, step)
     assert whole.record.facts["steps"] == 12
-    folder = stopped_run(monkeypatch, tiny(*more, folder="parts"), step)
-    _assert_equal_runs(whole, resume(folder, progress=False))
+    _assert_equal_runs(whole, parts)
 
 
 def test_so_is_that_of_a_checkpoint_of_the_first_version(
